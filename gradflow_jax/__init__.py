@@ -1,0 +1,41 @@
+"""Functional pruning for JAX, on the gradient-flow view of Lubana & Dick (ICLR 2021).
+
+    import gradflow_jax as gf
+
+    loss_preservation = gf.loss_preservation(loss_fn)   # loss_fn(params, batch)
+    scores = loss_preservation(params, batch)           # a tree like params
+    masks = gf.global_masks(scores, sparsity=0.9)       # bool, True keeps
+    tx = optax.chain(optax.adamw(1e-3), gf.apply_mask(masks))
+
+A score says how much a weight matters: higher is kept, whatever a paper's sign. A mask
+is a pytree of bool with the tree of params, True keeps. Pruning is score × allocation
+× pattern, composed of functions:
+
+    scores       how much each weight matters
+    masks        which weights stay
+    transforms   pruning as optax transformations
+    models       networks for experiments
+    experiments  data, training, sweeps: what the `gradflow-jax` command runs
+    plotting     functions of (Axes, data)
+"""
+
+from gradflow_jax.scores import Derivatives as Derivatives
+from gradflow_jax.scores import batch_norm_scale as batch_norm_scale
+from gradflow_jax.scores import batch_norm_taylor as batch_norm_taylor
+from gradflow_jax.scores import biased_loss_preservation as biased_loss_preservation
+from gradflow_jax.scores import differentiate as differentiate
+from gradflow_jax.scores import first_order_terms as first_order_terms
+from gradflow_jax.scores import fisher as fisher
+from gradflow_jax.scores import gradient_norm_increase as gradient_norm_increase
+from gradflow_jax.scores import gradient_norm_preservation as gradient_norm_preservation
+from gradflow_jax.scores import grasp as grasp
+from gradflow_jax.scores import loss_preservation as loss_preservation
+from gradflow_jax.scores import magnitude as magnitude
+from gradflow_jax.scores import over_batches as over_batches
+from gradflow_jax.scores import random as random
+from gradflow_jax.scores import score as score
+from gradflow_jax.scores import score_all as score_all
+from gradflow_jax.scores import taylor as taylor
+from gradflow_jax.trees import default_prunable as default_prunable
+
+__version__ = "0.1.0"

@@ -1,0 +1,217 @@
+"""The measures' formulas: a signed term per weight, and what is done to its sum.
+
+Each measure is a pair (term, outer), with the score of a set U of weights
+
+    score(U) = outer(Σ_{i ∈ U} term_i)
+
+A weight is a set of one. So the place of the absolute value, inside the sum (loss
+preservation) or outside (Taylor), is written once, and a filter's score comes from
+the signed terms, never from scores that have lost their sign.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradflow_jax.scores.derivatives import Derivatives
+from gradflow_jax.scores.evaluation import Jitted, finished
+from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.trees import PyTree, label, map_named, widen
+
+Field = Literal["gradient", "hessian_gradient", "squared_gradient"]
+
+
+class Rule(NamedTuple):
+    """One measure's formula.
+
+    Attributes:
+        term: the signed term of each weight, a tree like params.
+        outer: what is applied to the sum of terms over the weights of a set.
+        needs: the fields of `Derivatives` the term is made of, beside params.
+    """
+
+    term: Callable[[Derivatives], PyTree]
+    outer: Callable[[jax.Array], jax.Array]
+    needs: tuple[Field, ...]
+
+
+def _leafwise(fn: Callable[..., jax.Array], *trees: PyTree) -> PyTree:
+    return jax.tree.map(lambda *leaves: fn(*map(widen, leaves)), *trees)
+
+
+def squared_weight(d: Derivatives) -> PyTree:
+    """Returns θ²."""
+    return _leafwise(jnp.square, d.params)
+
+
+def first_order(d: Derivatives) -> PyTree:
+    """Returns θ ⊙ ḡ: what removing each weight takes off the loss, to first order."""
+    return _leafwise(jnp.multiply, d.params, d.gradient)
+
+
+def second_order(d: Derivatives) -> PyTree:
+    """Returns θ ⊙ Hḡ: half of what removing each weight takes off ‖ḡ‖²."""
+    return _leafwise(jnp.multiply, d.params, d.hessian_gradient)
+
+
+def absolute_first_order(d: Derivatives) -> PyTree:
+    """Returns |θ ⊙ ḡ|."""
+    return jax.tree.map(jnp.abs, first_order(d))
+
+
+def biased(d: Derivatives) -> PyTree:
+    """Returns |θ − θ₀| · |θ ⊙ ḡ|, with θ₀ = 0 where there is no origin."""
+    if d.origin is None:
+        distance = _leafwise(jnp.abs, d.params)
+    else:
+        distance = _leafwise(lambda x, x0: jnp.abs(x - x0), d.params, d.origin)
+    return jax.tree.map(jnp.multiply, distance, absolute_first_order(d))
+
+
+def squared_first_order(d: Derivatives) -> PyTree:
+    """Returns θ² ⊙ E[g²]."""
+    return _leafwise(lambda x, g2: x**2 * g2, d.params, d.squared_gradient)
+
+
+def _identity(x: jax.Array) -> jax.Array:
+    return x
+
+
+_HG: tuple[Field, ...] = ("hessian_gradient",)
+
+RULES: dict[str, Rule] = {
+    "magnitude": Rule(squared_weight, jnp.sqrt, ()),
+    "loss_preservation": Rule(absolute_first_order, _identity, ("gradient",)),
+    "biased_loss_preservation": Rule(biased, _identity, ("gradient",)),
+    "taylor": Rule(first_order, jnp.abs, ("gradient",)),
+    "fisher": Rule(squared_first_order, _identity, ("squared_gradient",)),
+    "grasp": Rule(second_order, _identity, _HG),
+    "gradient_norm_preservation": Rule(second_order, jnp.abs, _HG),
+}
+
+
+def rule_of(measure: str) -> Rule:
+    """Returns a measure's rule by its public name.
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones.
+    """
+    if measure not in RULES:
+        raise ValueError(
+            f"there is no measure {measure!r}; known are {', '.join(RULES)}."
+        )
+    return RULES[measure]
+
+
+def per_weight(rule: Rule, d: Derivatives) -> PyTree:
+    """Returns the score of each weight."""
+    if rule.term is squared_weight:
+        # √θ² underflows below 1e-19 in float32 and |θ| does not.
+        return _leafwise(jnp.abs, d.params)
+    return jax.tree.map(rule.outer, rule.term(d))
+
+
+def measure(
+    name: str, loss_fn: LossFn, *, per_example: bool = False, **options: Any
+) -> Jitted:
+    """Binds a rule to a loss: a function `(params, *args, **kwargs) -> scores`.
+
+    Args:
+        name: the rule's.
+        loss_fn: a loss of one batch, or of many.
+        per_example: square the gradients of examples, not of batches.
+        **options: `origin` and `has_aux`, as in `differentiate`.
+    """
+    rule = RULES[name]
+    squares = "example" if per_example else "batch"
+
+    def scores(d: Derivatives) -> PyTree:
+        return per_weight(rule, d)
+
+    scores.__name__ = name
+    return finished(
+        scores,
+        loss_fn,
+        order=2 if "hessian_gradient" in rule.needs else 1,
+        squares=squares if "squared_gradient" in rule.needs else None,
+        **options,
+    )
+
+
+def score(d: Derivatives, measure: str, *, axis: int | None = None) -> PyTree:
+    """Takes one measure's scores from derivatives that are already there.
+
+    Args:
+        d: what `gf.differentiate(loss_fn)(params, batch)` returns.
+        measure: a measure's name: "magnitude", "loss_preservation",
+            "biased_loss_preservation" (with `d.origin`), "taylor", "fisher" (with
+            squares), "grasp" or "gradient_norm_preservation".
+        axis: None for a score per weight. An axis for a score per index of that axis
+            in every leaf, by the measure's own rule for sets of weights: in Flax a
+            kernel's last axis (-1) holds its filters or neurons. No leaf may lack it.
+
+    Returns:
+        Scores, higher is kept: a tree like params of float32 at least, or with `axis`
+        the same tree with leaves of shape [size of that axis].
+
+    Raises:
+        ValueError: if the measure is unknown, if `d` lacks what it needs (the message
+            says how to get it), or if a leaf lacks the axis.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> loss = lambda w: jnp.sum(w * jnp.array([[1.0, 2.0], [-3.0, 4.0]]))
+        >>> d = gf.differentiate(loss)(jnp.ones((2, 2)))
+        >>> gf.score(d, "loss_preservation", axis=-1).tolist()  # Σ|θg|
+        [4.0, 6.0]
+        >>> gf.score(d, "taylor", axis=-1).tolist()  # |Σθg|
+        [2.0, 6.0]
+    """
+    rule = rule_of(measure)
+    for field in rule.needs:
+        if getattr(d, field) is None:
+            remedy = "squares='batch'" if field == "squared_gradient" else "order=2"
+            raise ValueError(
+                f"{measure} needs {field}, which these derivatives lack: evaluate "
+                f"them by gf.differentiate(loss_fn, {remedy})."
+            )
+    if axis is None:
+        return per_weight(rule, d)
+
+    def summed(path: str, term: Any) -> jax.Array:
+        if not -jnp.ndim(term) <= axis < jnp.ndim(term):
+            raise ValueError(
+                f"{label(path)} of shape {jnp.shape(term)} has no axis {axis}."
+            )
+        others = set(range(jnp.ndim(term))) - {axis % jnp.ndim(term)}
+        return rule.outer(jnp.sum(term, axis=tuple(sorted(others))))
+
+    return map_named(summed, rule.term(d))
+
+
+def score_all(d: Derivatives) -> dict[str, PyTree]:
+    """Takes every measure's scores from one evaluation of the derivatives.
+
+    Args:
+        d: what `gf.differentiate(loss_fn)(params, batch)` returns.
+
+    Returns:
+        A dict from each measure's name to its scores per weight, of all measures
+        whose derivatives are there: fisher only with `squares`, the second-order ones
+        only with `order=2`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> d = gf.differentiate(lambda w: jnp.sum(w**2), order=1)(jnp.ones(3))
+        >>> sorted(gf.score_all(d))
+        ['biased_loss_preservation', 'loss_preservation', 'magnitude', 'taylor']
+    """
+    return {
+        name: per_weight(rule, d)
+        for name, rule in RULES.items()
+        if all(getattr(d, field) is not None for field in rule.needs)
+    }

@@ -1,0 +1,200 @@
+"""Every measure against the numbers that the authors' release computes."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradflow_jax as gf
+
+FILE = Path(__file__).parents[1] / "reference" / "vgg_small.npz"
+LAYERS = ("conv0", "conv1", "conv2")
+TOLERANCE = {1: 1e-4, 5: 1e-4, 200: 1e-3}
+
+# The release's word for each measure: our name, and whether it takes an origin.
+PER_FILTER = {
+    "mag_based": "magnitude",
+    "loss_based": "loss_preservation",
+    "biased_loss": "biased_loss_preservation",
+    "biased_loss_init": "biased_loss_preservation",
+    "tfo": "taylor",
+    "fisher": "fisher",
+    "grasp": "grasp",
+    "grad_preserve": "gradient_norm_preservation",
+}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    with np.load(FILE) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def params(reference):
+    """The parameters in Flax's layout and names."""
+    arrays = [reference[f"param|{i}"] for i in range(11)]
+    tree = {"dense": {"kernel": arrays[9].T, "bias": arrays[10]}}
+    for i in range(3):
+        kernel, scale, bias = arrays[3 * i : 3 * i + 3]
+        tree[f"conv{i}"] = {"kernel": kernel.transpose(2, 3, 1, 0)}
+        tree[f"bn{i}"] = {"scale": scale, "bias": bias}
+    return jax.tree.map(jnp.asarray, tree)
+
+
+@pytest.fixture(scope="module")
+def batches(reference):
+    size = int(reference["batch_size"])
+    images, labels = jnp.asarray(reference["images"]), jnp.asarray(reference["labels"])
+    return [
+        (images[i : i + size], labels[i : i + size])
+        for i in range(0, len(images), size)
+    ]
+
+
+@pytest.fixture(scope="module")
+def logits_fn(reference):
+    def logits(params, x):
+        for i in range(3):
+            x = jax.lax.conv_general_dilated(
+                x,
+                params[f"conv{i}"]["kernel"],
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            mean, variance = (reference[f"bnstat|{2 * i + j}"] for j in range(2))
+            gain = params[f"bn{i}"]["scale"] / jnp.sqrt(variance + 1e-5)
+            x = (jax.nn.relu(x) - mean) * gain + params[f"bn{i}"]["bias"]
+            if i == 0:
+                x = x.reshape(len(x), 4, 2, 4, 2, -1).max((2, 4))
+        return (
+            x.reshape(len(x), -1) @ params["dense"]["kernel"] + params["dense"]["bias"]
+        )
+
+    return logits
+
+
+@pytest.fixture(scope="module")
+def at_temperature(logits_fn, params, batches):
+    """Returns the derivatives at T, each temperature evaluated once."""
+    origin = jax.tree.map(lambda leaf: 0.8 * leaf, params)
+    found = {}
+
+    def evaluate(temperature):
+        if temperature not in found:
+            loss = gf.over_batches(loss_at(logits_fn, temperature))
+            differentiate = gf.differentiate(loss, squares="batch", origin=origin)
+            found[temperature] = differentiate(params, batches)
+        return found[temperature]
+
+    return evaluate
+
+
+def loss_at(logits_fn, temperature):
+    def loss_fn(params, batch):
+        images, labels = batch
+        logits = logits_fn(params, images) / temperature
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return loss_fn
+
+
+def assert_close(found, expected, tolerance):
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+
+
+def assert_ranks_alike(found, expected, tolerance):
+    """Filters stand in the same order where they differ by more than the tolerance."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    gap = expected[:, None] - expected[None, :]
+    apart = gap > tolerance * np.abs(expected).max()
+    assert np.all((found[:, None] > found[None, :])[apart])
+
+
+def test_the_network_is_the_reference_s(reference, params, logits_fn):
+    assert_close(logits_fn(params, reference["images"]), reference["logits"], 1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1, 200])
+def test_gradients_and_hessian_products(reference, at_temperature, temperature):
+    d = at_temperature(temperature)
+    for name, field in (("grad", d.gradient), ("hg", d.hessian_gradient)):
+        for i in range(11):
+            expected = reference[f"{name}|T{temperature}|{i}"]
+            if i < 9:
+                leaf = ("kernel", "scale", "bias")[i % 3]
+                layer = field[("conv" if leaf == "kernel" else "bn") + str(i // 3)]
+                found = layer[leaf]
+                if leaf == "kernel":
+                    expected = expected.transpose(2, 3, 1, 0)
+            else:
+                found = field["dense"]["kernel" if i == 9 else "bias"]
+                expected = expected.T
+            assert_close(found, expected.reshape(found.shape), TOLERANCE[temperature])
+
+
+@pytest.mark.parametrize(
+    ("word", "temperature"),
+    [(word, t) for word in PER_FILTER if "gra" not in word for t in (1, 5)]
+    + [(word, t) for word in ("grasp", "grad_preserve") for t in (1, 200)],
+)
+def test_filters_score_as_in_the_release(reference, at_temperature, word, temperature):
+    d = at_temperature(temperature)
+    if word != "biased_loss_init":
+        d = d._replace(origin=None)
+    scores = gf.score(d, PER_FILTER[word], axis=-1)
+    for i, layer in enumerate(LAYERS):
+        expected = reference[f"{word}|T{temperature}|{i}"]
+        found = scores[layer]["kernel"]
+        assert_close(found, expected, TOLERANCE[temperature])
+        assert_ranks_alike(found, expected, TOLERANCE[temperature])
+
+
+@pytest.mark.parametrize("temperature", [1, 5])
+def test_batch_norm_measures(reference, params, logits_fn, batches, temperature):
+    scale = gf.batch_norm_scale(params)
+    loss = gf.over_batches(loss_at(logits_fn, temperature))
+    taylor = gf.batch_norm_taylor(loss)(params, batches)
+    assert sorted(scale) == sorted(taylor) == ["bn0", "bn1", "bn2"]
+    for i in range(3):
+        for word, scores in (("bn", scale), ("nvidia", taylor)):
+            expected = reference[f"{word}|T{temperature}|{i}"]
+            assert_close(scores[f"bn{i}"], expected, 1e-4)
+            assert_ranks_alike(scores[f"bn{i}"], expected, 1e-4)
+
+
+def test_weights_l1_is_the_sum_of_magnitudes(reference, params):
+    scores = gf.magnitude(params)
+    for i, layer in enumerate(LAYERS):
+        found = scores[layer]["kernel"].sum((0, 1, 2))
+        assert_close(found, reference[f"l1|T1|{i}"], 1e-5)
+
+
+@pytest.mark.parametrize("word", list(PER_FILTER))
+def test_measures_by_name_sum_to_the_release_s(
+    reference, params, logits_fn, batches, word
+):
+    """The public functions, weight by weight, add up to each filter's score."""
+    temperature = 1
+    loss = gf.over_batches(loss_at(logits_fn, temperature))
+    origin = jax.tree.map(lambda leaf: 0.8 * leaf, params)
+    if word == "mag_based":
+        scores = jax.tree.map(jnp.square, gf.magnitude(params))
+        outer = jnp.sqrt
+    elif word == "tfo":
+        scores, outer = gf.first_order_terms(loss)(params, batches), jnp.abs
+    elif word == "grad_preserve":
+        scores, outer = gf.grasp(loss)(params, batches), jnp.abs
+    else:
+        options = {"origin": origin} if word.endswith("init") else {}
+        measure = getattr(gf, PER_FILTER[word])
+        scores, outer = measure(loss, **options)(params, batches), lambda total: total
+    for i, layer in enumerate(LAYERS):
+        found = outer(scores[layer]["kernel"].sum((0, 1, 2)))
+        assert_close(found, reference[f"{word}|T{temperature}|{i}"], 1e-4)

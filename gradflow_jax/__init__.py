@@ -19,6 +19,18 @@ is a pytree of bool with the tree of params, True keeps. Pruning is score × all
     plotting     functions of (Axes, data)
 """
 
+from gradflow_jax.masks import LayerReport as LayerReport
+from gradflow_jax.masks import Report as Report
+from gradflow_jax.masks import apply as apply
+from gradflow_jax.masks import combine as combine
+from gradflow_jax.masks import erdos_renyi as erdos_renyi
+from gradflow_jax.masks import erdos_renyi_kernel as erdos_renyi_kernel
+from gradflow_jax.masks import global_masks as global_masks
+from gradflow_jax.masks import layerwise_masks as layerwise_masks
+from gradflow_jax.masks import n_of_m_masks as n_of_m_masks
+from gradflow_jax.masks import overlap as overlap
+from gradflow_jax.masks import quotas as quotas
+from gradflow_jax.masks import report as report
 from gradflow_jax.scores import Derivatives as Derivatives
 from gradflow_jax.scores import batch_norm_scale as batch_norm_scale
 from gradflow_jax.scores import batch_norm_taylor as batch_norm_taylor

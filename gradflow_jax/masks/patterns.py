@@ -1,0 +1,85 @@
+"""Masks of a regular pattern, as hardware wants them: N of every M along an axis."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradflow_jax.masks.ordering import descending
+from gradflow_jax.trees import (
+    Prunable,
+    PyTree,
+    check_finite,
+    check_floating,
+    default_prunable,
+    label,
+    map_named,
+    prunable_flags,
+    widen,
+)
+
+
+def n_of_m_masks(
+    scores: PyTree,
+    *,
+    n: int = 2,
+    m: int = 4,
+    axis: int = -2,
+    prunable: Prunable = default_prunable,
+) -> PyTree:
+    """Keeps the n highest-scored of every m consecutive weights along an axis.
+
+    2 of 4 along the axis that is summed over is what GPUs with sparse tensor cores
+    take: in Flax a kernel's last axis but one, its inputs.
+
+    Args:
+        scores: a tree of real floating-point arrays, higher is kept.
+        n: how many of each group are kept.
+        m: the size of a group; a divisor of the axis in every prunable leaf.
+        axis: the axis along which groups lie; -2 is the inputs of a Flax kernel.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+
+    Returns:
+        Masks: a tree like scores of bool, True keeps. Among equal scores the lower
+        index is kept.
+
+    Raises:
+        TypeError: if a leaf is not real floating-point, or n or m no whole number.
+        ValueError: unless 0 <= n <= m and m divides the axis of every prunable leaf,
+            or if a score is NaN or infinite, or no leaf is prunable.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> scores = jnp.array([[4.0], [1.0], [2.0], [3.0]])
+        >>> gf.n_of_m_masks(scores)[:, 0].tolist()
+        [True, False, False, True]
+
+    Reference:
+        Mishra et al., Accelerating Sparse Deep Neural Networks, 2021.
+    """
+    check_floating(scores, "scores")
+    if not (isinstance(n, int) and isinstance(m, int)):
+        raise TypeError(f"n and m are {n!r} and {m!r}, not whole numbers.")
+    if not 0 <= n <= m or m < 1:
+        raise ValueError(f"n of m is {n} of {m}; 0 <= n <= m and m >= 1 must hold.")
+    flags = iter(prunable_flags(scores, prunable))
+
+    def mask(path: str, leaf: Any) -> jax.Array:
+        shape = jnp.shape(leaf)
+        if not next(flags):
+            return jnp.ones(shape, bool)
+        if not -len(shape) <= axis < len(shape) or shape[axis] % m:
+            raise ValueError(
+                f"scores {label(path)} of shape {shape} has no axis {axis} that is a "
+                f"multiple of {m}: choose another axis or m, or exclude the leaf by "
+                "prunable=."
+            )
+        check_finite(path, leaf)
+        last = jnp.moveaxis(widen(leaf), axis, -1)
+        groups = last.reshape(*last.shape[:-1], last.shape[-1] // m, m)
+        # The rank of each in its group: argsort of argsort, stable for ties.
+        ranks = jnp.argsort(jnp.argsort(descending(groups), stable=True), stable=True)
+        return jnp.moveaxis((ranks < n).reshape(last.shape), -1, axis)
+
+    return map_named(mask, scores)

@@ -1,0 +1,226 @@
+"""The report of a mask: its numbers, its table, its HTML."""
+
+import re
+import unicodedata
+from html.parser import HTMLParser
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradflow_jax as gf
+
+
+def keeping(kept, *shape):
+    """A mask of this shape that keeps so many."""
+    return jnp.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape) < kept)
+
+
+def network():
+    """Masks of a small convolutional network with normalisation."""
+    return {
+        "conv1": {"kernel": keeping(150, 3, 3, 3, 16)},
+        "conv2": {"kernel": keeping(30, 3, 3, 16, 32)},
+        "norm1": {"bias": keeping(16, 16), "scale": keeping(16, 16)},
+        "head": {"bias": keeping(10, 10), "kernel": keeping(1200, 1568, 10)},
+        "temperature": keeping(1),
+    }
+
+
+def display_width(text):
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+class Cells(HTMLParser):
+    """The text of the cells of each row."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows = []
+        self.open = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.open = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.open = False
+
+    def handle_data(self, data):
+        if self.open:
+            self.rows[-1][-1] += data
+
+
+def table_rows(text):
+    """The cells of each line of the table, without rules and empty cells."""
+    lines = [line for line in text.splitlines() if set(line) != {"-"}]
+    return [re.split(r"\s{2,}", line.strip()) for line in lines]
+
+
+def html_rows(report):
+    rows = Cells(report._repr_html_()).rows
+    return [[cell for cell in row if cell] for row in rows]
+
+
+def test_both_denominators():
+    report = gf.report(network())
+    kept = 150 + 30 + 1200
+    size = 432 + 4608 + 15680
+    assert (report.kept, report.size) == (kept, size)
+    assert report.sparsity == pytest.approx(1 - kept / size)
+    others = 16 + 16 + 10 + 1
+    assert (report.total_kept, report.total_size) == (kept + others, size + others)
+    assert report.total_sparsity == pytest.approx(1 - (kept + others) / (size + others))
+
+
+def test_each_layer():
+    layers = {layer.path: layer for layer in gf.report(network()).layers}
+    assert list(layers) == [
+        "conv1/kernel",
+        "conv2/kernel",
+        "head/bias",
+        "head/kernel",
+        "norm1/bias",
+        "norm1/scale",
+        "temperature",
+    ]
+    conv = layers["conv1/kernel"]
+    assert conv == ("conv1/kernel", (3, 3, 3, 16), 150, 432, True)
+    assert conv.sparsity == pytest.approx(1 - 150 / 432)
+    assert not layers["norm1/scale"].prunable and not layers["temperature"].prunable
+
+
+def test_the_table_by_hand():
+    masks = {"bias": keeping(10, 10), "kernel": keeping(100, 40, 50)}
+    assert str(gf.report(masks)).splitlines() == [
+        "leaf              shape  kept     of    sparsity",
+        "------------------------------------------------",
+        "bias                 10    10     10  not pruned",
+        "kernel            40×50   100  2,000      95.00%",
+        "------------------------------------------------",
+        "prunable weights          100  2,000      95.00%",
+        "all weights               110  2,010      94.53%",
+    ]
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        network(),
+        keeping(3, 2, 3),
+        {"x": keeping(0, 1000, 1000), "a_long_name_" * 5: keeping(5, 5)},
+        {"empty": keeping(0, 0, 4), "scalar": keeping(1), "kernel": keeping(1, 1, 1)},
+        {"größe": keeping(1, 1, 2), "θ": keeping(2, 2)},
+    ],
+)
+def test_all_lines_are_equally_wide(masks):
+    lines = str(gf.report(masks)).splitlines()
+    assert len({display_width(line) for line in lines}) == 1
+    assert len(lines) == len(jax.tree.leaves(masks)) + 5
+
+
+def test_the_columns_end_together():
+    # The header stands over its column: numbers end where their header ends.
+    header, _, *lines = str(gf.report(network())).splitlines()
+    for name in ("shape", "kept", "of"):
+        end = re.search(rf"\b{name}\b", header).end()
+        for line in lines:
+            assert line[end : end + 2] in ("  ", "--")
+
+
+@pytest.mark.parametrize("masks", [network(), keeping(3, 2, 3)])
+def test_the_html_has_the_same_cells(masks):
+    report = gf.report(masks)
+    assert html_rows(report) == table_rows(str(report))
+
+
+def test_the_html_has_five_cells_in_each_row():
+    assert {len(row) for row in Cells(gf.report(network())._repr_html_()).rows} == {5}
+
+
+def test_the_html_escapes_the_names_of_leaves():
+    name = "<script>&\"'"
+    report = gf.report({name: keeping(1, 1, 2)})
+    markup = report._repr_html_()
+    assert "<script>" not in markup
+    assert "&lt;script&gt;&amp;" in markup
+    assert html_rows(report)[1][0] == name
+
+
+def test_scalar_and_empty_leaves():
+    masks = {"empty": keeping(0, 0, 4), "kernel": keeping(1, 1, 2), "t": keeping(1)}
+    report = gf.report(masks)
+    empty, _, scalar = report.layers
+    assert (empty.kept, empty.size, empty.sparsity) == (0, 0, 0.0)
+    assert (scalar.shape, scalar.kept, scalar.size) == ((), 1, 1)
+    rows = table_rows(str(report))
+    assert ["empty", "0×4", "0", "0", "0.00%"] in rows
+    assert ["t", "scalar", "1", "1", "not pruned"] in rows
+
+
+def test_a_bare_array_has_a_name_to_print():
+    assert table_rows(str(gf.report(keeping(1, 1, 2))))[1][0] == "(the array)"
+
+
+def test_prunable_chooses_what_counts():
+    masks = {"kernel": keeping(4, 2, 2), "embedding": keeping(4, 2, 4)}
+    report = gf.report(masks, prunable=lambda path, leaf: path == "embedding")
+    assert (report.kept, report.size, report.sparsity) == (4, 8, 0.5)
+    assert (report.total_kept, report.total_size) == (8, 12)
+
+
+def test_a_leaf_of_which_something_is_removed_counts_as_prunable():
+    masks = {"bias": keeping(1, 4), "kernel": keeping(4, 2, 2)}
+    report = gf.report(masks)
+    assert (report.kept, report.size) == (5, 8)
+    assert report.layers[0].prunable
+
+
+def test_leaves_of_one_name_are_told_apart():
+    # Both are "a/b"; the second is not pruned.
+    masks = {"a": {"b": keeping(1, 2)}, "a/b": keeping(2, 2)}
+    report = gf.report(masks)
+    assert [layer.prunable for layer in report.layers] == [True, False]
+    assert (report.kept, report.size) == (1, 2)
+
+
+def test_it_agrees_with_the_masks_made():
+    rng = np.random.default_rng(0)
+    scores = {"a": rng.random((10, 10)), "bias": rng.random(10)}
+    report = gf.report(gf.global_masks(scores, sparsity=0.9))
+    assert report.sparsity == pytest.approx(0.9)
+    assert report.total_sparsity == pytest.approx(90 / 110)
+
+
+def test_numpy_masks_are_reported_too():
+    assert gf.report(np.array([[True, False]])).sparsity == 0.5
+
+
+def test_nothing_removed_is_a_sparsity_of_zero():
+    report = gf.report({"kernel": keeping(4, 2, 2)})
+    assert report.sparsity == report.total_sparsity == 0.0
+
+
+def test_a_report_equals_one_of_the_same_masks():
+    assert gf.report(network()) == gf.report(network())
+
+
+def test_masks_that_are_not_bool_are_an_error():
+    with pytest.raises(TypeError, match=r"masks leaf 'a' is float32\[2,2\], not bool"):
+        gf.report({"a": jnp.ones((2, 2))})
+
+
+def test_no_leaf_is_an_error():
+    with pytest.raises(ValueError, match="masks has no leaves"):
+        gf.report({})
+
+
+def test_no_prunable_leaf_is_an_error():
+    with pytest.raises(ValueError, match=r"no leaf is prunable among: bias bool\[3\]"):
+        gf.report({"bias": keeping(3, 3)})

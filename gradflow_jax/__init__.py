@@ -48,6 +48,9 @@ from gradflow_jax.scores import random as random
 from gradflow_jax.scores import score as score
 from gradflow_jax.scores import score_all as score_all
 from gradflow_jax.scores import taylor as taylor
+from gradflow_jax.transforms import MaskState as MaskState
+from gradflow_jax.transforms import apply_mask as apply_mask
+from gradflow_jax.transforms import replace_masks as replace_masks
 from gradflow_jax.trees import default_prunable as default_prunable
 
 __version__ = "0.1.0"

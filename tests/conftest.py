@@ -1,5 +1,8 @@
 import jax
+import numpy as np
 import pytest
+
+from gradflow_jax.experiments.data import load
 
 
 @pytest.fixture
@@ -16,3 +19,18 @@ def strict_ranks():
     jax.config.update("jax_numpy_rank_promotion", "raise")
     yield
     jax.config.update("jax_numpy_rank_promotion", "allow")
+
+
+@pytest.fixture(scope="session")
+def tiny_npz(tmp_path_factory):
+    """The first classes of the embedded images, few and at a quarter of the size."""
+    subset = load("subset")
+    arrays = {}
+    for split, count in (("train", 40), ("test", 20)):
+        x, y = getattr(subset, f"x_{split}"), getattr(subset, f"y_{split}")
+        chosen = np.concatenate([np.flatnonzero(y == c)[:count] for c in range(3)])
+        arrays[f"x_{split}"] = x[chosen][:, ::4, ::4]
+        arrays[f"y_{split}"] = y[chosen]
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(path, **arrays)
+    return path

@@ -1,0 +1,1 @@
+"""What the `gradflow-jax` command runs: data, training, measuring, sweeps, results."""

@@ -1,0 +1,90 @@
+"""Curves over sparsity, one for each measure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
+
+# Okabe and Ito's colours, which the colour-blind tell apart; where they run out the
+# markers and line styles go on.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000",
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+LINES = ("-", "--")
+
+_DODGE = 0.012
+
+
+class Curve(NamedTuple):
+    """One line of a plot.
+
+    Attributes:
+        sparsities: fractions in [0, 1).
+        means: accuracies in [0, 1].
+        deviations: half the length of the error bars.
+    """
+
+    sparsities: Sequence[float]
+    means: Sequence[float]
+    deviations: Sequence[float]
+
+
+def accuracy_against_sparsity(
+    ax: Axes, curves: Mapping[str, Curve], *, dense: float | None = None
+) -> dict[str, ErrorbarContainer]:
+    """Draws accuracy against sparsity, a line with error bars for each measure.
+
+    The axis is logarithmic in the density 1 − sparsity, so that 90, 95 and 98 % stand
+    apart. Curves are drawn side by side by a hair, so that equal ones both show.
+
+    Args:
+        ax: where to draw.
+        curves: by the name in the legend.
+        dense: the accuracy of the unpruned network, drawn as a dotted line.
+
+    Returns:
+        What was drawn for each curve, by name.
+    """
+    drawn = {}
+    ticks = sorted({s for curve in curves.values() for s in curve.sparsities})
+    ax.set_xscale("function", functions=(_to_axis, _from_axis))
+    for i, (name, curve) in enumerate(curves.items()):
+        shift = _DODGE * (i - (len(curves) - 1) / 2)
+        drawn[name] = ax.errorbar(
+            _from_axis(_to_axis(curve.sparsities) + shift),
+            curve.means,
+            yerr=curve.deviations,
+            label=name,
+            color=COLOURS[i % len(COLOURS)],
+            linestyle=LINES[i // len(COLOURS) % len(LINES)],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=5,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            linewidth=1.3,
+            capsize=2,
+            elinewidth=0.8,
+        )
+    if dense is not None:
+        ax.axhline(dense, color="0.35", linestyle=":", linewidth=1.2, label="dense")
+    ax.set_xticks(ticks)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}"))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    ax.set_xlabel("prunable weights removed / %")
+    ax.set_ylabel("test accuracy / %")
+    ax.grid(color="0.9", linewidth=0.7)
+    ax.set_axisbelow(True)
+    return drawn
+
+
+def _to_axis(sparsity: Any) -> Any:
+    return -np.log(np.maximum(1e-6, 1 - np.asarray(sparsity, float)))
+
+
+def _from_axis(position: Any) -> Any:
+    return 1 - np.exp(-np.asarray(position, float))

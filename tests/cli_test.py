@@ -1,0 +1,196 @@
+"""The command as a user meets it: files, screens, exit codes."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gradflow_jax import cli
+
+COMMAND = Path(sys.executable).parent / "gradflow-jax"
+
+
+def call(monkeypatch, *arguments):
+    """Runs the command in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["gradflow-jax", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_npz):
+    """One run of the installed command, its folder and its screen."""
+    if not COMMAND.exists():
+        pytest.skip(f"{COMMAND} is absent: pip install -e '.[test]' installs it")
+    out = tmp_path_factory.mktemp("run") / "out"
+    options = ["--measure", "magnitude", "--measure", "random", "--sparsity", "80%"]
+    options += ["--sparsity", "0.5", "--seeds", "2", "--epochs", "2"]
+    options += ["--data", tiny_npz, "--out", out]
+    run = subprocess.run(
+        [COMMAND, "prune", *options], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return out, run
+
+
+def test_a_run_writes_every_number_with_settings_and_versions(finished):
+    out, run = finished
+    assert sorted(path.name for path in out.iterdir()) == [
+        "accuracy.png",
+        "results.csv",
+        "results.json",
+    ]
+    found = json.loads((out / "results.json").read_text())
+    assert found["complete"] and found["data"] == "tiny (120 + 60 images)"
+    assert found["settings"]["seeds"] == [0, 1]
+    assert found["settings"]["sparsities"] == [0.5, 0.8]
+    assert set(found["versions"]) >= {"python", "jax", "flax", "optax", "device"}
+    assert len(found["rows"]) == 2 * (1 + 2 * 2)
+    with (out / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(found["rows"])
+    for line, row in zip(lines, found["rows"], strict=True):
+        assert float(line["accuracy"]) == row["accuracy"]
+        assert line["jax"] == found["versions"]["jax"] and line["epochs"] == "2"
+    assert (out / "accuracy.png").read_bytes()[:4] == b"\x89PNG"
+    assert run.stderr == ""
+
+
+def test_the_screen_names_the_data_and_ends_in_a_table(finished):
+    out, run = finished
+    assert "tiny (120 + 60 images)" in run.stdout
+    assert "Test accuracy (%) on tiny" in run.stdout
+    assert "50 %" in run.stdout and "±" in run.stdout
+    for name in ("magnitude", "random", "dense", "results.json"):
+        assert name in run.stdout
+
+
+def test_a_result_is_replaced_only_by_force(finished, monkeypatch, capsys, tiny_npz):
+    out, _ = finished
+    before = (out / "results.json").read_text()
+    assert call(monkeypatch, "prune", "--out", out, "--data", tiny_npz) == 2
+    assert "exists already; choose another --out, or --force" in capsys.readouterr().err
+    assert (out / "results.json").read_text() == before
+    # With force and the same settings the same files come out, byte for byte.
+    options = ["--measure", "magnitude", "--measure", "random", "--sparsity", "0.5"]
+    options += ["--sparsity", "0.8", "--seeds", "2", "--epochs", "2", "--quiet"]
+    options += ["--out", out, "--data", tiny_npz, "--force"]
+    csv_before = (out / "results.csv").read_text()
+    assert call(monkeypatch, "prune", *options) == 0
+    assert (out / "results.json").read_text() == before
+    assert (out / "results.csv").read_text() == csv_before
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupt_leaves_what_was_finished(tmp_path, tiny_npz):
+    if not COMMAND.exists():
+        pytest.skip(f"{COMMAND} is absent: pip install -e '.[test]' installs it")
+    out = tmp_path / "out"
+    options = ["--measure", "random", "--seeds", "1000", "--epochs", "1"]
+    run = subprocess.Popen(
+        [COMMAND, "prune", *options, "--data", tiny_npz, "--out", out],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "results.json").exists() and time.monotonic() < deadline:
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    # Only its own word, and no traceback.
+    assert errors.splitlines()[-1] == "gradflow-jax: stopped.", errors
+    assert "Traceback" not in errors
+    found = json.loads((out / "results.json").read_text())
+    assert found["complete"] is False and found["rows"]
+    assert (out / "results.csv").exists() and (out / "accuracy.png").exists()
+    assert not [path for path in out.iterdir() if "partial" in path.name]
+
+
+BAD_OPTIONS = {
+    "percent": (["--sparsity", "90"], "90 is outside [0, 1); did you mean 90%?"),
+    "negative": (["--sparsity=-0.1"], "-0.1 is outside [0, 1)."),
+    "all": (["--sparsity", "1"], "1 is outside [0, 1)."),
+    "nan": (["--sparsity", "nan"], "nan is outside [0, 1)."),
+    "word": (["--sparsity", "most"], "'most' is not a fraction such as 0.9 or 90%."),
+    "measure": (["--measure", "magnitud"], "'magnitud' is not one of 'magnitude'"),
+    "scope": (["--scope", "local"], "'local' is not one of 'global'"),
+    "epochs": (["--epochs", "0"], "0 is not in the range x>=1"),
+    "seeds": (["--seeds", "0"], "0 is not in the range 1<=x<=1000"),
+    "seed": (["--seed", "-1"], "-1 is not in the range"),
+    "data": (["--data", "absent"], "absent does not exist: pass 'subset', 'auto'"),
+    "out": (["--out", __file__], "is a file."),
+    "option": (["--sparse", "0.5"], "No such option"),
+    "argument": (["now"], "unexpected extra argument"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD_OPTIONS))
+def test_bad_options_are_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, case):
+    monkeypatch.chdir(tmp_path)
+    options, message = BAD_OPTIONS[case]
+    assert call(monkeypatch, "prune", *options) == 2
+    output, errors = capsys.readouterr()
+    assert output == "" and len(errors.splitlines()) == 1
+    assert message in errors and errors.startswith("gradflow-jax: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_and_help(monkeypatch, capsys):
+    assert call(monkeypatch, "prun") == 2
+    assert "No such command 'prun'" in capsys.readouterr().err
+    assert call(monkeypatch, "--help") == 0
+    assert "prune" in capsys.readouterr().out
+    assert call(monkeypatch, "prune", "--help") == 0
+    text = capsys.readouterr().out
+    for option in (
+        "--measure",
+        "--sparsity",
+        "--seeds",
+        "--scope",
+        "--force",
+        "--quiet",
+    ):
+        assert option in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert call(monkeypatch, "--version") == 0
+
+
+def test_a_folder_that_cannot_be_made(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert call(monkeypatch, "prune", "--out", tmp_path / "file" / "out") == 2
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
+
+
+def test_without_its_packages_the_command_says_what_to_install(tmp_path):
+    """Rich is hidden from a fresh interpreter by a module that refuses to load."""
+    (tmp_path / "rich").mkdir()
+    refusal = "raise ModuleNotFoundError('No module named rich', name='rich')"
+    (tmp_path / "rich" / "__init__.py").write_text(refusal)
+    run = subprocess.run(
+        [sys.executable, "-c", "from gradflow_jax.cli import main; main()"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == [
+        "gradflow-jax: the command needs rich: pip install 'gradflow-jax[cli]' brings "
+        "what it needs."
+    ]
+
+
+def test_the_command_is_installed():
+    assert COMMAND.exists() or shutil.which("gradflow-jax")

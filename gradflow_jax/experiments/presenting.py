@@ -27,8 +27,8 @@ class Bars:
     def __init__(self, total: int, console: Console):
         """Makes bars for `total` networks; use it as a context manager."""
         self._progress = Progress(
-            TextColumn("{task.description:<52}"),
-            BarColumn(bar_width=20),
+            TextColumn("{task.description:<42}"),
+            BarColumn(bar_width=14),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,

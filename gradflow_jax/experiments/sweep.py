@@ -176,7 +176,7 @@ def run_sweep(
                 if key not in trained:
                     pruned = Network(apply(dense.params, masks), dense.stats)
                     tuned = fit(
-                        f"seed {seed}: fine-tuning {measure} at {sparsity:.0%}",
+                        f"seed {seed}: {measure} {100 * sparsity:g} %",
                         pruned,
                         settings.finetune_epochs,
                         # Another order of images than the dense network saw last.

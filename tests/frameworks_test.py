@@ -94,8 +94,7 @@ def use(loss_fn, params, *args, **kwargs):
     assert pruned(start, masks).tolist() == [0.0] * removed
 
     tx = optax.chain(optax.sgd(0.1, momentum=0.9), gf.apply_mask(masks))
-    gradients = jax.jit(jax.grad(loss_fn))(start, BATCH, *args, **kwargs)
-    assert (pruned(gradients, masks) != 0.0).any()
+    gradients = jax.tree.map(jnp.ones_like, start)
     updates, _ = tx.update(gradients, tx.init(start), start)
     after = optax.apply_updates(start, updates)
     assert jax.tree.structure(after) == structure

@@ -212,11 +212,20 @@ def test_the_first_step_zeroes_pruned_weights_of_unmasked_params(name):
 
 @every_optimizer
 def test_pruned_weights_leave_zero_without_apply_mask(name):
-    tx, start = OPTIMIZERS[name](optax.identity()), gf.apply(PARAMS, MASKS)
-    state, always_zero = train(train_state(tx, start), 4)
-    assert not always_zero
-    for path, leaf in arrays(state.params).items():
-        assert (leaf[~arrays(MASKS)[path]] != 0.0).any(), path
+    # One layer and a constant gradient, since this is about the optimizer alone.
+    tx = OPTIMIZERS[name](optax.identity())
+    gradient = grad(gf.apply(PARAMS, MASKS))["first"]
+    params = gf.apply(PARAMS["first"], MASKS["first"])
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for _ in range(2):
+        params, state = step(params, state)
+    assert (params["kernel"][~MASKS["first"]["kernel"]] != 0.0).all()
 
 
 @every_optimizer
@@ -344,9 +353,8 @@ def by_replace_masks(tx, opt_state, params, masks):
 REPLACEABLE = ("adam", "adagrad", "schedule_free_sgd", "multi_steps_around")
 
 
-@pytest.mark.parametrize("replace", (by_tree_set, by_replace_masks))
 @pytest.mark.parametrize("name", REPLACEABLE)
-def test_new_masks_in_a_train_state_retrace_nothing(name, replace):
+def test_new_masks_in_a_train_state_retrace_nothing(name):
     traces = 0
     tx = masked_optimizer(name)
 
@@ -360,7 +368,13 @@ def test_new_masks_in_a_train_state_retrace_nothing(name, replace):
     state = step(train_state(tx, PARAMS))
     state = step(state)
     before = traces
-    for masks in (OTHER_MASKS, MASKS, OTHER_MASKS):
+    for replace, masks in (
+        (by_tree_set, OTHER_MASKS),
+        (by_replace_masks, MASKS),
+        (by_tree_set, OTHER_MASKS),
+        (by_replace_masks, MASKS),
+        (by_replace_masks, OTHER_MASKS),
+    ):
         opt_state = replace(tx, state.opt_state, state.params, masks)
         start = state.params
         state = state.replace(opt_state=opt_state)

@@ -153,7 +153,7 @@ def check_floating(tree: PyTree, what: str) -> None:
                 "importance is defined for real weights: hold the real and the "
                 "imaginary part as two leaves and combine them inside the loss."
             )
-        elif what != "params":
+        elif what != "params" and _is_numeric(leaf):
             remedy = (
                 f"{what} are real floating-point numbers: convert the leaf by "
                 "leaf.astype(jnp.float32)."

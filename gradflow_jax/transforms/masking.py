@@ -38,14 +38,17 @@ def apply_mask(masks: PyTree | None = None) -> optax.GradientTransformationExtra
     per leaf).
 
     Masks live in the state. Replace them between steps by `gf.replace_masks`, by
-    `optax.tree.set(opt_state, masks=new_masks)`, or hand them to a step, from which
+    `optax.tree.set(opt_state, masks=new_masks)` (your own arrays are then in the state:
+    a step that donates it deletes them), or hand them to a step, from which
     they stay: `tx.update(grads, state, params, masks=new_masks)`, with Flax NNX
     `optimizer.update(model, grads, masks=new_masks)`. None of them recompiles.
 
     What is derived from the weights by another rule is not masked with them: for an
     average of params, or `optax.contrib.schedule_free_eval_params`, call `gf.apply`
     on the result. A wrapper that skips steps (`optax.MultiSteps`) masks at the steps
-    it makes: apply the masks to params once at the start.
+    it makes: apply the masks to params once at the start, which also mends pruned
+    weights that are NaN or infinite. `optax.contrib.sam` blends the states of what is
+    inside it: chain `apply_mask` after it.
 
     Args:
         masks: a tree like params of bool, True keeps; None starts with all True.
@@ -100,7 +103,7 @@ def apply_mask(masks: PyTree | None = None) -> optax.GradientTransformationExtra
             )
         if masks is not None:
             state = MaskState(_like(masks, params))
-        kept = mask_leaves(state.masks, params)
+        kept = mask_leaves(state.masks, params, what="the state's masks")
         weights = jax.tree.leaves(params)
         steps = aligned_leaves(updates, params, what="updates", like_what="params")
         edited = [
@@ -135,14 +138,14 @@ def replace_masks(
         reset: False keeps the inner state as it is.
 
     Returns:
-        A state like opt_state; for NNX pass it to `nnx.update(optimizer.opt_state,
-        ...)`. A leaf of the state belongs to a parameter if its path ends with the
-        parameter's and it has its shape: factored moments (Adafactor) are kept.
+        A state like opt_state; for NNX assign it, `optimizer.opt_state = ...`. A leaf
+        of the state belongs to a parameter if its path ends with the parameter's and
+        it has its shape: factored moments (Adafactor) and histories (L-BFGS) are kept.
 
     Raises:
         TypeError: if a mask is not bool.
-        ValueError: if masks are another tree than params, or opt_state holds no
-            masks.
+        ValueError: if masks are another tree than params, if opt_state holds no masks
+            or is no state of `tx`.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -158,9 +161,15 @@ def replace_masks(
     new = mask_leaves(masks, params)
     paths = [path for path, _ in named_leaves(params)]
     fresh = tx.init(apply(params, masks))
-    initial = aligned_leaves(
-        fresh, opt_state, what="tx.init(params)", like_what="opt_state"
-    )
+    try:
+        initial = aligned_leaves(
+            fresh, opt_state, what="tx.init(params)", like_what="opt_state"
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"opt_state is no state of this tx for these params: {error} Pass the tx "
+            "that made it."
+        ) from None
     named = named_leaves(opt_state)
     owners = [_owner(path, leaf, paths, new) for path, leaf in named]
     # Only apply_mask keeps a bool for each weight, under its state's name for it.

@@ -6,6 +6,7 @@ costs more, by a factor of two and above on convolutions.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -58,7 +59,7 @@ def of_one_batch(
     loss = scalar_loss(loss_fn, has_aux)
 
     @jax.jit
-    def evaluate(origin: PyTree, params: PyTree, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(origin: PyTree, params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
         gradient_fn = _gradient_fn(loss, args, kwargs)
         gradient, (value, aux) = gradient_fn(params)
         product = squared = None
@@ -90,8 +91,9 @@ def of_many_batches(
     """
     loss = scalar_loss(batched.loss_fn, has_aux)
 
+    # args and kwargs are the loss's own, kept whole: it may have keywords of any name.
     @functools.partial(jax.jit, donate_argnums=0)
-    def first(sums: Any, weight: Any, params: PyTree, *args: Any, **kwargs: Any) -> Any:
+    def first(sums: Any, weight: Any, params: PyTree, args: Any, kwargs: Any) -> Any:
         gradient, (value, aux) = _gradient_fn(loss, args, kwargs)(params)
         squared = None
         if squares is not None:
@@ -100,7 +102,7 @@ def of_many_batches(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def second(
-        sums: Any, weight: Any, gradient: PyTree, params: PyTree, *args: Any, **kwargs
+        sums: Any, weight: Any, gradient: PyTree, params: PyTree, args: Any, kwargs: Any
     ) -> Any:
         gradient_fn = _gradient_fn(loss, args, kwargs)
         return _add(sums, weight, _along(gradient_fn, params, gradient))
@@ -113,13 +115,13 @@ def of_many_batches(
     finish_jitted = jax.jit(finish)
 
     def evaluate(
-        origin: PyTree, params: PyTree, batches: Any, *args: Any, **kwargs: Any
+        origin: PyTree, params: PyTree, batches: Any, /, *args: Any, **kwargs: Any
     ) -> Any:
         zeros = _zeros_like(params)
         squared = _zeros_like(params) if squares is not None else None
         sums, weights, count, auxes = (widen(0.0), zeros, squared), 0.0, 0, []
         for batch, weight in batched.stream(batches, passes=order):
-            sums, aux = first(sums, weight, params, batch, *args, **kwargs)
+            sums, aux = first(sums, weight, params, (batch, *args), kwargs)
             del batch
             auxes.append(aux)
             weights, count = weights + weight, count + 1
@@ -131,12 +133,12 @@ def of_many_batches(
             product, again = _zeros_like(params), 0.0
             for batch, weight in batched.stream(batches, passes=order, done=count):
                 product = second(
-                    product, weight, gradient, params, batch, *args, **kwargs
+                    product, weight, gradient, params, (batch, *args), kwargs
                 )
                 del batch
                 again += weight
                 jax.block_until_ready(product)
-            if again != weights:
+            if not math.isclose(again, weights):
                 raise ValueError(
                     f"the first pass saw batches of weight {weights:g} in all, the "
                     f"second {again:g}: Hḡ needs the same data twice. Pass batches "

@@ -19,11 +19,11 @@ from gradflow_jax.trees import PyTree, aligned_leaves, check_floating
 class Jitted(Protocol):
     """A jitted function of `(params, *args, **kwargs)`."""
 
-    def __call__(self, params: PyTree, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the function."""
         ...
 
-    def lower(self, params: PyTree, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+    def lower(self, params: PyTree, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
         """Lowers it for the arguments, as the `lower` of `jax.jit` does."""
         ...
 
@@ -110,12 +110,12 @@ def finished(
             aligned_leaves(origin, params, what="origin", like_what="params")
 
     @functools.wraps(finish)
-    def call(params: PyTree, *args: Any, **kwargs: Any) -> Any:
+    def call(params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
         check(params)
         result, aux = evaluate(origin, params, *args, **kwargs)
         return (result, aux) if has_aux else result
 
-    def lower(params: PyTree, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+    def lower(params: PyTree, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
         check(params)
         if not hasattr(evaluate, "lower"):
             raise TypeError(

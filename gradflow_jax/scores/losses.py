@@ -22,7 +22,7 @@ def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
             is not `(loss, aux)` exactly where `has_aux` says so.
     """
 
-    def checked(params: PyTree, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def checked(params: PyTree, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         value, aux = loss_fn(params, *args, **kwargs), None
         is_pair = isinstance(value, tuple) and len(value) == 2
         if has_aux:
@@ -62,7 +62,7 @@ class BatchedLoss:
         self._value = jax.jit(scalar_loss(loss_fn, has_aux=False))
 
     def __call__(
-        self, params: PyTree, batches: Batches, *args: Any, **kwargs: Any
+        self, params: PyTree, batches: Batches, /, *args: Any, **kwargs: Any
     ) -> jax.Array:
         """Returns the mean loss over the batches."""
         total, weights = 0.0, 0.0

@@ -150,6 +150,27 @@ def test_further_arguments_go_to_every_batch():
     assert_trees_close(batched, gf.grasp(scaled)(PARAMS, (X, Y), 2.0, **options))
 
 
+def test_the_loss_may_have_keywords_of_any_name():
+    names = ("weight", "origin", "sums", "gradient", "batches", "finish", "loss")
+
+    def loss(w, batch, **keywords):
+        assert sorted(keywords) == sorted(names)
+        return jnp.mean(w * batch) ** 2 * sum(keywords.values())
+
+    keywords = dict.fromkeys(names, 1.0)
+    x = jnp.arange(4.0)
+    for measure in (gf.grasp, gf.fisher):
+        measure(loss)(jnp.float32(2), x, **keywords)
+        measure(gf.over_batches(loss))(jnp.float32(2), [x], **keywords)
+    gf.over_batches(loss)(jnp.float32(2), [x], **keywords)
+
+
+def test_batches_may_come_in_another_order_the_second_time():
+    order = iter([RAGGED, RAGGED[::-1]])
+    scores = gf.grasp(gf.over_batches(loss_fn))(PARAMS, lambda: next(order))
+    assert_trees_close(scores, gf.grasp(loss_fn)(PARAMS, (X, Y)))
+
+
 def test_has_aux_returns_aux_beside_the_scores():
     def with_aux(params, batch):
         return loss_fn(params, batch), len(batch[0])

@@ -12,8 +12,8 @@ from flax import nnx
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.masks import apply
 from gradflow_jax.models import SmallCNN
-from gradflow_jax.transforms import apply_mask
-from gradflow_jax.trees import PyTree, mask_leaves
+from gradflow_jax.transforms import apply_mask, replace_masks
+from gradflow_jax.trees import PyTree
 
 # As the paper trains: the softmax of logits / 5 saturates later.
 TEMPERATURE = 5.0
@@ -111,8 +111,7 @@ class Trainer:
         params, stats = jax.tree.map(jnp.copy, (params, network.stats))
         state = self._transform.init(params)
         if masks is not None:
-            mask_leaves(masks, params)
-            state = optax.tree.set(state, masks=jax.tree.map(jnp.copy, masks))
+            state = replace_masks(self._transform, state, params, masks)
         rng = np.random.default_rng(seed)
         steps = epochs * self.steps_per_epoch
         order = np.array([], int)

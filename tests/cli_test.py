@@ -101,12 +101,16 @@ def test_an_interrupt_leaves_what_was_finished(tmp_path, tiny_npz):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
-    while not (out / "results.json").exists() and time.monotonic() < deadline:
-        assert run.poll() is None, run.stderr.read()
-        time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
+    with run:
+        try:
+            deadline = time.monotonic() + 120
+            while not (out / "results.json").exists() and time.monotonic() < deadline:
+                assert run.poll() is None, run.stderr.read()
+                time.sleep(0.1)
+            run.send_signal(signal.SIGINT)
+            _, errors = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert run.returncode == 130
     # Only its own word, and no traceback.
     assert errors.splitlines()[-1] == "gradflow-jax: stopped.", errors

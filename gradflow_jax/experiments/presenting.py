@@ -1,5 +1,6 @@
 """Shows a sweep to a person: bars while it runs, a table, a picture."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,10 +23,16 @@ from gradflow_jax.plotting import Curve, accuracy_against_sparsity
 
 
 class Bars:
-    """Shows a sweep as two bars: all of it, and what it is doing."""
+    """Shows a sweep as two bars, all of it and what it is doing; stops it at Ctrl-C.
+
+    The interrupt is raised at the next step, not wherever Python happens to be: inside
+    a callback of the garbage collector, which JAX has, Python would only print it. A
+    second Ctrl-C is raised at once.
+    """
 
     def __init__(self, total: int, console: Console):
         """Makes bars for `total` networks; use it as a context manager."""
+        self._interrupted = False
         self._progress = Progress(
             TextColumn("{task.description:<42}"),
             BarColumn(bar_width=14),
@@ -39,11 +46,18 @@ class Bars:
         self._stage = self._progress.add_task("loading", total=None)
 
     def __enter__(self) -> "Bars":
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
         self._progress.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
+        signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, *_: object) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
 
     def stage(self, description: str, steps: int) -> None:
         """Begins a stage; without a number of steps the bar pulses."""
@@ -51,6 +65,8 @@ class Bars:
 
     def step(self) -> None:
         """One step is done."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         self._progress.advance(self._stage)
 
     def row(self) -> None:

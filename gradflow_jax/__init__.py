@@ -25,6 +25,7 @@ from gradflow_jax.masks import apply as apply
 from gradflow_jax.masks import combine as combine
 from gradflow_jax.masks import erdos_renyi as erdos_renyi
 from gradflow_jax.masks import erdos_renyi_kernel as erdos_renyi_kernel
+from gradflow_jax.masks import family_masks as family_masks
 from gradflow_jax.masks import global_masks as global_masks
 from gradflow_jax.masks import layerwise_masks as layerwise_masks
 from gradflow_jax.masks import n_of_m_masks as n_of_m_masks

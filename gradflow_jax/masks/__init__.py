@@ -14,5 +14,6 @@ from gradflow_jax.masks.patterns import n_of_m_masks as n_of_m_masks
 from gradflow_jax.masks.summary import LayerReport as LayerReport
 from gradflow_jax.masks.summary import Report as Report
 from gradflow_jax.masks.summary import report as report
+from gradflow_jax.masks.thresholding import family_masks as family_masks
 from gradflow_jax.masks.thresholding import global_masks as global_masks
 from gradflow_jax.masks.thresholding import layerwise_masks as layerwise_masks

@@ -132,8 +132,31 @@ def quotas(
         {'conv': 5, 'dense': 2}
     """
     check_floating(params, "params")
-    named = named_leaves(params)
     checked_fraction(sparsity, "sparsity")
+    named = named_leaves(params)
+    found = families(named, by_path)
+    patterns = {path: p for (path, _), p in zip(named, found, strict=True)}
+    flags = prunable_flags(
+        params, lambda path, leaf: patterns[path] is not None or prunable(path, leaf)
+    )
+    keep = []
+    for (path, leaf), flag in zip(named, flags, strict=True):
+        pattern = patterns[path]
+        size = math.prod(jnp.shape(leaf))
+        quota = sparsity if pattern is None else by_path[pattern]
+        keep.append(kept_number(size, quota) if flag else size)
+    return jax.tree.structure(params).unflatten(keep)
+
+
+def families(
+    named: Sequence[tuple[str, Any]], by_path: Mapping[str, float]
+) -> list[str | None]:
+    """Returns for each leaf the first pattern that matches its path, or None.
+
+    Raises:
+        TypeError: if a sparsity is traced or is no number.
+        ValueError: if a sparsity is outside [0, 1] or a pattern matches no leaf.
+    """
     for pattern, quota in by_path.items():
         checked_fraction(quota, f"the quota {pattern!r}")
         if not any(fnmatch.fnmatchcase(path, pattern) for path, _ in named):
@@ -141,21 +164,10 @@ def quotas(
                 f"the quota {pattern!r} matches no leaf; the leaves are "
                 f"{', '.join(path for path, _ in named)}."
             )
-
-    def own(path: str) -> float | None:
-        matching = (q for p, q in by_path.items() if fnmatch.fnmatchcase(path, p))
-        return next(matching, None)
-
-    flags = prunable_flags(
-        params, lambda path, leaf: own(path) is not None or prunable(path, leaf)
-    )
-    keep = []
-    for (path, leaf), flag in zip(named, flags, strict=True):
-        quota = own(path)
-        quota = sparsity if quota is None else quota
-        size = math.prod(jnp.shape(leaf))
-        keep.append(kept_number(size, quota) if flag else size)
-    return jax.tree.structure(params).unflatten(keep)
+    return [
+        next((p for p in by_path if fnmatch.fnmatchcase(path, p)), None)
+        for path, _ in named
+    ]
 
 
 def kept_number(size: int, sparsity: float) -> int:

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from gradflow_jax.trees import widen
 
 
-def descending(scores: jax.Array) -> jax.Array:
-    """Returns integers that sort, ascending, as finite or infinite scores descend.
+def ascending(scores: jax.Array) -> jax.Array:
+    """Returns integers in the order of the scores.
 
     The bits of a float, read as an integer, are in the order of the floats, but for
     the negative ones, which are mirrored; the two zeros become one. Comparing floats
@@ -16,5 +16,4 @@ def descending(scores: jax.Array) -> jax.Array:
     scores = widen(scores)
     kind = jnp.int64 if scores.dtype.itemsize == 8 else jnp.int32
     bits = jax.lax.bitcast_convert_type(scores, kind)
-    ascending = jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)
-    return ~ascending
+    return jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)

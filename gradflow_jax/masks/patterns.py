@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.masks.ordering import descending
+from gradflow_jax.masks.ordering import ascending
 from gradflow_jax.trees import (
     Prunable,
     PyTree,
@@ -79,7 +79,7 @@ def n_of_m_masks(
         last = jnp.moveaxis(widen(leaf), axis, -1)
         groups = last.reshape(*last.shape[:-1], last.shape[-1] // m, m)
         # The rank of each in its group: argsort of argsort, stable for ties.
-        ranks = jnp.argsort(jnp.argsort(descending(groups), stable=True), stable=True)
+        ranks = jnp.argsort(jnp.argsort(~ascending(groups), stable=True), stable=True)
         return jnp.moveaxis((ranks < n).reshape(last.shape), -1, axis)
 
     return map_named(mask, scores)

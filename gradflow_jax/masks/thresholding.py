@@ -1,20 +1,20 @@
-"""Masks that keep the highest scores: over all layers together, or layer by layer."""
+"""Masks that keep the highest scores: of all layers, of families, or of each layer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradflow_jax.masks.allocation import (
     checked_allocation,
     checked_fraction,
+    families,
     kept_number,
     quotas,
 )
-from gradflow_jax.masks.ordering import descending
+from gradflow_jax.masks.selection import highest
 from gradflow_jax.trees import (
     Prunable,
     PyTree,
@@ -25,7 +25,6 @@ from gradflow_jax.trees import (
     mask_leaves,
     named_leaves,
     prunable_flags,
-    widen,
 )
 
 
@@ -73,8 +72,7 @@ def global_masks(
     """
     check_floating(scores, "scores")
     flags = prunable_flags(scores, prunable)
-    ranked = _ranked(scores, flags)
-    sizes = [jnp.size(leaf) for leaf in ranked]
+    sizes = _chosen([jnp.size(leaf) for leaf in jax.tree.leaves(scores)], flags)
     keep = kept_number(sum(sizes), sparsity)
     alive = None
     if previous is not None:
@@ -89,7 +87,10 @@ def global_masks(
             f"floor={floor} keeps {sum(minimum)} weights, but sparsity={sparsity} "
             f"keeps only {keep} of {sum(sizes)}: lower the floor or the sparsity."
         )
-    kept = select_global(ranked, keep, minimum if floor else None, alive)
+    first = None
+    if floor:
+        first = _ranked(scores, flags, minimum, range(len(sizes)), among=alive)
+    kept = _ranked(scores, flags, [keep], [0] * len(sizes), among=alive, first=first)
     return _masks_like(scores, flags, kept, previous)
 
 
@@ -139,81 +140,101 @@ def layerwise_masks(
             f"{'no' if allocation is None else 'an'} allocation."
         )
     check_floating(scores, "scores")
+    sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(scores)]
     if sparsity is not None:
         allocation = quotas(scores, {}, sparsity=sparsity, prunable=prunable)
-        flags = prunable_flags(scores, prunable)
         keep = jax.tree.leaves(allocation)
+        flags = checked = prunable_flags(scores, prunable)
     else:
         keep = checked_allocation(allocation, scores)
-        flags = [
-            number < jnp.size(leaf)
-            for number, leaf in zip(keep, jax.tree.leaves(scores), strict=True)
-        ]
-    kept = select_each(_ranked(scores, flags), _chosen(keep, flags))
+        # All are ranked, so that another allocation compiles nothing; what is kept
+        # whole may hold NaN.
+        flags = [True] * len(sizes)
+        checked = [number < size for number, size in zip(keep, sizes, strict=True)]
+    kept = _ranked(scores, flags, _chosen(keep, flags), range(sum(flags)), checked)
     return _masks_like(scores, flags, kept)
 
 
-def select_global(
-    leaves: Sequence[jax.Array],
-    keep: int,
-    minimum: Sequence[int] | None = None,
-    alive: Sequence[jax.Array] | None = None,
-) -> list[jax.Array]:
-    """Returns bool leaves with True at the `keep` highest of finite scores together.
+def family_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
+    """Keeps the highest-scored weights of each family of leaves ranked together.
+
+    Between `global_masks`, one family, and `layerwise_masks`, a family each: use it
+    where layers of one kind compare with each other but not with other kinds, such as
+    attention and MLP.
 
     Args:
-        leaves: scores, each of any shape.
-        keep: how many to keep in all.
-        minimum: how many of each leaf are kept in any case, its highest.
-        alive: where False, never kept.
-    """
-    leaves = [widen(leaf) for leaf in leaves]
-    if alive is not None:
-        leaves = [
-            jnp.where(mask, x, -jnp.inf) for mask, x in zip(alive, leaves, strict=True)
-        ]
-    if minimum is not None:
-        protected = select_each(leaves, minimum)
-        leaves = [
-            jnp.where(mask & (x > -jnp.inf), jnp.inf, x)
-            for mask, x in zip(protected, leaves, strict=True)
-        ]
-    kept = _top(leaves, np.int32(keep))
-    if alive is not None:
-        kept = [mask & living for mask, living in zip(kept, alive, strict=True)]
-    return kept
+        scores: a tree of real floating-point arrays, higher is kept.
+        by_path: the sparsity of each family by path or shell pattern,
+            `{"*/attention/*": 0.5, "*/mlp/*": 0.9}`; of several patterns that match a
+            leaf the first decides. Leaves that match none are kept whole.
 
-
-def select_each(leaves: Sequence[jax.Array], keep: Sequence[int]) -> list[jax.Array]:
-    """Returns bool leaves with True at the `keep[i]` highest of leaf i."""
-    return [
-        _top([leaf], np.int32(number))[0]
-        for leaf, number in zip(leaves, keep, strict=True)
-    ]
-
-
-@jax.jit
-def _top(leaves: Sequence[jax.Array], keep: Any) -> list[jax.Array]:
-    """The selection itself: everything that ranks scores passes through here."""
-    flat = jnp.concatenate([jnp.ravel(widen(leaf)) for leaf in leaves])
-    # Stable, so that equal scores stay in the order of leaf and index.
-    order = jnp.argsort(descending(flat), stable=True)
-    kept = jnp.zeros(flat.shape, bool).at[order].set(jnp.arange(flat.size) < keep)
-    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-    pieces = jnp.split(kept, ends)
-    return [x.reshape(leaf.shape) for x, leaf in zip(pieces, leaves, strict=True)]
-
-
-def _ranked(scores: PyTree, flags: Sequence[bool]) -> list[Any]:
-    """Returns the flagged leaves of scores, checked to be finite.
+    Returns:
+        Masks: a tree like scores of bool, True keeps. Of a family of n weights exactly
+        n − round(sparsity · n) are kept; ties as in `global_masks`.
 
     Raises:
-        ValueError: at the first leaf with a NaN or an infinity.
+        TypeError: if a leaf is not real floating-point or a sparsity is traced.
+        ValueError: if a family's score is NaN or infinite (told outside `jax.jit`
+            only), if a sparsity is outside [0, 1], or if a pattern matches no leaf or
+            there is none.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> scores = {"conv1": jnp.array([4.0, 1.0]), "conv2": jnp.array([3.0, 2.0]),
+        ...           "dense": jnp.array([9.0, 8.0])}
+        >>> masks = gf.family_masks(scores, {"conv*": 0.75, "dense": 0.5})
+        >>> {path: mask.tolist() for path, mask in masks.items()}
+        {'conv1': [True, False], 'conv2': [False, False], 'dense': [True, False]}
     """
-    for (path, leaf), flag in zip(named_leaves(scores), flags, strict=True):
-        if flag:
+    check_floating(scores, "scores")
+    if not by_path:
+        raise ValueError(
+            "there is no family: name one at least, such as {'*/kernel': 0.9}."
+        )
+    named = named_leaves(scores)
+    patterns = families(named, by_path)
+    sizes = {p: 0 for p in by_path if p in patterns}
+    for (_, leaf), pattern in zip(named, patterns, strict=True):
+        if pattern is not None:
+            sizes[pattern] += jnp.size(leaf)
+    order = list(sizes)
+    groups = [order.index(p) for p in patterns if p is not None]
+    keep = [kept_number(size, by_path[p]) for p, size in sizes.items()]
+    flags = [pattern is not None for pattern in patterns]
+    return _masks_like(scores, flags, _ranked(scores, flags, keep, groups))
+
+
+def _ranked(
+    scores: PyTree,
+    flags: Sequence[bool],
+    keep: Sequence[int],
+    groups: Sequence[int],
+    checked: Sequence[bool] | None = None,
+    **restrictions: Sequence[Any] | None,
+) -> list[jax.Array]:
+    """Chooses the `keep[g]` highest of each group among the flagged leaves of scores.
+
+    Args:
+        scores: a tree of real floating arrays.
+        flags: which leaves are ranked.
+        keep: how many of each group.
+        groups: the group of each flagged leaf.
+        checked: which leaves must be finite; by default the flagged ones.
+        **restrictions: `among` and `first` of `highest`.
+
+    Raises:
+        ValueError: at the first of them with a NaN or an infinity.
+    """
+    leaves = [
+        leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+        for leaf in _chosen(jax.tree.leaves(scores), flags)
+    ]
+    kept, finite = highest(leaves, keep, groups, **restrictions)
+    if is_traced(finite) or not finite:
+        for path, leaf in _chosen(named_leaves(scores), checked or flags):
             check_finite(path, leaf)
-    return _chosen(jax.tree.leaves(scores), flags)
+    return kept
 
 
 def _chosen(leaves: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
@@ -241,11 +262,13 @@ def _masks_like(
 ) -> PyTree:
     """Returns a mask tree: `kept` where flagged, elsewhere `others`, or all True."""
     leaves, structure = jax.tree.flatten(scores)
-    if others is None:
-        rest = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
-    else:
-        rest = jax.tree.leaves(others)
+    rest = [None] * len(leaves) if others is None else jax.tree.leaves(others)
     masks = iter(kept)
-    return structure.unflatten(
-        next(masks) if flag else other for flag, other in zip(flags, rest, strict=True)
-    )
+
+    def mask(leaf: Any, flag: bool, other: Any) -> Any:
+        if flag:
+            return next(masks)
+        # Made from the leaf, so that it lies where the leaf does.
+        return jnp.ones_like(leaf, bool) if other is None else other
+
+    return structure.unflatten(map(mask, leaves, flags, rest))

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import gradflow_jax as gf
-from gradflow_jax.masks import thresholding
+from gradflow_jax.masks import selection
 
 # Each new combination of shapes compiles the selection anew: few shapes, many values.
 SHAPES = (
@@ -259,13 +259,15 @@ class TestGlobal:
         scores = {"a": jnp.arange(12.0).reshape(4, 3), "b": jnp.ones((2, 3))}
         masks = gf.global_masks(scores, sparsity=0.1, floor=0.01)
         gf.global_masks(scores, sparsity=0.1, previous=masks)
-        before = thresholding._top._cache_size()
+        gf.layerwise_masks(scores, sparsity=0.1)
+        gf.global_masks(scores, sparsity=0.1)
+        before = selection._highest._cache_size()
         for sparsity in (0.2, 0.5, 0.9):
             gf.global_masks(scores, sparsity=sparsity)
             gf.global_masks(scores, sparsity=sparsity, floor=0.05)
             masks = gf.global_masks(scores, sparsity=sparsity, previous=masks)
             gf.layerwise_masks(scores, sparsity=sparsity)
-        assert thresholding._top._cache_size() == before
+        assert selection._highest._cache_size() == before
 
 
 class TestFloor:

@@ -13,12 +13,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.scores.losses import (
-    BatchedLoss,
-    LossFn,
-    batch_size,
-    scalar_loss,
-)
+from gradflow_jax.scores.batching import BatchedLoss
+from gradflow_jax.scores.losses import LossFn, batch_size, scalar_loss
+from gradflow_jax.scores.sharding import Shardings, constrained
 from gradflow_jax.trees import PyTree, widen
 
 Squares = Literal["batch", "example"] | None
@@ -55,12 +52,19 @@ def of_one_batch(
     squares: Squares,
     has_aux: bool,
 ) -> Any:
-    """Returns `(origin, params, *args, **kwargs) -> (finish(derivatives), aux)`."""
+    """Returns `(shardings, origin, params, *args, **kwargs) -> (finished, aux)`."""
     loss = scalar_loss(loss_fn, has_aux)
 
-    @jax.jit
-    def evaluate(origin: PyTree, params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
-        gradient_fn = _gradient_fn(loss, args, kwargs)
+    @functools.partial(jax.jit, static_argnums=0)
+    def evaluate(
+        shardings: Shardings,
+        origin: PyTree,
+        params: PyTree,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        gradient_fn = _gradient_fn(loss, args, kwargs, shardings)
         gradient, (value, aux) = gradient_fn(params)
         product = squared = None
         if order == 2:
@@ -68,6 +72,7 @@ def of_one_batch(
             product = _along(gradient_fn, params, gradient)
         if squares is not None:
             squared = _squared(squares, loss, gradient, params, args, kwargs)
+            squared = constrained(squared, shardings)
         found = Derivatives(
             params, widen(value), _wide(gradient), product, squared, origin
         )
@@ -90,21 +95,39 @@ def of_many_batches(
     `jax.lax.scan` is many times slower on the CPU.
     """
     loss = scalar_loss(batched.loss_fn, has_aux)
+    if squares == "batch" and batched.micro_batch is not None:
+        raise TypeError(
+            "this measure squares the gradient of each batch, which micro_batch="
+            f"{batched.micro_batch} would cut into others: hand over batches that fit, "
+            "or square the gradients of examples (per_example=True)."
+        )
 
     # args and kwargs are the loss's own, kept whole: it may have keywords of any name.
-    @functools.partial(jax.jit, donate_argnums=0)
-    def first(sums: Any, weight: Any, params: PyTree, args: Any, kwargs: Any) -> Any:
-        gradient, (value, aux) = _gradient_fn(loss, args, kwargs)(params)
+    step = functools.partial(jax.jit, donate_argnums=0, static_argnames="shardings")
+
+    @step
+    def first(
+        sums: Any, weight: Any, params: PyTree, args: Any, kwargs: Any, shardings: Any
+    ) -> Any:
+        gradient_fn = _gradient_fn(loss, args, kwargs, shardings)
+        gradient, (value, aux) = gradient_fn(params)
         squared = None
         if squares is not None:
             squared = _squared(squares, loss, gradient, params, args, kwargs)
+            squared = constrained(squared, shardings)
         return _add(sums, weight, (value, gradient, squared)), aux
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @step
     def second(
-        sums: Any, weight: Any, gradient: PyTree, params: PyTree, args: Any, kwargs: Any
+        sums: Any,
+        weight: Any,
+        gradient: PyTree,
+        params: PyTree,
+        args: Any,
+        kwargs: Any,
+        shardings: Any,
     ) -> Any:
-        gradient_fn = _gradient_fn(loss, args, kwargs)
+        gradient_fn = _gradient_fn(loss, args, kwargs, shardings)
         return _add(sums, weight, _along(gradient_fn, params, gradient))
 
     mean = jax.jit(
@@ -115,29 +138,39 @@ def of_many_batches(
     finish_jitted = jax.jit(finish)
 
     def evaluate(
-        origin: PyTree, params: PyTree, batches: Any, /, *args: Any, **kwargs: Any
+        shardings: Shardings,
+        origin: PyTree,
+        params: PyTree,
+        batches: Any,
+        /,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
-        zeros = _zeros_like(params)
-        squared = _zeros_like(params) if squares is not None else None
-        sums, weights, count, auxes = (widen(0.0), zeros, squared), 0.0, 0, []
-        for batch, weight in batched.stream(batches, passes=order):
-            sums, aux = first(sums, weight, params, (batch, *args), kwargs)
-            del batch
+        zeros = functools.partial(_zeros_like, params, batched.dtype)
+        squared = zeros() if squares is not None else None
+        sums: Any = (widen(0.0), zeros(), squared)
+        weights, auxes, product = 0.0, [], None
+
+        def add_first(batch: Any, weight: float) -> Any:
+            nonlocal sums, weights
+            sums, aux = first(sums, weight, params, (batch, *args), kwargs, shardings)
             auxes.append(aux)
-            weights, count = weights + weight, count + 1
-            # Else Python runs ahead and the batches pile up in the device's queue.
-            jax.block_until_ready(sums)
+            weights += weight
+            return sums
+
+        count = batched.each(add_first, batches, passes=order)
         value, gradient, squared = mean(sums, weights)
-        product = None
         if order == 2:
-            product, again = _zeros_like(params), 0.0
-            for batch, weight in batched.stream(batches, passes=order, done=count):
-                product = second(
-                    product, weight, gradient, params, (batch, *args), kwargs
-                )
-                del batch
+            product, again = zeros(), 0.0
+
+            def add_second(batch: Any, weight: float) -> Any:
+                nonlocal product, again
+                rest = params, (batch, *args), kwargs, shardings
+                product = second(product, weight, gradient, *rest)
                 again += weight
-                jax.block_until_ready(product)
+                return product
+
+            batched.each(add_second, batches, passes=order, done=count)
             if not math.isclose(again, weights):
                 raise ValueError(
                     f"the first pass saw batches of weight {weights:g} in all, the "
@@ -151,13 +184,15 @@ def of_many_batches(
     return evaluate
 
 
-def _gradient_fn(loss: LossFn, args: Any, kwargs: Any) -> Callable[[PyTree], Any]:
+def _gradient_fn(
+    loss: LossFn, args: Any, kwargs: Any, shardings: Shardings
+) -> Callable[[PyTree], Any]:
     """Returns `params -> (gradient, (value, aux))`."""
 
     def gradient_fn(params: PyTree) -> Any:
         with_aux = jax.value_and_grad(loss, has_aux=True)
         (value, aux), gradient = with_aux(params, *args, **kwargs)
-        return gradient, (value, aux)
+        return constrained(gradient, shardings), (value, aux)
 
     return gradient_fn
 
@@ -191,18 +226,26 @@ def _squared(
 
     def one(example: Any) -> PyTree:
         batch_of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)
-        gradient, _ = _gradient_fn(loss, (batch_of_one,), kwargs)(params)
+        gradient = jax.grad(loss, has_aux=True)(params, batch_of_one, **kwargs)[0]
         return jax.tree.map(jnp.square, _wide(gradient))
 
     return jax.tree.map(lambda leaf: jnp.mean(leaf, 0), jax.vmap(one)(batch))
 
 
 def _add(sums: PyTree, weight: Any, terms: PyTree) -> PyTree:
-    return jax.tree.map(lambda total, leaf: total + weight * widen(leaf), sums, terms)
+    def add(total: jax.Array, leaf: jax.Array) -> jax.Array:
+        term = widen(leaf)
+        term = term.astype(jnp.promote_types(term.dtype, total.dtype))
+        return (total + weight * term).astype(total.dtype)
+
+    return jax.tree.map(add, sums, terms)
 
 
-def _zeros_like(params: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: jnp.zeros_like(widen(leaf)), params)
+def _zeros_like(params: PyTree, dtype: Any) -> PyTree:
+    def zeros(leaf: Any) -> jax.Array:
+        return jnp.zeros_like(leaf, widen(leaf).dtype if dtype is None else dtype)
+
+    return jax.tree.map(zeros, params)
 
 
 def _wide(tree: PyTree) -> PyTree:

@@ -6,13 +6,15 @@ from typing import Any, Literal, Protocol
 
 import jax
 
+from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import (
     Derivatives,
     Squares,
     of_many_batches,
     of_one_batch,
 )
-from gradflow_jax.scores.losses import BatchedLoss, LossFn
+from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.sharding import shardings_of
 from gradflow_jax.trees import PyTree, aligned_leaves, check_floating
 
 
@@ -112,7 +114,7 @@ def finished(
     @functools.wraps(finish)
     def call(params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
         check(params)
-        result, aux = evaluate(origin, params, *args, **kwargs)
+        result, aux = evaluate(shardings_of(params), origin, params, *args, **kwargs)
         return (result, aux) if has_aux else result
 
     def lower(params: PyTree, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
@@ -122,7 +124,8 @@ def finished(
                 "a measure over batches is a Python loop over a jitted step and "
                 "cannot be lowered whole; lower the measure of the plain loss."
             )
-        return evaluate.lower(origin, params, *args, **kwargs)
+        shardings = shardings_of(params)
+        return evaluate.lower(shardings, origin, params, *args, **kwargs)
 
     call.lower = lower  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]

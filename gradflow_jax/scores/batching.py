@@ -1,0 +1,248 @@
+"""The mean of a loss over many batches: loaded ahead, cut small, summed."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradflow_jax.scores.losses import LossFn, batch_size, scalar_loss
+from gradflow_jax.trees import PyTree, label, map_named
+
+Batches = Iterable[Any] | Callable[[], Iterable[Any]]
+Progress = Callable[[int, int | None], None]
+
+
+class BatchedLoss:
+    """The mean of a loss over many batches, made by `over_batches`."""
+
+    def __init__(
+        self,
+        loss_fn: LossFn,
+        weight: Callable[[Any], float],
+        micro_batch: int | None,
+        dtype: Any,
+        progress: Progress | None,
+    ):
+        self.loss_fn = loss_fn
+        self.weight = weight
+        self.micro_batch = micro_batch
+        self.dtype = dtype
+        self.progress = progress
+        self._value = jax.jit(scalar_loss(loss_fn, has_aux=False))
+
+    def __call__(
+        self, params: PyTree, batches: Batches, /, *args: Any, **kwargs: Any
+    ) -> jax.Array:
+        """Returns the mean loss over the batches."""
+        total, weights = 0.0, 0.0
+
+        def add(batch: Any, weight: float) -> jax.Array:
+            nonlocal total, weights
+            value, _ = self._value(params, batch, *args, **kwargs)
+            total, weights = total + weight * value, weights + weight
+            return total
+
+        self.each(add, batches, passes=1)
+        return jnp.asarray(total / weights)
+
+    def each(
+        self,
+        step: Callable[[Any, float], Any],
+        batches: Batches,
+        *,
+        passes: int,
+        done: int = 0,
+    ) -> int:
+        """Calls `step(batch, weight)` for each batch of one pass over the data.
+
+        A step's result is awaited only after the next batch was fetched and put on the
+        device, so that loading and computing overlap; no later, lest Python run ahead
+        and the batches pile up in the device's queue.
+
+        Args:
+            step: dispatches the work of one batch and returns what to wait for.
+            batches: what the user handed over.
+            passes: how many passes the caller makes in all.
+            done: batches seen in earlier passes, for the progress callback.
+
+        Returns:
+            How many batches there were.
+        """
+        source = batches() if callable(batches) else batches
+        _check_batches(source, 1 if callable(batches) else passes)
+        total = passes * len(source) if hasattr(source, "__len__") else None  # type: ignore[arg-type]
+        stream, seen = iter(source), 0
+        pieces = self._fetched(stream)
+        while pieces is not None:
+            working = None
+            for piece, weight in _drained(pieces):
+                working = step(piece, weight)
+                del piece
+            pieces = self._fetched(stream)
+            jax.block_until_ready(working)
+            seen += 1
+            if self.progress is not None:
+                self.progress(done + seen, total)
+        if not seen:
+            raise ValueError(
+                "batches is empty: no batch came out of it. If it is an iterator, it "
+                "may have been consumed before: pass a list or a data loader that can "
+                "be iterated again."
+            )
+        return seen
+
+    def _fetched(self, stream: Iterator[Any]) -> list[tuple[Any, float]] | None:
+        """Returns the next batch in pieces, on the device; None after the last."""
+        missing = object()
+        batch = next(stream, missing)
+        if batch is missing:
+            return None
+        weight = self._checked_weight(batch)
+        size = self.micro_batch
+        if size is not None and size < (examples := batch_size(batch)):
+            shares = [
+                (_slice(batch, i, i + size), min(size, examples - i) / examples)
+                for i in range(0, examples, size)
+            ]
+        else:
+            shares = [(batch, 1.0)]
+        if jax.process_count() == 1:
+            shares = [(jax.device_put(piece), share) for piece, share in shares]
+        return [(piece, weight * share) for piece, share in shares]
+
+    def _checked_weight(self, batch: Any) -> float:
+        weight = float(self.weight(batch))
+        if not (weight > 0 and math.isfinite(weight)):
+            raise ValueError(
+                f"a batch has weight {weight}; weights are positive and finite, "
+                "such as the number of examples."
+            )
+        return weight
+
+
+def over_batches(
+    loss_fn: LossFn,
+    *,
+    weight: Callable[[Any], float] | None = None,
+    micro_batch: int | None = None,
+    dtype: Any = None,
+    progress: Progress | None = None,
+) -> BatchedLoss:
+    """Turns the loss of a batch into the mean loss over many batches.
+
+    The importance measures are defined by the gradient ḡ of the mean loss over *all*
+    scoring data and by Hḡ of that same mean. Every measure takes what this returns in
+    place of a loss; the batch's place in the call is then taken by the batches:
+
+        loss_preservation = gf.loss_preservation(gf.over_batches(loss_fn))
+        scores = loss_preservation(params, batches)
+
+    First-order measures pass over the data once, second-order ones twice (ḡ, then
+    Hḡ = Σ w_b H_b ḡ / Σ w_b). While a batch is computed the next one is loaded; these
+    two are held, beside one accumulator the size of the parameters in the first pass
+    and two in the second. Batches of one shape are compiled once; a last batch of
+    another size is compiled once more.
+
+    Args:
+        loss_fn: `loss_fn(params, batch, *args, **kwargs) -> scalar`, the *mean* over
+            the batch. Further arguments are the same for every batch.
+        weight: what a batch counts for; by default its number of examples, the
+            leading axis that all arrays of the batch share.
+        micro_batch: how many examples of a batch are computed at a time, where the
+            whole would not fit in memory; the result is the same. Every array of a
+            batch then has the examples as its leading axis.
+        dtype: in which the sums over batches are held; by default that of the
+            parameters, and float32 at least.
+        progress: `progress(done, total)`, called after each batch of each pass;
+            `total` is None where the number of batches is not known.
+
+    Returns:
+        A loss `(params, batches, *args, **kwargs) -> scalar`. `batches` is a list, a
+        data loader, anything that can be iterated again, or a function that returns
+        an iterator. A generator, which can be iterated once, serves first-order
+        measures alone.
+
+    Raises:
+        TypeError: if `micro_batch` is no whole number or `dtype` no floating dtype; at
+            the call, for a one-shot iterator where two passes are needed, for a
+            single array or dict instead of an iterable of batches, or where
+            `micro_batch` would change the measure (Fisher's batches).
+        ValueError: if `micro_batch` is below 1, or `dtype` is float64 and JAX has not
+            enabled it; at the call, if there is no batch, if the arrays of a batch have
+            different lengths, or if the second pass saw other data than the first.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> def loss_fn(params, x):
+        ...     return jnp.mean((params["w"] * x) ** 2)
+        >>> batches = [jnp.array([1.0, 2.0]), jnp.array([3.0])]
+        >>> params = {"w": jnp.array(1.0)}
+        >>> float(gf.over_batches(loss_fn)(params, batches))  # (1 + 4 + 9) / 3
+        4.666...
+        >>> grasp = gf.grasp(gf.over_batches(loss_fn))  # H = g = 28/3
+        >>> round(float(grasp(params, batches)["w"]), 3)
+        87.111
+    """
+    if micro_batch is not None:
+        if not isinstance(micro_batch, int) or isinstance(micro_batch, bool):
+            raise TypeError(f"micro_batch is {micro_batch!r}, not a whole number.")
+        if micro_batch < 1:
+            raise ValueError(
+                f"micro_batch is {micro_batch}: compute one example at a time or more."
+            )
+    if dtype is not None:
+        dtype = jnp.dtype(dtype)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"dtype is {dtype.name}: sums of gradients need a floating dtype, such "
+                "as jnp.float32."
+            )
+        if dtype.itemsize == 8 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"dtype is {dtype.name}, which JAX has only after "
+                'jax.config.update("jax_enable_x64", True).'
+            )
+    return BatchedLoss(loss_fn, weight or batch_size, micro_batch, dtype, progress)
+
+
+def _drained(pieces: list[Any]) -> Iterator[Any]:
+    """Yields the pieces and lets go of each, so that none outlives its step."""
+    pieces.reverse()
+    while pieces:
+        yield pieces.pop()
+
+
+def _slice(batch: Any, start: int, stop: int) -> Any:
+    def cut(path: str, leaf: Any) -> Any:
+        if not jnp.ndim(leaf):
+            raise ValueError(
+                f"the batch's {label(path)} is a single number, which micro_batch "
+                "cannot split: pass what is not data as a further argument of the loss."
+            )
+        return leaf[start:stop]
+
+    return map_named(cut, batch)
+
+
+def _check_batches(source: Any, passes: int) -> None:
+    """Raises TypeError unless `source` can be iterated for so many passes."""
+    if hasattr(source, "shape") or isinstance(source, Mapping):
+        raise TypeError(
+            f"batches is a single {type(source).__name__}, not an iterable of "
+            "batches: pass a list such as [batch], or call the measure of the plain "
+            "loss."
+        )
+    if not isinstance(source, Iterable):
+        raise TypeError(
+            f"batches is a {type(source).__name__}, which cannot be iterated: pass a "
+            "list of batches, a data loader, or a function that returns an iterator."
+        )
+    if passes > 1 and isinstance(source, Iterator):
+        raise TypeError(
+            f"batches is a {type(source).__name__}, which can be iterated only once, "
+            f"but this measure passes over the data {passes} times (ḡ, then Hḡ). "
+            "Pass a list, a data loader, or the function that makes the iterator."
+        )

@@ -30,8 +30,10 @@ from gradflow_jax.masks import global_masks as global_masks
 from gradflow_jax.masks import layerwise_masks as layerwise_masks
 from gradflow_jax.masks import n_of_m_masks as n_of_m_masks
 from gradflow_jax.masks import overlap as overlap
+from gradflow_jax.masks import pack_masks as pack_masks
 from gradflow_jax.masks import quotas as quotas
 from gradflow_jax.masks import report as report
+from gradflow_jax.masks import unpack_masks as unpack_masks
 from gradflow_jax.scores import Derivatives as Derivatives
 from gradflow_jax.scores import batch_norm_scale as batch_norm_scale
 from gradflow_jax.scores import batch_norm_taylor as batch_norm_taylor

@@ -1,7 +1,8 @@
 """Which weights stay: pytrees of bool with the tree of params, True keeps.
 
 `thresholding` keeps the highest scores, `allocation` says how many of each layer,
-`patterns` keeps N of every M, `algebra` applies and compares masks, `summary` reports.
+`patterns` keeps N of every M, `algebra` applies and compares masks, `packing` makes
+bits of them, `summary` reports.
 """
 
 from gradflow_jax.masks.algebra import apply as apply
@@ -10,6 +11,8 @@ from gradflow_jax.masks.algebra import overlap as overlap
 from gradflow_jax.masks.allocation import erdos_renyi as erdos_renyi
 from gradflow_jax.masks.allocation import erdos_renyi_kernel as erdos_renyi_kernel
 from gradflow_jax.masks.allocation import quotas as quotas
+from gradflow_jax.masks.packing import pack_masks as pack_masks
+from gradflow_jax.masks.packing import unpack_masks as unpack_masks
 from gradflow_jax.masks.patterns import n_of_m_masks as n_of_m_masks
 from gradflow_jax.masks.summary import LayerReport as LayerReport
 from gradflow_jax.masks.summary import Report as Report

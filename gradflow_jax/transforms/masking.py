@@ -7,6 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from gradflow_jax.masks import apply
+from gradflow_jax.masks.packing import (
+    is_packable,
+    packed_leaf,
+    packed_shape,
+    unpacked_leaf,
+    unpacked_leaves,
+)
 from gradflow_jax.trees import (
     PyTree,
     aligned_leaves,
@@ -20,13 +27,16 @@ class MaskState(NamedTuple):
     """The state of `apply_mask`.
 
     Attributes:
-        masks: a tree like params of bool, True keeps.
+        masks: a tree like params of bool, True keeps; of bits, as `gf.pack_masks` makes
+            them, where they were asked for.
     """
 
     masks: PyTree
 
 
-def apply_mask(masks: PyTree | None = None) -> optax.GradientTransformationExtraArgs:
+def apply_mask(
+    masks: PyTree | None = None, *, packed: bool = False
+) -> optax.GradientTransformationExtraArgs:
     """Makes pruned weights exactly 0.0 after every step, as the *last* of a chain.
 
         tx = optax.chain(optax.adamw(1e-3), gf.apply_mask(masks))
@@ -52,6 +62,8 @@ def apply_mask(masks: PyTree | None = None) -> optax.GradientTransformationExtra
 
     Args:
         masks: a tree like params of bool, True keeps; None starts with all True.
+        packed: whether the state holds the masks as bits, an eighth of the memory; read
+            them by `gf.unpack_masks`.
 
     Returns:
         A `GradientTransformationExtraArgs`. It copies the masks it is given, so that
@@ -81,11 +93,11 @@ def apply_mask(masks: PyTree | None = None) -> optax.GradientTransformationExtra
 
     def init(params: PyTree) -> MaskState:
         check_floating(params, "params")
-        if start is None:
-            return MaskState(
-                jax.tree.map(lambda x: jnp.ones(jnp.shape(x), bool), params)
-            )
-        return MaskState(_like(start, params))
+        own = start
+        if own is None:
+            # Made from the leaf, so that it lies where the leaf does.
+            own = jax.tree.map(lambda leaf: jnp.ones_like(leaf, bool), params)
+        return MaskState(_copied(own, params, packed))
 
     def update(
         updates: PyTree,
@@ -102,8 +114,8 @@ def apply_mask(masks: PyTree | None = None) -> optax.GradientTransformationExtra
                 "zero: call tx.update(updates, state, params)."
             )
         if masks is not None:
-            state = MaskState(_like(masks, params))
-        kept = mask_leaves(state.masks, params, what="the state's masks")
+            state = MaskState(_copied(masks, params, packed))
+        kept = unpacked_leaves(state.masks, params, what="the state's masks")
         weights = jax.tree.leaves(params)
         steps = aligned_leaves(updates, params, what="updates", like_what="params")
         edited = [
@@ -174,7 +186,7 @@ def replace_masks(
     owners = [_owner(path, leaf, paths, new) for path, leaf in named]
     # Only apply_mask keeps a bool for each weight, under its state's name for it.
     old = {
-        owner: leaf
+        owner: _flags(leaf, new[owner])
         for owner, (path, leaf) in zip(owners, named, strict=True)
         if owner is not None and _is_mask(path, leaf)
     }
@@ -188,7 +200,7 @@ def replace_masks(
         if owner is None:
             return leaf
         if _is_mask(path, leaf):
-            return jnp.array(new[owner], copy=True)
+            return _copy(new[owner], leaf.dtype == jnp.uint8)
         return jnp.where(old[owner] != new[owner], first, leaf) if reset else leaf
 
     return jax.tree.structure(opt_state).unflatten(
@@ -198,7 +210,11 @@ def replace_masks(
 
 
 def _is_mask(path: str, leaf: Any) -> bool:
-    return "masks" in path.split("/") and jnp.result_type(leaf) == jnp.bool_
+    """Says whether a leaf of a state is a mask, as bool or as bits."""
+    return "masks" in path.split("/") and jnp.result_type(leaf) in (
+        jnp.bool_,
+        jnp.uint8,
+    )
 
 
 def _owner(
@@ -208,24 +224,39 @@ def _owner(
 
     A count of steps is a number of no weight, though its shape be that of a scalar one.
     """
-    if jnp.issubdtype(jnp.result_type(leaf), jnp.integer):
+    kind = jnp.result_type(leaf)
+    bits = _is_mask(path, leaf) and kind == jnp.uint8
+    if jnp.issubdtype(kind, jnp.integer) and not bits:
         return None
+
+    def fits(mask: Any) -> bool:
+        shape = jnp.shape(mask)
+        return jnp.shape(leaf) == (packed_shape(shape) if bits else shape)
+
     ending = [
         i
         for i, own in enumerate(params_paths)
-        if ("/" + path).endswith("/" + own if own else "")
-        and jnp.shape(leaf) == jnp.shape(masks[i])
+        if ("/" + path).endswith("/" + own if own else "") and fits(masks[i])
     ]
     return max(ending, key=lambda i: len(params_paths[i]), default=None)
 
 
-def _like(masks: PyTree, params: PyTree) -> PyTree:
+def _flags(leaf: Any, like: Any) -> Any:
+    return unpacked_leaf(leaf, like.shape[-1]) if leaf.dtype == jnp.uint8 else leaf
+
+
+def _copied(masks: PyTree, params: PyTree, packed: bool) -> PyTree:
     """Returns a copy of masks in the structure of params, whose leaves they fit.
 
     Flax NNX calls `init` with `State[Param]` and `update` with `State[array]`. A copy,
     because a train step may donate the optimizer's state.
     """
-    leaves = mask_leaves(masks, params)
+    pairs = zip(mask_leaves(masks, params), jax.tree.leaves(params), strict=True)
+    # By the parameter: masks handed to a step may be traced, or lie elsewhere.
     return jax.tree.structure(params).unflatten(
-        jnp.array(leaf, copy=True) for leaf in leaves
+        _copy(mask, packed and is_packable(weight)) for mask, weight in pairs
     )
+
+
+def _copy(mask: Any, packed: bool) -> jax.Array:
+    return packed_leaf(mask) if packed else jnp.array(mask, copy=True)

@@ -181,11 +181,15 @@ def check_finite(path: str, leaf: Any) -> None:
         if jnp.all(finite):
             return
         bad = jnp.size(leaf) - int(jnp.sum(finite))
-        first = widen(leaf)[~finite][0]
+        # Numbers alone: where other processes hold parts of the leaf no value of it
+        # can be fetched.
+        kinds = {"nan": jnp.isnan, "inf": jnp.isposinf, "-inf": jnp.isneginf}
+        counts = {kind: int(jnp.sum(test(leaf))) for kind, test in kinds.items()}
+    found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     raise ValueError(
         f"scores {label(path)} has {bad} of {jnp.size(leaf)} values that are not "
-        f"finite, the first {first}: weights cannot be ranked by them. Look for NaN in "
-        "the params or an overflow in the loss, or exclude the leaf by prunable=."
+        f"finite ({found}): weights cannot be ranked by them. Look for NaN in the "
+        "params or an overflow in the loss, or exclude the leaf by prunable=."
     )
 
 

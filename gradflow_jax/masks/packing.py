@@ -4,11 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
+from gradflow_jax.masks.placement import explicit_sharding, lying_like
 from gradflow_jax.trees import (
     PyTree,
     check_masks,
-    is_traced,
     map_named,
     mask_leaves,
     named_leaves,
@@ -28,9 +29,8 @@ def pack_masks(masks: PyTree) -> PyTree:
 
     Returns:
         The same tree of uint8, [..., n] packed to [..., ⌈n/8⌉], the first of eight in
-        the lowest bit. A leaf stays bool where it would gain nothing (fewer than 8
-        along its last axis) or where a device holds a piece of that axis that is no
-        multiple of 8.
+        the lowest bit. A leaf stays bool where it would gain nothing: with fewer than
+        8 along its last axis.
 
     Raises:
         TypeError: if a leaf is not bool.
@@ -81,28 +81,24 @@ def unpacked_leaves(
     packed: PyTree, like: PyTree, *, what: str = "masks", like_what: str = "params"
 ) -> list[Any]:
     """Returns the leaves of packed masks as bool, checked to fit `like`."""
-    shapes = {path: jnp.shape(leaf) for path, leaf in named_leaves(like)}
+    others = dict(named_leaves(like))
 
     def unpacked(path: str, leaf: Any) -> Any:
         if getattr(leaf, "dtype", None) != jnp.uint8 or not jnp.ndim(leaf):
             return leaf
-        shape = shapes.get(path, ())
-        fits = jnp.shape(leaf) == packed_shape(shape)
-        # Of what does not fit all the bits, so that the check below names it.
-        return unpacked_leaf(leaf, shape[-1] if fits else None)
+        other = others.get(path)
+        if other is not None and jnp.shape(leaf) == packed_shape(jnp.shape(other)):
+            return unpacked_leaf(leaf, other)
+        # All the bits, so that the check below names what does not fit.
+        return jnp.unpackbits(jnp.asarray(leaf), axis=-1).astype(bool)
 
     flags = map_named(unpacked, packed)
     return mask_leaves(flags, like, what=what, like_what=like_what)
 
 
 def is_packable(leaf: Any) -> bool:
-    """Says whether whole bytes of a leaf's bits lie on one device, and save memory."""
-    shape = jnp.shape(leaf)
-    if not shape or shape[-1] < _BITS:
-        return False
-    sharding = getattr(jax.typeof(leaf) if is_traced(leaf) else leaf, "sharding", None)
-    piece = shape[-1] if sharding is None else sharding.shard_shape(shape)[-1]
-    return piece == shape[-1] or piece % _BITS == 0
+    """Says whether bits save memory; by the shape alone, for a checkpoint's sake."""
+    return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[-1] >= _BITS
 
 
 def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -112,10 +108,17 @@ def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def packed_leaf(mask: Any) -> jax.Array:
     """Returns one mask as bytes."""
+    sharding = explicit_sharding(mask)
+    if sharding is not None and sharding.shard_shape(mask.shape)[-1] % _BITS:
+        # A byte lies on one device.
+        spec = PartitionSpec(*tuple(sharding.spec)[: mask.ndim - 1])
+        mask = jax.sharding.reshard(mask, NamedSharding(sharding.mesh, spec))
     return jnp.packbits(mask, axis=-1, bitorder="little")
 
 
-def unpacked_leaf(bits: Any, count: int | None) -> jax.Array:
+def unpacked_leaf(bits: Any, like: Any) -> jax.Array:
     """Returns one mask from its bytes; XLA fuses it into what reads the mask."""
-    flags = jnp.unpackbits(jnp.asarray(bits), axis=-1, count=count, bitorder="little")
-    return flags.astype(bool)
+    flags = jnp.unpackbits(
+        jnp.asarray(bits), axis=-1, count=jnp.shape(like)[-1], bitorder="little"
+    )
+    return lying_like(flags.astype(bool), like)

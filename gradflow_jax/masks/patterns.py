@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.masks.ordering import ascending
+from gradflow_jax.masks.placement import lying_like
 from gradflow_jax.trees import (
     Prunable,
     PyTree,
@@ -68,7 +69,8 @@ def n_of_m_masks(
     def mask(path: str, leaf: Any) -> jax.Array:
         shape = jnp.shape(leaf)
         if not next(flags):
-            return jnp.ones(shape, bool)
+            # Made from the leaf, so that it lies where the leaf does.
+            return jnp.ones_like(leaf, bool)
         if not -len(shape) <= axis < len(shape) or shape[axis] % m:
             raise ValueError(
                 f"scores {label(path)} of shape {shape} has no axis {axis} that is a "
@@ -80,6 +82,7 @@ def n_of_m_masks(
         groups = last.reshape(*last.shape[:-1], last.shape[-1] // m, m)
         # The rank of each in its group: argsort of argsort, stable for ties.
         ranks = jnp.argsort(jnp.argsort(~ascending(groups), stable=True), stable=True)
-        return jnp.moveaxis((ranks < n).reshape(last.shape), -1, axis)
+        kept = jnp.moveaxis((ranks < n).reshape(last.shape), -1, axis)
+        return lying_like(kept, leaf)
 
     return map_named(mask, scores)

@@ -68,9 +68,33 @@ class Placement(NamedTuple):
                 out_specs=(like, whole),
                 check_vma=False,
             )
-            return over_mesh(tuple(columns), replicated)
+            placed = tuple(self._lying_so(column) for column in columns)
+            return over_mesh(placed, replicated)
 
         return call
+
+    def _lying_so(self, column: Any) -> Any:
+        """Returns leaves where these lie; on explicit axes nobody else moves them."""
+        if column is None or AxisType.Explicit not in self.mesh.axis_types:
+            return column
+        return [
+            jax.sharding.reshard(leaf, NamedSharding(self.mesh, spec))
+            for leaf, spec in zip(column, self.specs, strict=True)
+        ]
+
+
+def explicit_sharding(leaf: Any) -> NamedSharding | None:
+    """Returns where a leaf lies, if it lies on axes that the user moves by hand."""
+    sharding = getattr(jax.typeof(leaf) if is_traced(leaf) else leaf, "sharding", None)
+    if not isinstance(sharding, NamedSharding):
+        return None
+    return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+
+
+def lying_like(leaf: jax.Array, like: Any) -> jax.Array:
+    """Returns a leaf where another lies; on explicit axes nobody else moves it."""
+    sharding = explicit_sharding(like)
+    return leaf if sharding is None else jax.sharding.reshard(leaf, sharding)
 
 
 def whole(shape: tuple[int, ...]) -> Shard:

@@ -242,7 +242,7 @@ def _owner(
 
 
 def _flags(leaf: Any, like: Any) -> Any:
-    return unpacked_leaf(leaf, like.shape[-1]) if leaf.dtype == jnp.uint8 else leaf
+    return unpacked_leaf(leaf, like) if leaf.dtype == jnp.uint8 else leaf
 
 
 def _copied(masks: PyTree, params: PyTree, packed: bool) -> PyTree:
@@ -251,10 +251,9 @@ def _copied(masks: PyTree, params: PyTree, packed: bool) -> PyTree:
     Flax NNX calls `init` with `State[Param]` and `update` with `State[array]`. A copy,
     because a train step may donate the optimizer's state.
     """
-    pairs = zip(mask_leaves(masks, params), jax.tree.leaves(params), strict=True)
-    # By the parameter: masks handed to a step may be traced, or lie elsewhere.
+    leaves = mask_leaves(masks, params)
     return jax.tree.structure(params).unflatten(
-        _copy(mask, packed and is_packable(weight)) for mask, weight in pairs
+        _copy(mask, packed and is_packable(mask)) for mask in leaves
     )
 
 

@@ -573,7 +573,7 @@ class TestErrors:
         scores = {"a": jnp.ones((2, 2)), "b": jnp.array([[1.0, value, value]])}
         with pytest.raises(
             ValueError,
-            match=f"leaf 'b' has 2 of 3 values that are not finite, the first {name}: "
+            match=rf"leaf 'b' has 2 of 3 values that are not finite \(2 {name}\): "
             ".*exclude the leaf by prunable=",
         ):
             select(scores, sparsity=0.5)

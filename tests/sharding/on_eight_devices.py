@@ -1,0 +1,366 @@
+"""On a mesh of 4 × 2 devices: results, where they lie, and what is sent for them.
+
+`sharding_test.py` runs this file in a process of its own, which has eight virtual
+devices of the CPU. `python tests/sharding/sharding_test.py` does so by hand.
+"""
+
+import contextlib
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import gradflow_jax as gf
+from gradflow_jax.trees import named_leaves
+
+RNG = np.random.default_rng(11)
+
+
+def drawn(*shape):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+PARAMS = {
+    "in": {"kernel": drawn(16, 64), "bias": drawn(64)},
+    "out": {"kernel": drawn(64, 32), "bias": drawn(32)},
+    "temperature": np.float32(1.5),
+}
+BATCH = drawn(16, 16), drawn(16, 32)
+# Where each kernel and bias lies; what is not named is on every device.
+FSDP = {
+    "in/kernel": P(None, ("data", "model")),
+    "in/bias": P("data"),
+    "out/kernel": P(("data", "model"), None),
+}
+TENSOR = {
+    "in/kernel": P(None, "model"),
+    "in/bias": P("model"),
+    "out/kernel": P("model", None),
+}
+BOTH = {
+    "in/kernel": P("data", "model"),
+    "in/bias": P("model"),
+    "out/kernel": P("model", "data"),
+    "out/bias": P("data"),
+}
+PLACES = {"fsdp": FSDP, "tensor": TENSOR, "both": BOTH}
+KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
+
+placed_everywhere = pytest.mark.parametrize("places", PLACES)
+both_kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def mesh_of(kind, shape=(4, 2)):
+    axis_types = (KINDS[kind],) * 2
+    return jax.make_mesh(shape, ("data", "model"), axis_types=axis_types)
+
+
+@contextlib.contextmanager
+def on_mesh(kind):
+    """A mesh; where its axes are explicit jitted functions must be told of it."""
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh) if kind == "explicit" else contextlib.nullcontext():
+        yield mesh
+
+
+def on_paths(tree, fn):
+    paths = (path for path, _ in named_leaves(tree))
+    return jax.tree.structure(tree).unflatten(map(fn, paths))
+
+
+def shardings(tree, mesh, places):
+    return on_paths(
+        tree, lambda path: NamedSharding(mesh, PLACES[places].get(path, P()))
+    )
+
+
+def put(tree, mesh, places):
+    return jax.device_put(tree, shardings(tree, mesh, places))
+
+
+def loss_fn(params, batch, gathered=False):
+    if gathered:
+        # With explicit axes the user says where products of sharded arrays lie.
+        params = jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, P()), params)
+    x, y = batch
+    hidden = jnp.tanh(x @ params["in"]["kernel"] + params["in"]["bias"])
+    out = hidden @ params["out"]["kernel"] + params["out"]["bias"]
+    return jnp.mean((out * params["temperature"] - y) ** 2)
+
+
+def assert_lies_like(tree, params):
+    assert jax.tree.structure(tree) == jax.tree.structure(params)
+    for (path, leaf), like in zip(
+        named_leaves(tree), jax.tree.leaves(params), strict=True
+    ):
+        same = leaf.sharding.is_equivalent_to(like.sharding, like.ndim)
+        assert same, f"{path}: {leaf.sharding}, not {like.sharding}"
+
+
+def assert_same(tree, expected):
+    jax.tree.map(np.testing.assert_array_equal, tree, expected)
+
+
+def test_there_are_eight_devices():
+    assert jax.device_count() == 8
+
+
+# Scores
+
+
+@functools.cache
+def scores_on_one_device():
+    return gf.gradient_norm_preservation(loss_fn)(PARAMS, BATCH)
+
+
+@both_kinds
+@placed_everywhere
+def test_scores_lie_as_the_parameters_do(kind, places):
+    expected = scores_on_one_device()
+    with on_mesh(kind) as mesh:
+        params = put(PARAMS, mesh, places)
+        batch = jax.device_put(BATCH, NamedSharding(mesh, P("data")))
+        loss = functools.partial(loss_fn, gathered=kind == "explicit")
+        whole = gf.gradient_norm_preservation(loss)(params, batch)
+        halves = zip(*(np.split(array, 2) for array in BATCH), strict=True)
+        split = [jax.device_put(b, NamedSharding(mesh, P("data"))) for b in halves]
+        over_batches = gf.gradient_norm_preservation(gf.over_batches(loss))
+        batched = over_batches(params, split)
+    for scores in (whole, batched):
+        assert_lies_like(scores, params)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5 * np.abs(b).max()),
+            scores,
+            expected,
+        )
+
+
+# Selection
+
+# Three decimals, so that many are equal, also across the cut.
+SCORES = jax.tree.map(lambda leaf: np.round(np.abs(leaf), 1), PARAMS)
+PREVIOUS = jax.tree.map(lambda leaf: leaf > 0.3, SCORES)
+SELECTIONS = {
+    "global": lambda scores: gf.global_masks(scores, sparsity=0.7),
+    "global with floor and previous": lambda scores: gf.global_masks(
+        scores, sparsity=0.8, floor=0.1, previous=PREVIOUS
+    ),
+    "layerwise": lambda scores: gf.layerwise_masks(scores, sparsity=0.6),
+    "family": lambda scores: gf.family_masks(scores, {"*/kernel": 0.9, "*/bias": 0.5}),
+    "2 of 4": lambda scores: gf.n_of_m_masks(scores, n=2, m=4),
+}
+
+
+@functools.cache
+def masks_on_one_device(selection):
+    return jax.tree.map(np.asarray, SELECTIONS[selection](SCORES))
+
+
+@pytest.mark.parametrize("jitted", [True, False], ids=["jit", "eager"])
+@pytest.mark.parametrize("selection", SELECTIONS)
+@both_kinds
+def test_masks_are_those_of_one_device(kind, selection, jitted):
+    with on_mesh(kind) as mesh:
+        scores = put(SCORES, mesh, "both")
+        select = SELECTIONS[selection]
+        masks = (jax.jit(select) if jitted else select)(scores)
+    assert_same(masks, masks_on_one_device(selection))
+    if jitted and kind == "auto":
+        return  # The partitioner's choice: users give `out_shardings`, as below.
+    ranked = on_paths(SCORES, lambda path: selection == "family" or "kernel" in path)
+    chosen = [
+        (mask, score)
+        for mask, score, flag in zip(
+            *map(jax.tree.leaves, (masks, scores, ranked)), strict=True
+        )
+        if flag and score.ndim
+    ]
+    assert_lies_like(*zip(*chosen, strict=True))
+
+
+COLLECTIVE = re.compile(
+    r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
+    r"(?:-start)?\("
+)
+
+
+def sent(text):
+    """Returns the numbers of elements that each collective of a program yields."""
+    found = []
+    for line in text.splitlines():
+        match = COLLECTIVE.search(line)
+        if match:
+            sizes = re.findall(r"\[([\d,]*)\]", match[1])
+            numbers = [np.prod([int(n) for n in s.split(",") if n]) for s in sizes]
+            found.append((match[2], int(sum(numbers))))
+    return found
+
+
+def test_the_search_for_collectives_finds_them():
+    mesh = mesh_of("auto")
+    x = jax.device_put(np.ones((64, 16)), NamedSharding(mesh, P("data", "model")))
+    everywhere = NamedSharding(mesh, P())
+    gathered = jax.jit(lambda x: x + 1, out_shardings=everywhere).lower(x).compile()
+    assert max(size for _, size in sent(gathered.as_text())) >= 64 * 16 / 2
+
+
+@pytest.mark.parametrize("selection", ["global", "layerwise", "family"])
+@placed_everywhere
+@both_kinds
+def test_the_selection_sends_no_leaf(kind, places, selection):
+    """In the compiled program: counts of a few leaves and pivots, and no scores."""
+    with on_mesh(kind) as mesh:
+        scores = put(SCORES, mesh, places)
+        jitted = jax.jit(
+            SELECTIONS[selection], out_shardings=shardings(SCORES, mesh, places)
+        )
+        compiled = jitted.lower(scores).compile()
+        masks = jitted(scores)
+    assert_same(masks, masks_on_one_device(selection))
+    assert_lies_like(masks, scores)
+    smallest_piece = 64 * 16 // 8
+    found = sent(compiled.as_text())
+    assert found, "eight devices have to agree"
+    assert max(size for _, size in found) < smallest_piece, found
+
+
+def test_a_leaf_that_is_not_finite_is_named():
+    mesh = mesh_of("auto")
+    bad = SCORES | {"in": {"kernel": np.full((16, 64), np.nan, np.float32)}}
+    with pytest.raises(ValueError, match="leaf 'in/kernel' has 1024 of 1024 values"):
+        gf.global_masks(put(bad, mesh, "fsdp"), sparsity=0.5)
+
+
+# The masked step
+
+
+def optimizer(packed=False, masks=None):
+    return optax.chain(optax.adam(0.1), gf.apply_mask(masks, packed=packed))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["bools", "bits"])
+@placed_everywhere
+@both_kinds
+def test_masked_steps_lie_as_the_parameters_do(kind, places, packed):
+    masks = masks_on_one_device("global")
+    with on_mesh(kind) as mesh:
+        params = put(PARAMS, mesh, places)
+        tx = optimizer(packed)
+        state = tx.init(params)
+        state = gf.replace_masks(tx, state, params, put(masks, mesh, places))
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def step(params, state):
+            # The gradient of ½θ²: what is asked here is the step.
+            updates, state = tx.update(params, state, params)
+            return optax.apply_updates(params, updates), state
+
+        for _ in range(2):
+            params, state = step(params, state)
+        kept = gf.unpack_masks(optax.tree.get(state, "masks"), params)
+        lies = shardings(PARAMS, mesh, places)
+    assert_same(kept, masks)
+    for mask, leaf in zip(jax.tree.leaves(masks), jax.tree.leaves(params), strict=True):
+        assert np.all(np.asarray(leaf)[~mask] == 0.0)
+        assert np.all(np.asarray(leaf)[mask] != 0.0)
+    for tree in (params, state[0][0].mu, kept):
+        same = jax.tree.map(
+            lambda a, s: a.sharding.is_equivalent_to(s, a.ndim), tree, lies
+        )
+        assert all(jax.tree.leaves(same)), same
+
+
+@both_kinds
+def test_bits_of_pieces_smaller_than_a_byte(kind):
+    with on_mesh(kind) as mesh:
+        sharding = NamedSharding(mesh, P("model", "data"))
+        params = {"w": jax.device_put(drawn(4, 16), sharding)}
+        masks = {"w": jax.device_put(drawn(4, 16) > 0, sharding)}
+        tx = optax.chain(optax.sgd(0.5), gf.apply_mask(masks, packed=True))
+        state = tx.init(params)
+        assert state[1].masks["w"].shape == (4, 2)
+
+        @jax.jit
+        def step(params, state):
+            updates, state = tx.update(params, state, params)
+            return optax.apply_updates(params, updates), state
+
+        stepped, state = step(params, state)
+        assert_same(gf.unpack_masks(state[1].masks, params), masks)
+    expected = np.where(masks["w"], np.asarray(params["w"]) * 0.5, 0)
+    assert_same(stepped["w"], expected)
+    assert_lies_like(stepped, params)
+
+
+def test_masks_that_start_all_true_lie_as_the_parameters_do():
+    params = put(PARAMS, mesh_of("auto"), "both")
+    for packed in (False, True):
+        masks = optimizer(packed).init(params)[1].masks
+        assert_lies_like(gf.unpack_masks(masks, params), params)
+
+
+def test_apply_and_report_take_sharded_masks():
+    mesh = mesh_of("auto")
+    params, masks = put(PARAMS, mesh, "fsdp"), masks_on_one_device("global")
+    sharded = put(masks, mesh, "fsdp")
+    pruned = gf.apply(params, sharded)
+    assert_lies_like(pruned, params)
+    assert_same(pruned, gf.apply(PARAMS, masks))
+    assert str(gf.report(sharded)) == str(gf.report(masks))
+    assert gf.overlap(sharded, masks) == 1.0
+
+
+# Checkpoints
+
+
+def on_all_devices(state, params):
+    """Puts the count of steps, which is made on one device, where the rest is."""
+    sharding = params["in"]["kernel"].sharding
+    if not isinstance(sharding, NamedSharding):
+        return state
+    everywhere = NamedSharding(sharding.mesh, P())
+    return jax.tree.map(
+        lambda leaf: leaf if leaf.ndim else jax.device_put(leaf, everywhere), state
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["bools", "bits"])
+@pytest.mark.parametrize("shape", [(2, 4), None], ids=str)
+def test_a_checkpoint_is_restored_to_another_mesh(tmp_path, shape, packed):
+    masks = masks_on_one_device("global")
+    params = put(PARAMS, mesh_of("auto"), "both")
+    tx = optimizer(packed, masks=put(masks, mesh_of("auto"), "both"))
+    state = tx.init(params)
+    _, state = tx.update(params, state, params)
+    saved = {"params": params, "state": state, "masks": masks}
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "step", saved)
+    if shape is None:
+        like = jax.device_put(PARAMS, jax.devices()[0])
+    else:
+        like = put(PARAMS, mesh_of("auto", shape), "both")
+    fresh = optimizer(packed)
+    wanted = {
+        "params": like,
+        "state": on_all_devices(fresh.init(like), like),
+        "masks": jax.tree.map(lambda leaf: jnp.ones_like(leaf, bool), like),
+    }
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
+    with ocp.StandardCheckpointer() as checkpointer:
+        restored = checkpointer.restore(tmp_path / "step", abstract)
+    assert_same(restored, saved)
+    for name in ("params", "masks"):
+        assert_lies_like(restored[name], like)
+    kept = gf.unpack_masks(optax.tree.get(restored["state"], "masks"), like)
+    assert_lies_like(kept, like)
+    params, state = restored["params"], restored["state"]
+    updates, state = fresh.update(params, state, params)
+    stepped = optax.apply_updates(params, updates)
+    assert_same(jax.tree.map(lambda leaf: leaf != 0, stepped), masks)

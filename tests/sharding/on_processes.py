@@ -1,0 +1,181 @@
+"""One of several processes that score, mask, train and save one model together.
+
+`python on_processes.py <folder> <its number> <how many> <port>` writes what it found to
+`<folder>/<how many>-<its number>.npz`; one process alone uses one device and no mesh.
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import gradflow_jax as gf
+from gradflow_jax.trees import named_leaves
+
+# Whole numbers: their sums are exact in any order, so that bits can be compared.
+RNG = np.random.default_rng(5)
+PARAMS = {
+    "in": {"kernel": RNG.integers(-2, 3, (8, 16))},
+    "out": {"kernel": RNG.integers(-2, 3, (16, 4)), "bias": RNG.integers(-2, 3, 4)},
+}
+X, Y = RNG.integers(-1, 2, (16, 8)), RNG.integers(-2, 3, (16, 4))
+MEASURES = {
+    # Of the second order in float64, whose integers are large enough.
+    "first": (gf.loss_preservation, np.float32),
+    "second": (gf.gradient_norm_preservation, np.float64),
+}
+
+
+def params_of(dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
+
+
+def loss_fn(params, batch):
+    x, y = batch
+    out = (x @ params["in"]["kernel"]) @ params["out"]["kernel"] + params["out"]["bias"]
+    return jnp.mean(jnp.sum((out - y) ** 2, 1))
+
+
+class Alone:
+    """One process, one device."""
+
+    def params(self, tree, places):
+        return jax.tree.map(jnp.asarray, tree)
+
+    def batch(self, *arrays):
+        return jax.tree.map(jnp.asarray, arrays)
+
+    def whole(self, tree):
+        return jax.tree.map(np.asarray, tree)
+
+
+class Together:
+    """Several processes, each with its own devices and its own part of the data."""
+
+    def __init__(self):
+        axis_types = (AxisType.Auto,)
+        self.mesh = jax.make_mesh(
+            (jax.device_count(),), ("data",), axis_types=axis_types
+        )
+
+    def params(self, tree, places):
+        def placed(leaf):
+            split = places == "sharded" and leaf.ndim == 2
+            sharding = NamedSharding(self.mesh, P("data") if split else P())
+            return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
+
+        return jax.tree.map(placed, tree)
+
+    def batch(self, *arrays):
+        sharding = NamedSharding(self.mesh, P("data"))
+        number, count = jax.process_index(), jax.process_count()
+
+        def placed(array):
+            own = np.split(array, count)[number]  # All that this process has read.
+            return jax.make_array_from_process_local_data(sharding, own)
+
+        return jax.tree.map(placed, arrays)
+
+    def whole(self, tree):
+        return jax.tree.map(
+            lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree
+        )
+
+
+def found(machine, folder):
+    """Yields `(name, tree)` of all that is compared."""
+    for (order, (measure, dtype)), places in (
+        (item, places)
+        for item in MEASURES.items()
+        for places in ("repeated", "sharded")
+    ):
+        name = f"{order}/{places}"
+        x, y = X.astype(dtype), Y.astype(dtype)
+        params = machine.params(params_of(dtype), places)
+        scores = measure(loss_fn)(params, machine.batch(x, y))
+        batches = [machine.batch(x[:8], y[:8]), machine.batch(x[8:], y[8:])]
+        over_batches = measure(gf.over_batches(loss_fn))(params, batches)
+        yield f"{name}/scores", scores
+        yield f"{name}/scores over batches", over_batches
+        masks = gf.global_masks(scores, sparsity=0.7, floor=0.1)
+        again = gf.global_masks(over_batches, sparsity=0.8, previous=masks)
+        yield f"{name}/masks", masks
+        yield f"{name}/masks again", again
+        yield f"{name}/masks by layer", gf.layerwise_masks(scores, sparsity=0.5)
+        yield f"{name}/kept", np.asarray([x.kept for x in gf.report(masks).layers])
+        for leaf, own in zip(
+            *map(jax.tree.leaves, ((scores, masks["in"]), (params, params["in"]))),
+            strict=True,
+        ):
+            same = leaf.sharding.is_equivalent_to(own.sharding, own.ndim)
+            assert same, f"{leaf.sharding}, not {own.sharding}"
+    yield from trained(machine, folder)
+    yield "error", np.asarray(error_of_a_bad_leaf(machine))
+
+
+def trained(machine, folder):
+    """Yields masked steps, then those from a checkpoint."""
+    params = machine.params(params_of(np.float32), "sharded")
+    masks = gf.global_masks(gf.magnitude(params), sparsity=0.6)
+    tx = optax.chain(optax.sgd(0.5, momentum=0.5), gf.apply_mask(masks, packed=True))
+    state = tx.init(params)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state):
+        updates, state = tx.update(params, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = step(params, state)
+    saved = {"params": params, "state": state, "masks": masks}
+    with ocp.StandardCheckpointer() as checkpointer:
+        path = folder / f"checkpoint-{jax.process_count()}"
+        checkpointer.save(path, saved)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(
+            path, jax.tree.map(ocp.utils.to_shape_dtype_struct, saved)
+        )
+    yield "trained/masks", restored["masks"]
+    params, state = step(restored["params"], restored["state"])
+    yield "trained/params", params
+
+
+def error_of_a_bad_leaf(machine):
+    kernel = np.ones((8, 16), np.float32)
+    kernel[3, 5] = np.nan
+    try:
+        scores = machine.params({"good": np.ones((4, 4)), "bad": kernel}, "sharded")
+        gf.global_masks(scores, sparsity=0.5)
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+def main(folder, number, count, port):
+    """Joins the others, computes, and writes what this process has seen."""
+    jax.config.update("jax_enable_x64", True)
+    machine = Alone()
+    if count > 1:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(f"localhost:{port}", count, number)
+        assert jax.process_count() == count
+        machine = Together()
+    arrays = {
+        f"{name}/{path}": leaf
+        for name, tree in found(machine, folder)
+        for path, leaf in named_leaves(
+            tree if isinstance(tree, np.ndarray) else machine.whole(tree)
+        )
+    }
+    np.savez(folder / f"{count}-{number}.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -71,7 +71,7 @@ def logits_fn(reference):
             x = (jax.nn.relu(x) - mean) * gain + params[f"bn{i}"]["bias"]
             if i == 0:
                 # Not `x.reshape(...).max(...)`: its gradient asks which entries equal
-                # the maximum, and XLA's CPU may compute them anew, with other roundings.
+                # the maximum, and XLA's CPU may compute them anew, rounded otherwise.
                 x = jax.lax.reduce_window(
                     x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
                 )

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gradflow_jax.masks import apply
@@ -119,8 +120,7 @@ def apply_mask(
         weights = jax.tree.leaves(params)
         steps = aligned_leaves(updates, params, what="updates", like_what="params")
         edited = [
-            # In the wider of the two dtypes: −θ rounded would leave a rest.
-            jnp.where(mask, step, -jnp.asarray(weight))
+            _selected(mask, step, -jnp.asarray(weight))
             for mask, step, weight in zip(kept, steps, weights, strict=True)
         ]
         return jax.tree.structure(updates).unflatten(edited), state
@@ -207,6 +207,22 @@ def replace_masks(
         replaced(owner, path, leaf, first)
         for owner, (path, leaf), first in zip(owners, named, initial, strict=True)
     )
+
+
+def _selected(mask: jax.Array, yes: Any, no: Any) -> jax.Array:
+    """Returns `jnp.where(mask, yes, no)`, selected by bits.
+
+    What XLA's CPU makes of a select by bool costs a step 1.18 times that without masks,
+    three times what the bytes of the masks do; these integers cost 1.06.
+    """
+    # In the wider of the two dtypes: −θ rounded would leave a rest.
+    dtype = jnp.result_type(yes, no)
+    yes, no = jnp.asarray(yes, dtype), jnp.asarray(no, dtype)
+    kind = jnp.dtype(f"int{8 * dtype.itemsize}")
+    bits, others = (jax.lax.bitcast_convert_type(leaf, kind) for leaf in (yes, no))
+    # All ones where the mask is False.
+    pruned = mask.astype(kind) - np.array(1, kind)
+    return jax.lax.bitcast_convert_type(bits ^ ((bits ^ others) & pruned), dtype)
 
 
 def _is_mask(path: str, leaf: Any) -> bool:

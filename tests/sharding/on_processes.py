@@ -5,6 +5,7 @@
 """
 
 import functools
+import re
 import sys
 from pathlib import Path
 
@@ -118,6 +119,7 @@ def found(machine, folder):
             same = leaf.sharding.is_equivalent_to(own.sharding, own.ndim)
             assert same, f"{leaf.sharding}, not {own.sharding}"
     yield from trained(machine, folder)
+    yield "readme/masks", masks_as_in_the_readme()
     yield "error", np.asarray(error_of_a_bad_leaf(machine))
 
 
@@ -145,6 +147,26 @@ def trained(machine, folder):
     yield "trained/masks", restored["masks"]
     params, state = step(restored["params"], restored["state"])
     yield "trained/params", params
+
+
+def masks_as_in_the_readme():
+    """Runs the README's lines for many hosts, on this process's part of the data."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(>>> from jax.sharding.+?)```", text, re.DOTALL)
+    lines = [line[4:] for line in block.splitlines()]
+    # Done by `main`, which must name the others: here is no cluster to ask.
+    lines.remove("jax.distributed.initialize()  # doctest: +SKIP")
+    number, count = jax.process_index(), jax.process_count()
+    images, labels = (np.split(array.astype(float), count)[number] for array in (X, Y))
+    names = {
+        **{"jax": jax, "optax": optax, "gf": gf, "images": images, "labels": labels},
+        "params": params_of(float),
+        "loss_fn": lambda params, *batch: loss_fn(params, batch),
+    }
+    exec("\n".join(lines), names)
+    kernels = names["masks"]["in"]["kernel"], names["params"]["in"]["kernel"]
+    assert len({leaf.addressable_shards[0].data.shape for leaf in kernels}) == 1
+    return names["masks"]
 
 
 def error_of_a_bad_leaf(machine):

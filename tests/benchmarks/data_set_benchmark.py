@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 
 import jax
+import jax.numpy as jnp
 import networks
 import numpy as np
 import pytest
@@ -69,6 +70,34 @@ def test_products_over_gradients(paired, quick, name):
         ours(problem, data(quick)),
         Ratio(work, "second order", "first order", NETWORKS[name][1]),
         rounds=9,
+    )
+
+
+def scanned(problem, batches):
+    """ḡ by a loop over the batches on the device."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+
+    @jax.jit
+    def mean_gradient(params, stacked, *others):
+        def add(total, batch):
+            found = jax.grad(problem.loss)(params, batch, *others)
+            return jax.tree.map(jnp.add, total, found), None
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        total, _ = jax.lax.scan(add, zeros, stacked)
+        return jax.tree.map(lambda leaf: leaf / len(batches), total)
+
+    return functools.partial(mean_gradient, problem.params, stacked, *problem.others)
+
+
+def test_scan_over_ours(paired, quick):
+    problem = networks.image_problem(network_named("ResNet-56", True), 16, train=False)
+    batches = data(quick)
+    paired(
+        ours(problem, batches) | {"scan": scanned(problem, batches)},
+        Ratio("a scan over the batches over ours: ResNet-8", "scan", "first order"),
+        rounds=5,
+        warmups=1,
     )
 
 

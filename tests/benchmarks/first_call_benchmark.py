@@ -32,7 +32,7 @@ def test_first_call_over_that_of_the_gradient(paired, quick):
             ),
         },
         Ratio("first call of grasp over ḡ's: ResNet-56", "ours", "gradient", 2.2),
-        rounds=3,
+        rounds=7,
         warmups=0,
     )
 
@@ -56,6 +56,6 @@ def test_cached_first_call_over_the_cold_one(paired, quick, tmp_path):
     paired(
         {"ours": lambda: in_new_process(folders[-1]), "cold": cold},
         Ratio("first call of grasp, cached over cold: ResNet-56", "ours", "cold", 0.4),
-        rounds=3,
+        rounds=7,
         warmups=0,
     )

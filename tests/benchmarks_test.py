@@ -1,0 +1,96 @@
+"""The command of the benchmarks runs, and what is made of its figures is right."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """The module of that name, which is no part of the test run."""
+    spec = importlib.util.spec_from_file_location("rows", FOLDER / "rows.py")
+    module = sys.modules["rows"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["rows"]
+
+
+def run(*options):
+    return subprocess.run(
+        [sys.executable, str(FOLDER / "run.py"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_the_command_prints_a_table():
+    done = run("--quick", "-k", "step_benchmark and recompilations")
+    assert done.returncode == 0, done.stdout
+    for name in ("adamw", "sgd with momentum"):
+        row = f"| recompilations at new masks: {name} | 0 | ≤ 0 | yes |"
+        assert done.stdout.count(row) == 2, done.stdout  # When made, and at the end.
+
+
+def test_small_sizes_are_not_compared():
+    done = run("--quick", "--compare")
+    assert done.returncode == 2 and "drop --quick or --compare" in done.stdout
+
+
+def test_worse_is_told_by_ratios_alone(rows):
+    def made(work, value, better="lower", **more):
+        return rows.Row(work, value, (value * 0.9, value * 1.1), better=better, **more)
+
+    old = [made("a", 2.0, milliseconds={"ours": 5.0}), made("b", 10.0, "higher")]
+    old += [made("c", 1.0), made("reported", 1.0, ""), rows.Row("gone", None)]
+    new = [made("a", 2.0, milliseconds={"ours": 500.0}), made("b", 7.0, "higher")]
+    new += [made("c", 1.3), made("reported", 9.0, ""), made("new", 99.0)]
+    found = rows.regressions(old, new)
+    assert [line.split(":")[0] for line in found] == ["b", "c"]
+    assert "was 1.00×" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "met"),
+    [("lower", 2.0, True), ("lower", 2.1, False), ("higher", 2.1, True)]
+    + [("higher", 1.9, False), ("lower", None, None)],
+)
+def test_targets(rows, better, value, met):
+    assert rows.Row("a", value, better=better, target=2.0).met is met
+    assert rows.Row("a", value, better=better).met is None
+
+
+def test_rows_are_kept_merged_and_printed(rows, tmp_path):
+    first = [rows.Row("a | b", 1.5, (1.25, 2), target=1.0, better="lower")]
+    first.append(rows.Row("count", 3, unit="bytes", memory={"ours": {"held": 2**20}}))
+    path = tmp_path / "new" / "cpu.json"
+    rows.save(path, {"device": "cpu"}, first)
+    where, loaded = rows.load(path)
+    assert where == {"device": "cpu"} and [row.work for row in loaded] == [
+        "a | b",
+        "count",
+    ]
+    text = path.with_suffix(".md").read_text()
+    assert "| a ∣ b | 1.50× (1.25–2.00) | ≤ 1× | **missed** |" in text
+    assert "| count | 3.00 bytes | reported | – |  | ours: held 1.0 MiB |" in text
+    merged = rows.merged(loaded, [rows.Row("count", 4), rows.Row("more", 5)])
+    assert [(row.work, row.value) for row in merged] == [
+        ("a | b", 1.5),
+        ("count", 4),
+        ("more", 5),
+    ]
+
+
+def test_results_are_kept_of_every_target_and_device(rows):
+    """What the README quotes: measured on the CPU, with versions and spread."""
+    where, kept = rows.load(FOLDER / "results" / "cpu.json")
+    assert where["device"] == "cpu" and {"jax", "jaxlib", "torch"} < where.keys()
+    assert all(row.quartiles for row in kept if row.unit == "×" and row.value)
+    assert sum(row.target is not None for row in kept) > 20
+    missed = [row for row in kept if row.met is False]
+    assert all(row.note for row in missed), "a miss is explained"

@@ -162,7 +162,9 @@ def over_batches(
         A loss `(params, batches, *args, **kwargs) -> scalar`. `batches` is a list, a
         data loader, anything that can be iterated again, or a function that returns
         an iterator. A generator, which can be iterated once, serves first-order
-        measures alone.
+        measures alone. In several processes a batch is made of global arrays, of
+        `jax.make_array_from_process_local_data`, and each process yields as many;
+        arrays of NumPy are taken to be the same in all.
 
     Raises:
         TypeError: if `micro_batch` is no whole number or `dtype` no floating dtype; at

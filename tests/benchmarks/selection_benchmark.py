@@ -145,7 +145,7 @@ def test_rival_over_ours(paired, missing, quick, name):
     against(name, 1, paired, missing, quick)
 
 
-@pytest.mark.parametrize("name", ["sort", "torch.kthvalue"])
+@pytest.mark.parametrize("name", ["sort", "jaxpruner", "torch.kthvalue"])
 def test_rival_over_ours_100M(paired, missing, quick, name):
     if quick:
         pytest.skip("too large to be quick")

@@ -221,7 +221,7 @@ def _selected(mask: jax.Array, yes: Any, no: Any) -> jax.Array:
     kind = jnp.dtype(f"int{8 * dtype.itemsize}")
     bits, others = (jax.lax.bitcast_convert_type(leaf, kind) for leaf in (yes, no))
     # All ones where the mask is False.
-    pruned = mask.astype(kind) - np.array(1, kind)
+    pruned = jnp.asarray(mask, kind) - np.array(1, kind)
     return jax.lax.bitcast_convert_type(bits ^ ((bits ^ others) & pruned), dtype)
 
 

@@ -185,6 +185,40 @@ def test_masks_are_those_of_one_device(kind, selection, jitted):
     assert_lies_like(*zip(*chosen, strict=True))
 
 
+SIZE = 16 * 64 + 64 * 32
+NORMAL = RNG.normal(size=SIZE)
+ADVERSARIAL = {
+    "all equal": np.ones(SIZE),
+    "mostly zeros of both signs": np.where(RNG.random(SIZE) < 0.9, -0.0, NORMAL),
+    "denormal": np.float32(1e-45) * RNG.integers(-40, 40, SIZE),
+    "huge range": np.sign(NORMAL) * 10 ** RNG.uniform(-37, 38, SIZE),
+    "one leaf dominating": NORMAL * np.where(np.arange(SIZE) < 16 * 64, 1e12, 1e-12),
+    "bfloat16": NORMAL.astype(jnp.bfloat16),
+}
+
+
+@placed_everywhere
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_masks_of_adversarial_scores_equal_a_sort(name, places):
+    dtype = jnp.bfloat16 if name == "bfloat16" else np.float32
+    values = ADVERSARIAL[name].astype(dtype)
+    kernels = values[: 16 * 64].reshape(16, 64), values[16 * 64 :].reshape(64, 32)
+    scores = put(
+        {n: {"kernel": x} for n, x in zip(("in", "out"), kernels, strict=True)},
+        mesh_of("auto"),
+        places,
+    )
+    for sparsity in (0.05, 0.5, 0.99):
+        masks = gf.global_masks(scores, sparsity=sparsity)
+        found = np.concatenate([np.ravel(mask) for mask in jax.tree.leaves(masks)])
+        # Stable, so that of equal scores the earlier stay; numpy compares denormals.
+        order = np.argsort(-values.astype(np.float64), kind="stable")
+        expected = np.zeros(SIZE, bool)
+        expected[order[: SIZE - round(sparsity * SIZE)]] = True
+        np.testing.assert_array_equal(found, expected)
+        assert_lies_like(masks, scores)
+
+
 COLLECTIVE = re.compile(
     r"= (.+?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)"
     r"(?:-start)?\("

@@ -792,6 +792,24 @@ def test_updates_of_another_tree_are_refused():
         tx.update({"a": W["a"]}, tx.init(W), W)
 
 
+@pytest.mark.parametrize(
+    "kinds", [("float32",) * 2, ("bfloat16", "float32"), ("float16",) * 2], ids=str
+)
+def test_updates_are_selected_to_the_bit(kinds):
+    special = [0.0, -0.0, 1.5, -1e-7, np.inf, -np.inf, np.nan, 6e4]
+    pairs = np.array(np.meshgrid(special, special)).reshape(2, -1)
+    step, weight = map(jnp.asarray, pairs, map(jnp.dtype, kinds))
+    masks = jnp.asarray(RNG.random(step.size) < 0.5)
+    tx = gf.apply_mask(masks)
+    found, _ = tx.update(step, tx.init(weight), weight)
+    expected = jnp.where(masks, step, -weight)
+    assert found.dtype == expected.dtype
+    bits = np.dtype(f"u{found.dtype.itemsize}")
+    np.testing.assert_array_equal(
+        np.asarray(found).view(bits), np.asarray(expected).view(bits)
+    )
+
+
 def test_updates_of_another_shape_are_refused():
     tx = gf.apply_mask(ALL)
     with raises(ValueError, "updates leaf 'b' has shape (1,), but params has (2,)"):

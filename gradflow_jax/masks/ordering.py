@@ -1,7 +1,11 @@
 """The order in which scores are kept: exact, and the same on every device."""
 
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradflow_jax.trees import widen
 
@@ -17,3 +21,33 @@ def ascending(scores: jax.Array) -> jax.Array:
     kind = jnp.int64 if scores.dtype.itemsize == 8 else jnp.int32
     bits = jax.lax.bitcast_convert_type(scores, kind)
     return jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)
+
+
+class Order(NamedTuple):
+    """Integers for the scores of several leaves, which compare as the scores do.
+
+    Attributes:
+        float_kind: the dtype in which the leaves are compared.
+        shift: how many of the last bits of `ascending` are zero in all of them: of
+            bfloat16 half, and the fewer integers there are, the fewer to search.
+    """
+
+    float_kind: np.dtype
+    shift: int
+
+    @classmethod
+    def of(cls, leaves: Iterable[Any]) -> "Order":
+        """Returns the order for leaves of these dtypes."""
+        kinds = {jnp.dtype(leaf.dtype) for leaf in leaves}
+        wide = any(kind.itemsize == 8 for kind in kinds)
+        float_kind = np.dtype(np.float64 if wide else np.float32)
+        used = max(jnp.finfo(kind).nmant for kind in kinds)
+        return cls(float_kind, jnp.finfo(float_kind).nmant - used)
+
+    def rank(self, scores: jax.Array) -> jax.Array:
+        """Returns the integers of a leaf."""
+        return ascending(widen(scores).astype(self.float_kind)) >> self.shift
+
+    def largest(self) -> jax.Array:
+        """Returns the rank that no finite score exceeds; its negative is the lowest."""
+        return self.rank(jnp.asarray(np.finfo(self.float_kind).max))

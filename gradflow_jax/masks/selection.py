@@ -16,9 +16,8 @@ from jax import lax
 
 from gradflow_jax.masks.bracketing import PIVOTS, Bracket, narrowed
 from gradflow_jax.masks.counting import Blocks, Totals
-from gradflow_jax.masks.ordering import ascending
+from gradflow_jax.masks.ordering import Order
 from gradflow_jax.masks.placement import Placement, Shard, known_placement, whole
-from gradflow_jax.trees import widen
 
 
 class _Scores(NamedTuple):
@@ -109,8 +108,7 @@ def _choose(
         shards: where the pieces lie.
         names: the mesh axes over which the pieces are spread.
     """
-    wide = any(leaf.dtype.itemsize == 8 for leaf in scores.leaves)
-    float_kind = np.dtype(np.float64 if wide else np.float32)
+    order = Order.of(scores.leaves)
     blocks = [
         Blocks(shard, leaf.shape)
         for shard, leaf in zip(shards, scores.leaves, strict=True)
@@ -131,7 +129,7 @@ def _choose(
         return [
             function(rank, block, zero, *(values[g] for values in of_group), *values)
             for rank, block, g, *values in zip(
-                _ranks(held, float_kind), blocks, groups, *own, strict=True
+                _ranks(held, order), blocks, groups, *own, strict=True
             )
         ]
 
@@ -144,8 +142,7 @@ def _choose(
 
         return total(each(count, [pivots], []))
 
-    lowest, top = _extremes(scores, float_kind, names)
-    limits = ascending(jnp.array([-1, 1], float_kind) * np.finfo(float_kind).max)
+    lowest, top = _extremes(scores, order, names)
     bracket = Bracket(
         jax.ops.segment_min(lowest, np.asarray(groups), len(keep.low)),
         jax.ops.segment_max(top, np.asarray(groups), len(keep.low)),
@@ -190,21 +187,22 @@ def _choose(
         return (rank > high) | ((rank >= low) & early)
 
     masks = each(mask, [found.low, found.high], [cuts.low])
-    return masks, jnp.all((lowest >= limits[0]) & (top <= limits[1]))
+    finite = (lowest >= -order.largest()) & (top <= order.largest())
+    return masks, jnp.all(finite)
 
 
-def _ranks(scores: _Scores, float_kind: np.dtype) -> list[jax.Array]:
+def _ranks(scores: _Scores, order: Order) -> list[jax.Array]:
     """Returns integers in the order of the scores, with `first` and `among` obeyed."""
     none = [None] * len(scores.leaves)
     columns = scores.leaves, scores.among or none, scores.first or none
     return [
-        _rank(leaf, among, first, float_kind)
+        _rank(leaf, among, first, order)
         for leaf, among, first in zip(*columns, strict=True)
     ]
 
 
-def _rank(leaf: Any, among: Any, first: Any, float_kind: np.dtype) -> jax.Array:
-    rank = ascending(widen(leaf).astype(float_kind))
+def _rank(leaf: Any, among: Any, first: Any, order: Order) -> jax.Array:
+    rank = order.rank(leaf)
     limits = jnp.iinfo(rank.dtype)
     if among is not None:
         rank = jnp.where(among, rank, limits.min)
@@ -214,13 +212,13 @@ def _rank(leaf: Any, among: Any, first: Any, float_kind: np.dtype) -> jax.Array:
 
 
 def _extremes(
-    scores: _Scores, float_kind: np.dtype, names: tuple[str, ...]
+    scores: _Scores, order: Order, names: tuple[str, ...]
 ) -> tuple[jax.Array, jax.Array]:
     """Returns each leaf's lowest and highest rank, of all its scores: [leaf]."""
     pairs = []
     (leaves,) = lax.optimization_barrier((scores.leaves,))
     for leaf in leaves:
-        rank = _rank(leaf, None, None, float_kind)
+        rank = _rank(leaf, None, None, order)
         limits = np.iinfo(rank.dtype)
         # Both in one reduction, which reads the leaf once.
         pair = lax.reduce(

@@ -569,8 +569,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         "value, name", [(math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")]
     )
-    def test_scores_that_are_not_finite(self, select, value, name):
+    @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+    def test_scores_that_are_not_finite(self, select, value, name, dtype):
         scores = {"a": jnp.ones((2, 2)), "b": jnp.array([[1.0, value, value]])}
+        scores = jax.tree.map(lambda leaf: leaf.astype(dtype), scores)
         with pytest.raises(
             ValueError,
             match=rf"leaf 'b' has 2 of 3 values that are not finite \(2 {name}\): "

@@ -212,8 +212,8 @@ def replace_masks(
 def _selected(mask: jax.Array, yes: Any, no: Any) -> jax.Array:
     """Returns `jnp.where(mask, yes, no)`, selected by bits.
 
-    What XLA's CPU makes of a select by bool costs a step 1.18 times that without masks,
-    three times what the bytes of the masks do; these integers cost 1.06.
+    What XLA's CPU makes of a select by bool is slow: a step of sgd took 1.18 times the
+    one without masks, with these integers 1.1, and the masks' bytes alone are 1.05.
     """
     # In the wider of the two dtypes: −θ rounded would leave a rest.
     dtype = jnp.result_type(yes, no)

@@ -46,7 +46,7 @@ class Order(NamedTuple):
 
     def rank(self, scores: jax.Array) -> jax.Array:
         """Returns the integers of a leaf."""
-        return ascending(widen(scores).astype(self.float_kind)) >> self.shift
+        return ascending(scores.astype(self.float_kind)) >> self.shift
 
     def largest(self) -> jax.Array:
         """Returns the rank that no finite score exceeds; its negative is the lowest."""

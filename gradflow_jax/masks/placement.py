@@ -85,10 +85,15 @@ class Placement(NamedTuple):
 
 def explicit_sharding(leaf: Any) -> NamedSharding | None:
     """Returns where a leaf lies, if it lies on axes that the user moves by hand."""
-    sharding = getattr(jax.typeof(leaf) if is_traced(leaf) else leaf, "sharding", None)
+    sharding = _sharding(leaf)
     if not isinstance(sharding, NamedSharding):
         return None
     return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+
+
+def _sharding(leaf: Any) -> Any:
+    """Returns where a leaf lies, a traced one by its type; None of what is no array."""
+    return getattr(jax.typeof(leaf) if is_traced(leaf) else leaf, "sharding", None)
 
 
 def lying_like(leaf: jax.Array, like: Any) -> jax.Array:
@@ -110,12 +115,9 @@ def known_placement(leaves: Sequence[Any]) -> Placement | None:
     """
     meshes, specs = [], []
     for leaf in leaves:
-        if is_traced(leaf):
-            sharding: Any = jax.typeof(leaf).sharding
-            if set(sharding.mesh.axis_types) != {AxisType.Explicit}:
-                return None
-        else:
-            sharding = getattr(leaf, "sharding", None)
+        sharding = _sharding(leaf)
+        if is_traced(leaf) and set(sharding.mesh.axis_types) != {AxisType.Explicit}:
+            return None
         if isinstance(sharding, NamedSharding):
             meshes.append(sharding.mesh)
             specs.append(sharding.spec)

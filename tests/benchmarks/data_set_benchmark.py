@@ -91,7 +91,7 @@ def scanned(problem, batches):
 
 
 def test_scan_over_ours(paired, quick):
-    problem = networks.image_problem(network_named("ResNet-56", True), 16, train=False)
+    problem = networks.image_problem(networks.resnet(8), 16, train=False)
     batches = data(quick)
     paired(
         ours(problem, batches) | {"scan": scanned(problem, batches)},

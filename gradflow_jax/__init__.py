@@ -13,6 +13,7 @@ is a pytree of bool with the tree of params, True keeps. Pruning is score × all
 
     scores       how much each weight matters
     masks        which weights stay
+    structured   whole channels, found in a model's program and cut
     transforms   pruning as optax transformations
     models       networks for experiments
     experiments  data, training, sweeps: what the `gradflow-jax` command runs
@@ -51,6 +52,22 @@ from gradflow_jax.scores import random as random
 from gradflow_jax.scores import score as score
 from gradflow_jax.scores import score_all as score_all
 from gradflow_jax.scores import taylor as taylor
+from gradflow_jax.structured import Family as Family
+from gradflow_jax.structured import SavedCut as SavedCut
+from gradflow_jax.structured import Shrunk as Shrunk
+from gradflow_jax.structured import Units as Units
+from gradflow_jax.structured import choose_units as choose_units
+from gradflow_jax.structured import compose_keep as compose_keep
+from gradflow_jax.structured import cut as cut
+from gradflow_jax.structured import cut_error as cut_error
+from gradflow_jax.structured import elementwise as elementwise
+from gradflow_jax.structured import find_units as find_units
+from gradflow_jax.structured import kept_indices as kept_indices
+from gradflow_jax.structured import load_cut as load_cut
+from gradflow_jax.structured import register_rule as register_rule
+from gradflow_jax.structured import save_cut as save_cut
+from gradflow_jax.structured import score_units as score_units
+from gradflow_jax.structured import shrink as shrink
 from gradflow_jax.transforms import MaskState as MaskState
 from gradflow_jax.transforms import apply_mask as apply_mask
 from gradflow_jax.transforms import replace_masks as replace_masks

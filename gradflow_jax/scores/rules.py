@@ -105,6 +105,21 @@ def rule_of(measure: str) -> Rule:
     return RULES[measure]
 
 
+def check_needs(d: Derivatives, measure: str) -> None:
+    """Checks that derivatives hold what a measure is made of.
+
+    Raises:
+        ValueError: naming what is lacking and how to get it.
+    """
+    for field in rule_of(measure).needs:
+        if getattr(d, field) is None:
+            remedy = "squares='batch'" if field == "squared_gradient" else "order=2"
+            raise ValueError(
+                f"{measure} needs {field}, which these derivatives lack: evaluate "
+                f"them by gf.differentiate(loss_fn, {remedy})."
+            )
+
+
 def per_weight(rule: Rule, d: Derivatives) -> PyTree:
     """Returns the score of each weight."""
     if rule.term is squared_weight:
@@ -171,13 +186,7 @@ def score(d: Derivatives, measure: str, *, axis: int | None = None) -> PyTree:
         [2.0, 6.0]
     """
     rule = rule_of(measure)
-    for field in rule.needs:
-        if getattr(d, field) is None:
-            remedy = "squares='batch'" if field == "squared_gradient" else "order=2"
-            raise ValueError(
-                f"{measure} needs {field}, which these derivatives lack: evaluate "
-                f"them by gf.differentiate(loss_fn, {remedy})."
-            )
+    check_needs(d, measure)
     if axis is None:
         return per_weight(rule, d)
 

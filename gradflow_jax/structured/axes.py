@@ -1,0 +1,233 @@
+"""Symbolic axes: what an array's dimension is made of, by unification.
+
+A dimension of an array is an `Axis`. At first it stands for itself. What a program
+does to it refines it: a reshape makes it a *product* of axes (heads × head dimension),
+a concatenation or a slice a *sum* of axes (this layer's channels, then that one's),
+and an addition of two arrays makes their axes one. The rules of a program say only
+that; `removed together` follows:
+
+    an index of a product is removed when any of its factors' indices is,
+    an index of a sum when its part's is.
+
+So a cut of the free axes always leaves a grid behind, every reshape stays legal, and
+the work does not grow with the widths. Where two refinements cannot be reconciled the
+axes are *pinned*, with a reason: none of their indices is ever removed. Uniting or
+pinning more than needed is always sound.
+
+Size-1 axes are dropped from products: they are pinned from the start.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an axis cannot be cut.
+
+    Attributes:
+        text: in words.
+        equation: the equation of the program that caused it, with its source line, or
+            "" where none did.
+    """
+
+    text: str
+    equation: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.equation})" if self.equation else self.text
+
+
+class Axis:
+    """One dimension, or a factor or a part of one; compare by `find`, not by `==`."""
+
+    __slots__ = ("form", "number", "parts", "reason", "size")
+
+    def __init__(self, size: int, reason: Reason | None = None):
+        self.size = size
+        self.reason = reason
+        self.form: str | None = None  # "same", "sum" or "product" of parts
+        self.parts: tuple[Axis, ...] = ()
+        self.number = next(_numbers)
+
+    def define(self, form: str, parts: Sequence["Axis"]) -> None:
+        """Makes this free axis a sum or a product, or another name of an axis."""
+        self.form, self.parts = form, tuple(parts)
+
+    def __repr__(self) -> str:
+        axis = find(self)
+        if axis.form is None:
+            return f"{axis.size}{'!' if axis.reason else ''}#{axis.number}"
+        sign = " + " if axis.form == "sum" else "·"
+        return "(" + sign.join(map(repr, axis.parts)) + ")"
+
+
+ONE = Reason("it has a single index")
+
+
+def pinned(size: int, reason: Reason) -> Axis:
+    """Returns a new axis of which no index may be removed."""
+    return Axis(size, reason)
+
+
+def new(size: int) -> Axis:
+    """Returns a new free axis; one of size 1 is pinned, as it would leave nothing."""
+    return Axis(size, ONE if size == 1 else None)
+
+
+def find(axis: Axis) -> Axis:
+    """Returns the axis that this one is another name of."""
+    root = axis
+    while root.form == "same":
+        root = root.parts[0]
+    while axis is not root:
+        axis.parts, axis = (root,), axis.parts[0]
+    return root
+
+
+def roots(axis: Axis) -> Iterator[Axis]:
+    """Yields the undefined axes an axis is made of, in order, with repetitions."""
+    axis = find(axis)
+    if axis.form is None:
+        yield axis
+    for part in axis.parts:
+        yield from roots(part)
+
+
+def is_pinned(axis: Axis) -> bool:
+    """Says whether no index of the axis can be removed."""
+    return all(root.reason is not None for root in roots(axis))
+
+
+def pin(axis: Axis, reason: Reason) -> None:
+    """Forbids to remove any index of an axis; the first reason stays."""
+    for root in roots(axis):
+        if root.reason is None:
+            root.reason = reason
+
+
+def terms(axis: Axis) -> list[Axis]:
+    """Returns the parts of a sum, with the sums among them flattened."""
+    axis = find(axis)
+    if axis.form != "sum":
+        return [axis]
+    return [term for part in axis.parts for term in terms(part)]
+
+
+def factors(axis: Axis) -> list[Axis]:
+    """Returns the factors of a product, with the products among them flattened."""
+    axis = find(axis)
+    if axis.form != "product":
+        return [axis]
+    return [factor for part in axis.parts for factor in factors(part)]
+
+
+def add(parts: Iterable[Axis]) -> Axis:
+    """Returns the sum of axes: a concatenation."""
+    parts = [find(part) for part in parts]
+    if len(parts) == 1:
+        return parts[0]
+    total = Axis(sum(part.size for part in parts))
+    if parts and all(part.form is None and part.reason for part in parts):
+        total.reason = parts[0].reason
+    else:
+        total.define("sum", parts)
+    return total
+
+
+def multiply(parts: Iterable[Axis]) -> Axis:
+    """Returns the row-major product of axes: several dimensions merged into one."""
+    merged: list[Axis] = []
+    for part in parts:
+        for factor in factors(part):
+            if factor.size == 1 and factor.reason is not None:
+                continue
+            if merged and _is_plain(factor) and _is_plain(merged[-1]):
+                last = merged.pop()
+                factor = pinned(last.size * factor.size, last.reason or ONE)
+            merged.append(factor)
+    if not merged:
+        return pinned(1, ONE)
+    if len(merged) == 1:
+        return merged[0]
+    product = Axis(math.prod(part.size for part in merged))
+    product.define("product", merged)
+    return product
+
+
+def _is_plain(axis: Axis) -> bool:
+    return axis.form is None and axis.reason is not None
+
+
+def kept(axis: Axis, keep: dict[Axis, np.ndarray]) -> np.ndarray:
+    """Returns which indices of an axis stay: bool [size], True keeps.
+
+    Args:
+        axis: any axis.
+        keep: for undefined axes that are cut, which indices stay.
+    """
+    axis = find(axis)
+    if axis.form is None:
+        flags = keep.get(axis)
+        return np.ones(axis.size, bool) if flags is None else flags
+    parts = [kept(part, keep) for part in axis.parts]
+    if axis.form == "sum":
+        return np.concatenate(parts)
+    flags = parts[0]
+    for part in parts[1:]:
+        flags = np.logical_and.outer(flags, part).reshape(-1)
+    return flags
+
+
+def kept_size(axis: Axis, keep: dict[Axis, np.ndarray]) -> int:
+    """Returns how many indices of an axis stay."""
+    axis = find(axis)
+    if axis.form is None:
+        flags = keep.get(axis)
+        return axis.size if flags is None else int(flags.sum())
+    sizes = [kept_size(part, keep) for part in axis.parts]
+    if axis.form == "sum":
+        return sum(sizes)
+    # A factor that occurs twice removes an index once.
+    if len(set(map(id, roots(axis)))) < len(list(roots(axis))):
+        return int(kept(axis, keep).sum())
+    return math.prod(sizes)
+
+
+def places(axis: Axis, root: Axis) -> list[np.ndarray]:
+    """Returns which index of `root` each index of `axis` goes with.
+
+    Returns:
+        Arrays of int [size of axis], −1 where an index goes with none: one array, or
+        more where an index goes with several.
+    """
+    axis, root = find(axis), find(root)
+    if axis is root:
+        return [np.arange(axis.size)]
+    if axis.form is None:
+        return []
+    below = [places(part, root) for part in axis.parts]
+    if axis.form == "sum":
+        layers = max(map(len, below), default=0)
+        return [
+            np.concatenate(
+                [
+                    found[layer] if layer < len(found) else np.full(part.size, -1)
+                    for found, part in zip(below, axis.parts, strict=True)
+                ]
+            )
+            for layer in range(layers)
+        ]
+    result = []
+    for position, (found, part) in enumerate(zip(below, axis.parts, strict=True)):
+        before = math.prod(p.size for p in axis.parts[:position])
+        after = axis.size // (before * part.size)
+        for labels in found:
+            result.append(np.tile(np.repeat(labels, after), before))
+    return result

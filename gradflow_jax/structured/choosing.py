@@ -1,0 +1,216 @@
+"""Which units stay: ranking under floors, multiples and budgets."""
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from gradflow_jax.structured.families import Family
+from gradflow_jax.structured.units import Units
+
+Budget = Literal["units", "parameters", "flops"] | Callable[[dict], float]
+Scope = Literal["global", "family", "isomorphic"]
+
+
+def choose_units(
+    scores: Mapping[str, Any],
+    units: Units,
+    *,
+    sparsity: float,
+    of: Budget = "units",
+    scope: Scope = "global",
+    max_removed: float = 1.0,
+    min_units: int = 1,
+    round_to: int = 1,
+    protect: Collection[str] | Callable[[Family], bool] = (),
+) -> dict[str, np.ndarray]:
+    """Chooses the units that stay: those of the highest scores.
+
+    Units are removed from the lowest score on until the budget is met, so it is met
+    within one unit, or within `round_to` of them.
+
+    Args:
+        scores: [units] for each family, by its name, as `gf.score_units` returns them.
+        units: of the model.
+        sparsity: the fraction of the budget to remove, in [0, 1).
+        of: what is counted: "units" (the filters, neurons and heads of all families),
+            "parameters", "flops", or a function `keep -> cost`, such as a measured
+            latency; the cost must not rise as units go.
+        scope: "global" ranks all units together. "family" removes the same fraction of
+            every family. "isomorphic" ranks together what has the same structure, as
+            the heads of all layers, and removes the same fraction of each such group.
+        max_removed: the largest fraction of a family that may go, its best-scored
+            units being protected; the paper's is 0.95.
+        min_units: how many units every family keeps at least.
+        round_to: families that are cut keep a multiple of this, rounded up, or all.
+        protect: the names of families that stay whole, or a function that says so of
+            a family: `lambda family: family.reads_input` protects first layers.
+
+    Returns:
+        bool [units] for each family, by its name: True keeps.
+
+    Raises:
+        ValueError: if scores lack a family or hold another number of units, if an
+            option is out of range, or if the floors do not let the budget be met.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> def apply(params, x):
+        ...     return jnp.tanh(x @ params["in"]) @ params["out"]
+        >>> params = {"in": jnp.array([[3.0, 0.0, 2.0]]), "out": jnp.ones((3, 1))}
+        >>> units = gf.find_units(apply, params, jnp.ones((1, 1)))
+        >>> scores = gf.score_units(params, units)
+        >>> gf.choose_units(scores, units, sparsity=1 / 3)
+        {'in[1]': array([ True, False,  True])}
+    """
+    _check_options(sparsity, max_removed, min_units, round_to, scope, of)
+    if not units.families:
+        raise ValueError(f"there is nothing to choose from: {units}")
+    values = _checked_scores(scores, units)
+    safe = protect if callable(protect) else _named(protect, units)
+    order = [
+        np.lexsort((np.arange(family.size), values[family.name]))
+        for family in units.families
+    ]
+    limits = [
+        0 if safe(family) else _limit(family.size, max_removed, min_units)
+        for family in units.families
+    ]
+    ranked = _ranked(units, values, order, limits, scope)
+
+    def keep(count: int) -> dict[str, np.ndarray]:
+        """Removes the first so many of all units that may go."""
+        removed = np.bincount(ranked[:count], minlength=len(units.families))
+        result = {}
+        for family, gone, lowest in zip(units.families, removed, order, strict=True):
+            flags = np.ones(family.size, bool)
+            left = math.ceil((family.size - gone) / round_to) * round_to
+            flags[lowest[: max(family.size - left, 0)]] = False
+            result[family.name] = flags
+        return result
+
+    cost = _cost(of, units)
+    whole = cost(keep(0))
+    target = (1 - sparsity) * whole
+    allowed = target + 1e-9 * abs(whole)
+    low, high = 0, len(ranked)
+    least = cost(keep(high))
+    if least > allowed:
+        name = of if isinstance(of, str) else "cost"
+        raise ValueError(
+            f"sparsity={sparsity:g} of {name} asks for {target:,.6g} of {whole:,.6g} "
+            f"to be left, but {least:,.6g} are left where all goes that max_removed="
+            f"{max_removed:g}, min_units={min_units}, round_to={round_to} and protect "
+            f"let go: ask for at most {max(0.0, 1 - least / whole):.4g}."
+        )
+    while low < high:
+        middle = (low + high) // 2
+        if cost(keep(middle)) <= allowed:
+            high = middle
+        else:
+            low = middle + 1
+    return keep(low)
+
+
+def _check_options(
+    sparsity: float,
+    max_removed: float,
+    min_units: int,
+    round_to: int,
+    scope: str,
+    of: Any,
+) -> None:
+    if not 0 <= sparsity < 1:
+        hint = f"; did you mean {sparsity / 100:g}?" if 1 <= sparsity < 100 else "."
+        raise ValueError(f"sparsity is {sparsity}, outside [0, 1){hint}")
+    if not 0 <= max_removed <= 1:
+        raise ValueError(f"max_removed is {max_removed}, outside [0, 1].")
+    for name, value in (("min_units", min_units), ("round_to", round_to)):
+        if value < 1 or value != int(value):
+            raise ValueError(f"{name} is {value}; it is a whole number from 1 on.")
+    if scope not in ("global", "family", "isomorphic"):
+        raise ValueError(
+            f'scope is {scope!r}; it is "global", "family" or "isomorphic".'
+        )
+    if not callable(of) and of not in ("units", "parameters", "flops"):
+        raise ValueError(
+            f'of is {of!r}; it is "units", "parameters", "flops" or a function '
+            "keep -> cost."
+        )
+
+
+def _checked_scores(scores: Mapping[str, Any], units: Units) -> dict[str, np.ndarray]:
+    result = {}
+    for family in units.families:
+        if family.name not in scores:
+            raise ValueError(f"scores lack the family {family.name!r}.")
+        values = np.asarray(scores[family.name], np.float64)
+        if values.shape != (family.size,):
+            raise ValueError(
+                f"scores of {family.name!r} have shape {values.shape}, but the family "
+                f"has {family.size} units."
+            )
+        if np.isnan(values).any():
+            bad = int(np.flatnonzero(np.isnan(values))[0])
+            raise ValueError(f"the score of unit {bad} of {family.name!r} is NaN.")
+        result[family.name] = values
+    return result
+
+
+def _named(protect: Collection[str], units: Units) -> Callable[[Family], bool]:
+    if isinstance(protect, str):
+        protect = [protect]
+    for name in protect:
+        try:
+            units[name]
+        except KeyError as error:
+            raise ValueError(f"protect: {error.args[0]}.") from None
+    return lambda family: family.name in protect
+
+
+def _limit(size: int, max_removed: float, min_units: int) -> int:
+    """Returns how many of a family's units may go."""
+    # A fraction such as 0.95 is a little less or more than it says.
+    most = math.floor(max_removed * size + 1e-9 * size)
+    return max(min(most, size - min_units), 0)
+
+
+def _ranked(
+    units: Units,
+    values: Mapping[str, np.ndarray],
+    order: list[np.ndarray],
+    limits: list[int],
+    scope: Scope,
+) -> np.ndarray:
+    """Returns the family of each unit that may go, in the order in which they go."""
+    owners, keys, groups, sizes = [], [], [], {}
+    for number, (family, lowest, limit) in enumerate(
+        zip(units.families, order, limits, strict=True)
+    ):
+        owners += [number] * limit
+        keys.append(values[family.name][lowest[:limit]])
+        group = {"global": "", "family": family.name, "isomorphic": family.kind}[scope]
+        groups += [group] * limit
+        sizes[group] = sizes.get(group, 0) + family.size
+    owner, key = np.array(owners, int), np.concatenate(keys)
+    # By score; ties by family and unit, since the sort is stable.
+    first = np.argsort(key, kind="stable")
+    if scope == "global":
+        return owner[first]
+    seen: dict[str, int] = dict.fromkeys(sizes, 0)
+    share = np.empty(len(first))
+    for place, index in enumerate(first):
+        group = groups[index]
+        seen[group] += 1
+        share[place] = seen[group] / sizes[group]
+    return owner[first][np.argsort(share, kind="stable")]
+
+
+def _cost(of: Budget, units: Units) -> Callable[[dict], float]:
+    if callable(of):
+        return lambda keep: float(of(keep))
+    if of == "units":
+        return lambda keep: float(sum(int(flags.sum()) for flags in keep.values()))
+    return lambda keep: float(getattr(units, of)(keep))

@@ -1,0 +1,178 @@
+"""Cuts trees: variables, optimizer states, masks, averages, initial weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gradflow_jax.masks.packing import is_packable, packed_leaf, unpacked_leaf
+from gradflow_jax.structured.alignment import align, is_packed
+from gradflow_jax.structured.folding import folded
+from gradflow_jax.structured.units import Keep, Units
+from gradflow_jax.trees import PyTree, aligned_leaves, is_traced, named_leaves
+
+# Of each leaf that is cut, by axis, which of its original indices stay.
+Indices = dict[str, dict[int, np.ndarray]]
+
+
+def kept_indices(units: Units, keep: Keep) -> Indices:
+    """Returns which indices of each leaf stay, in the numbers of the model analysed.
+
+    Args:
+        units: of the model.
+        keep: bool [units] for families that are cut, by name, True keeps.
+
+    Returns:
+        For each leaf that loses something, by path, for each axis that does, the
+        indices that stay, ascending.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> apply = lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"]
+        >>> params = {"in": jnp.ones((2, 3)), "out": jnp.ones((3, 1))}
+        >>> units = gf.find_units(apply, params, jnp.ones((1, 2)))
+        >>> gf.kept_indices(units, {"in[1]": jnp.array([True, False, True])})
+        {'in': {1: array([0, 2])}, 'out': {0: array([0, 2])}}
+    """
+    plan = units.cut(keep)
+    result: Indices = {}
+    for path, dims in units.traced.dims.items():
+        for axis, dim in enumerate(dims):
+            flags = plan.flags(dim)
+            if not flags.all():
+                result.setdefault(path, {})[axis] = np.flatnonzero(flags)
+    return result
+
+
+def compose_keep(first: Keep, second: Keep) -> dict[str, np.ndarray]:
+    """Returns the one cut that a cut, and a cut of what it left, amount to.
+
+    Args:
+        first: bool [units] of families of the original model, by name.
+        second: of families of the cut model, found in it anew, with as many units as
+            the first one left.
+
+    Returns:
+        bool [units] of families of the original model, True stays.
+
+    Raises:
+        ValueError: if the second is not of what the first leaves.
+
+    Example:
+        >>> import numpy as np
+        >>> import gradflow_jax as gf
+        >>> first = {"w[1]": np.array([True, False, True, True])}
+        >>> gf.compose_keep(first, {"w[1]": np.array([True, False, True])})
+        {'w[1]': array([ True, False, False,  True])}
+    """
+    result = {name: np.array(flags, bool) for name, flags in first.items()}
+    for name, flags in second.items():
+        if name not in result:
+            raise ValueError(f"the first cut knows no family {name!r}.")
+        left = np.flatnonzero(result[name])
+        if len(left) != np.size(flags):
+            raise ValueError(
+                f"the first cut leaves {len(left)} units of {name!r}, but the second "
+                f"is of {np.size(flags)}."
+            )
+        result[name][left] = flags
+    return result
+
+
+def cut(
+    tree: PyTree, units: Units, keep: Keep, *, like: PyTree | None = None
+) -> PyTree:
+    """Removes units from a tree: the arrays become smaller.
+
+    For variables and for all that mirrors parameters: the state of an optax optimizer
+    (moments, masks, averages, accumulated steps, found by the ends of their paths),
+    masks, averaged weights, initial weights. Counts, keys and rates are carried over.
+    Values that stay are not changed.
+
+    Args:
+        tree: of arrays, or of `jax.ShapeDtypeStruct`s to plan without allocating.
+        units: of the model, from `gf.find_units`.
+        keep: bool [units] for families that are cut, by name, True keeps, as
+            `gf.choose_units` returns it. Families not named stay whole.
+        like: what the result must look like, for example
+            `jax.eval_shape(tx.init, small_params)`: checked path by path and shape by
+            shape. With it arrays that mirror no parameter are carried over.
+
+    Returns:
+        The same tree with smaller leaves. A leaf laid out over a mesh keeps its
+        sharding, but for axes whose new size the mesh does not divide.
+
+    Raises:
+        ValueError: if keep is out of range or empty, if the tree holds no leaf of the
+            model or one of another shape, or if the result is not like `like`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np, optax
+        >>> import gradflow_jax as gf
+        >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+        >>> params = {"in": jnp.ones((2, 3)), "out": jnp.ones((3, 1))}
+        >>> units = gf.find_units(apply, params, jnp.ones((1, 2)))
+        >>> keep = {"in[1]": np.array([True, False, True])}
+        >>> small = gf.cut(params, units, keep)
+        >>> state = gf.cut(optax.adam(0.1).init(params), units, keep)
+        >>> small["in"].shape, state[0].mu["out"].shape
+        ((2, 2), (2, 1))
+    """
+    indices = kept_indices(units, keep)
+    owners = align(tree, units.leaves, what="tree", strangers=like is not None)
+    added = folded(units.folds(keep), tree, owners, units.leaves)
+    leaves = []
+    for (path, leaf), owner in zip(named_leaves(tree), owners, strict=True):
+        if owner is None or owner not in indices:
+            leaves.append(added.get(path, leaf))
+        else:
+            shape = units.leaves[owner].shape
+            leaves.append(_cut_leaf(added.get(path, leaf), shape, indices[owner]))
+    result = jax.tree.structure(tree).unflatten(leaves)
+    if like is not None:
+        aligned_leaves(result, like, what="the cut tree", like_what="like")
+    return result
+
+
+def _cut_leaf(
+    leaf: Any, shape: Sequence[int], indices: Mapping[int, np.ndarray]
+) -> Any:
+    if is_packed(leaf, tuple(shape)):
+        mask = unpacked_leaf(leaf, jax.ShapeDtypeStruct(tuple(shape), bool))
+        small = _cut_leaf(mask, shape, indices)
+        return packed_leaf(small) if is_packable(small) else small
+    # Copies of a leaf, as of the last steps, stand along leading axes.
+    extra = jnp.ndim(leaf) - len(shape)
+    moved = {axis + extra: kept for axis, kept in indices.items()}
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        sizes = list(leaf.shape)
+        for axis, kept in moved.items():
+            sizes[axis] = len(kept)
+        return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
+    take: Callable = np.take if isinstance(leaf, np.ndarray) else jnp.take
+    result = leaf
+    for axis, kept in moved.items():
+        result = take(result, kept, axis)
+    return _laid_out(result, leaf)
+
+
+def _laid_out(small: Any, leaf: Any) -> Any:
+    """Returns a cut array sharded as the whole was, where the mesh still divides it."""
+    if is_traced(leaf) or not isinstance(leaf, jax.Array):
+        return small
+    sharding = leaf.sharding
+    if not isinstance(sharding, NamedSharding):
+        return jax.device_put(small, sharding)
+    spec = [*sharding.spec] + [None] * (small.ndim - len(sharding.spec))
+    for axis, names in enumerate(spec):
+        names = (
+            () if names is None else (names if isinstance(names, tuple) else (names,))
+        )
+        count = int(np.prod([sharding.mesh.shape[name] for name in names], dtype=int))
+        if small.shape[axis] % count:
+            spec[axis] = None
+    return jax.device_put(small, NamedSharding(sharding.mesh, PartitionSpec(*spec)))

@@ -1,0 +1,40 @@
+"""Equations in words, with the line of the user's code that they came from."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax.extend.core import JaxprEqn, Literal
+
+_LIBRARIES = tuple(
+    f"{os.sep}{name}{os.sep}" for name in ("jax", "flax", "optax", "gradflow_jax")
+)
+
+
+def describe(eqn: JaxprEqn, callers: Sequence[JaxprEqn] = ()) -> str:
+    """Returns an equation in short, with the line of the user's code it came from.
+
+    Args:
+        eqn: the equation.
+        callers: the calls of jitted functions that it stands in, outermost first. What
+            was traced once is used again, so only their lines are of this place.
+    """
+    operands = ", ".join(_short(atom) for atom in eqn.invars)
+    text = f"{eqn.primitive.name} {operands}"
+    lines = [line for line in map(_line, (*callers, eqn)) if line]
+    return f"{text} at {lines[0]}" if lines else text
+
+
+def _short(atom: Any) -> str:
+    if isinstance(atom, Literal) and not np.shape(atom.val):
+        return f"{atom.val}"
+    return atom.aval.str_short(short_dtypes=True)
+
+
+def _line(eqn: JaxprEqn) -> str:
+    traceback = eqn.source_info.traceback
+    for frame in traceback.frames if traceback else ():
+        if not any(name in frame.file_name for name in _LIBRARIES):
+            return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
+    return ""

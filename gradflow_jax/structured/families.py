@@ -1,0 +1,138 @@
+"""Families of units: the slices of leaves that can only be removed together."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from gradflow_jax.structured import axes
+from gradflow_jax.structured.axes import Axis, Reason
+from gradflow_jax.structured.folding import Fold
+from gradflow_jax.structured.program import Kind
+
+# An axis of the leaf of this path.
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """The slices of a family's units in one axis of one leaf.
+
+    Attributes:
+        path: the leaf's.
+        axis: of the leaf.
+        kinds: what its indices are for: "producing" makes the unit's channel,
+            "consuming" reads it, "elementwise" goes with it (biases, normalisation,
+            depthwise kernels). A tied embedding's axis is both of the first.
+        units: arrays of int [size of the axis]: the unit that each index goes with,
+            −1 with none. One array, or more where an index goes with several units.
+    """
+
+    path: str
+    axis: int
+    kinds: frozenset[Kind]
+    units: Sequence[np.ndarray] = field(repr=False)
+
+    @property
+    def place(self) -> Place:
+        """The leaf's path and the axis."""
+        return self.path, self.axis
+
+    def indices(self, unit: int) -> np.ndarray:
+        """Returns the indices of the leaf's axis that go with a unit."""
+        found = np.zeros(self.units[0].shape, bool)
+        for labels in self.units:
+            found |= labels == unit
+        return np.flatnonzero(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Units of one kind: filters of a layer, heads, hidden neurons, a residual stream.
+
+    Attributes:
+        name: the first place that produces it, `"conv1/kernel[3]"`, with a number
+            behind it where several families share the place.
+        size: how many units there are.
+        slices: all that goes with them.
+        zeroed: the places whose zeroing a unit's removal is proved to equal.
+        folds: the constants that a cut adds to biases, where it was asked for.
+        reads_input: whether a leaf that produces it reads the model's input directly.
+        roots: its axes in the program.
+    """
+
+    name: str
+    size: int
+    slices: tuple[Slices, ...]
+    zeroed: frozenset[Place]
+    folds: tuple[Fold, ...] = field(repr=False)
+    reads_input: bool
+    roots: tuple[Axis, ...] = field(repr=False)
+
+    @cached_property
+    def producers(self) -> tuple[Slices, ...]:
+        """The slices that make the units; all of them where none is known to."""
+        made = tuple(s for s in self.slices if "producing" in s.kinds)
+        return made or self.slices
+
+    @cached_property
+    def kind(self) -> str:
+        """What families of the same structure share: names without numbers, axes."""
+        return "; ".join(
+            sorted(
+                f"{re.sub('[0-9]+', '#', s.path)}[{s.axis}] {'/'.join(sorted(s.kinds))}"
+                for s in self.slices
+            )
+        )
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The paths of the leaves that lose slices, each once."""
+        return tuple(dict.fromkeys(s.path for s in self.slices))
+
+    def keep(self, flags: np.ndarray) -> dict[Axis, np.ndarray]:
+        """Returns which indices of its axes stay, from which units do."""
+        result, start = {}, 0
+        for root in self.roots:
+            result[axes.find(root)] = flags[start : start + root.size]
+            start += root.size
+        return result
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Places that cannot be cut.
+
+    Attributes:
+        places: axes of leaves.
+        reason: why, and the equation that caused it.
+        size: how many units they would be.
+    """
+
+    places: tuple[Place, ...]
+    reason: Reason
+    size: int
+
+    def __str__(self) -> str:
+        places = ", ".join(f"{path}[{axis}]" for path, axis in self.places[:4])
+        more = f" and {len(self.places) - 4} more" if len(self.places) > 4 else ""
+        return f"{places}{more}: {self.reason}"
+
+
+def labels(dim: Axis, roots: Sequence[Axis]) -> list[np.ndarray]:
+    """Returns the units that each index of an axis goes with, over several roots."""
+    layers: list[np.ndarray] = []
+    start = 0
+    for root in roots:
+        for found in axes.places(dim, root):
+            shifted = np.where(found < 0, -1, found + start)
+            for layer in layers:
+                if not np.any((layer >= 0) & (shifted >= 0)):
+                    layer[:] = np.maximum(layer, shifted)
+                    break
+            else:
+                layers.append(shifted)
+        start += root.size
+    return layers

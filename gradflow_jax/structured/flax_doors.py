@@ -1,0 +1,117 @@
+"""Functions, linen modules and NNX modules as one thing: a pure function of variables.
+
+Flax is not imported for it: whoever holds a Flax module has imported Flax.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+
+from gradflow_jax.trees import PyTree
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model as a pure function.
+
+    Attributes:
+        kind: what it was given as.
+        given: the function or the module.
+        apply: `apply(variables, *inputs)`.
+        variables: its variables, or their shapes.
+        inputs: examples of its inputs.
+        is_parameter: whether a path's leaf is trained, not a statistic.
+    """
+
+    kind: Literal["function", "linen", "nnx"]
+    given: Any
+    apply: Callable[..., Any]
+    variables: PyTree
+    inputs: tuple[Any, ...]
+    is_parameter: Callable[[str], bool]
+
+
+def kind_of(model: Any) -> Literal["function", "linen", "nnx"]:
+    """Returns what a model is.
+
+    Raises:
+        TypeError: if it is neither a Flax module nor a function.
+    """
+    nnx, linen = sys.modules.get("flax.nnx"), sys.modules.get("flax.linen")
+    if nnx is not None and isinstance(model, nnx.Module):
+        return "nnx"
+    if linen is not None and isinstance(model, linen.Module):
+        return "linen"
+    if not callable(model):
+        raise TypeError(
+            f"a model is a function apply(variables, *inputs), a linen or an NNX "
+            f"module, not {type(model).__name__}."
+        )
+    return "function"
+
+
+def as_function(model: Any) -> Callable[..., Any]:
+    """Returns a model as a pure function `apply(variables, *inputs)`.
+
+    Of an NNX module the variables are `nnx.state(model)`; what it does to its own
+    statistics is forgotten.
+    """
+    kind = kind_of(model)
+    if kind == "linen":
+        return model.apply
+    if kind == "function":
+        return model
+    nnx = sys.modules["flax.nnx"]
+    graphdef = nnx.graphdef(model)
+
+    def apply(variables: PyTree, *inputs: Any) -> Any:
+        return nnx.merge(graphdef, variables, copy=True)(*inputs)
+
+    return apply
+
+
+def door(model: Any, args: Sequence[Any]) -> Model:
+    """Makes a model of what the user has.
+
+    Raises:
+        TypeError: if the variables or the example inputs are missing.
+    """
+    kind = kind_of(model)
+    if kind == "nnx":
+        variables, inputs = sys.modules["flax.nnx"].state(model), tuple(args)
+    elif not args:
+        raise TypeError(
+            "find_units(model, variables, *inputs) lacks the variables: arrays or "
+            "jax.ShapeDtypeStructs, as jax.eval_shape(module.init, key, x) gives."
+        )
+    else:
+        variables, inputs = args[0], tuple(args[1:])
+    if not jax.tree.leaves(inputs):
+        raise TypeError(
+            "find_units lacks example inputs: a batch as the model is called with, "
+            "arrays or jax.ShapeDtypeStructs."
+        )
+    return Model(
+        kind, model, as_function(model), variables, inputs, _parameters(kind, variables)
+    )
+
+
+def _parameters(kind: str, variables: PyTree) -> Callable[[str], bool]:
+    if kind == "nnx" or type(variables).__module__.startswith("flax.nnx"):
+        nnx = sys.modules["flax.nnx"]
+        return _nnx_parameters(nnx, variables).__contains__
+    if isinstance(variables, Mapping) and "params" in variables:
+        return lambda path: path.startswith("params/")
+    return lambda path: True
+
+
+def _nnx_parameters(nnx: Any, variables: PyTree) -> set[str]:
+    return {
+        "/".join(map(str, path))
+        for path, variable in nnx.to_flat_state(variables)
+        if isinstance(variable, nnx.Param)
+        or issubclass(getattr(variable, "type", type(None)), nnx.Param)
+    }

@@ -1,0 +1,218 @@
+"""Cut models in files: weights, and which of the original units they are."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow_jax.structured.cutting import Indices, kept_indices
+from gradflow_jax.structured.units import Keep, Units
+from gradflow_jax.trees import PyTree, describe, named_leaves
+
+_KEY = "gradflow_jax.cut"
+_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SavedCut:
+    """A cut model as it was saved.
+
+    Attributes:
+        variables: the cut arrays: nested dicts by the pieces of their paths, or the
+            tree of `like`.
+        keep: bool [units] of each family of the original model, True was kept.
+        indices: of each cut leaf, by axis, the original indices of what is left.
+        original: the tree of variables with the original shapes, without values.
+    """
+
+    variables: PyTree
+    keep: dict[str, np.ndarray]
+    indices: Indices
+    original: PyTree
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors
+        import safetensors.flax
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "saving and loading cut models needs safetensors: "
+            "pip install 'gradflow-jax[saving]'."
+        ) from error
+    return safetensors
+
+
+def save_cut(
+    path: str | os.PathLike, variables: PyTree, units: Units, keep: Keep
+) -> None:
+    """Saves a cut model: its arrays, its widths and the units it is made of.
+
+    The file is in the safetensors format; it is written under another name first and
+    then renamed, so that a file of this name is always whole.
+
+    Args:
+        path: of the file.
+        variables: the cut ones, from `gf.cut`, perhaps trained since.
+        units: of the original model.
+        keep: which of its units stayed, by family. After several cuts it is
+            `gf.compose_keep` of them.
+
+    Returns:
+        Nothing.
+
+    Raises:
+        ValueError: if the variables are not those that this cut leaves.
+        TypeError: if a leaf is not an array of numbers.
+
+    Example:
+        >>> import tempfile, jax, jax.numpy as jnp, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+        >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 1))}
+        >>> units = gf.find_units(apply, params, jnp.ones((1, 3)))
+        >>> keep = {"in[1]": np.array([True, False, True])}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = f"{folder}/small.safetensors"
+        ...     gf.save_cut(file, gf.cut(params, units, keep), units, keep)
+        ...     saved = gf.load_cut(file)
+        >>> saved.variables["in"].shape, saved.indices["out"]
+        ((3, 2), {0: array([0, 2])})
+    """
+    shapes = units.shapes(keep)
+    tensors = {}
+    for name, leaf in named_leaves(variables):
+        if shapes.get(name) != jnp.shape(leaf):
+            expected = f"of shape {shapes[name]}" if name in shapes else "no such leaf"
+            raise ValueError(
+                f"variables leaf {name!r} is {describe(leaf)}, but this cut leaves "
+                f"{expected}: pass gf.cut(variables, units, keep) of the same units."
+            )
+        if not isinstance(leaf, (jax.Array, np.ndarray)) or jnp.issubdtype(
+            leaf.dtype, jax.dtypes.extended
+        ):
+            raise TypeError(
+                f"variables leaf {name!r} is {describe(leaf)}, which is not an array "
+                "of numbers: keep random keys out of what is saved."
+            )
+        tensors[name] = jnp.asarray(leaf)
+    missing = [name for name in shapes if name not in tensors]
+    if missing:
+        raise ValueError(
+            f"variables lack the leaf {missing[0]!r}, which the model has."
+        )
+    record = {
+        "version": _VERSION,
+        "leaves": {
+            name: [list(leaf.shape), np.dtype(leaf.dtype).name]
+            for name, leaf in units.leaves.items()
+        },
+        "keep": {
+            name: [flags.size, np.flatnonzero(flags).tolist()]
+            for name, flags in units.checked(keep).items()
+        },
+        "indices": {
+            name: {str(axis): kept.tolist() for axis, kept in own.items()}
+            for name, own in kept_indices(units, keep).items()
+        },
+    }
+    library = _safetensors()
+    target = Path(path)
+    partial = target.with_name(target.name + f".{os.getpid()}.partial")
+    try:
+        library.flax.save_file(tensors, partial, {_KEY: json.dumps(record)})
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_cut(path: str | os.PathLike, *, like: PyTree | None = None) -> SavedCut:
+    """Loads a cut model, without the original's weights.
+
+    A function or a linen module then runs by
+    `gf.shrink(model, gf.find_units(model, saved.original, x), saved.keep)`; an NNX
+    module made by `nnx.eval_shape` is shrunk the same way and takes the variables by
+    `nnx.update`.
+
+    Args:
+        path: of a file that `gf.save_cut` wrote.
+        like: a tree of the original variables, or of their shapes, whose structure
+            the result gets: `nnx.state(model)`, for one.
+
+    Returns:
+        The cut variables, which units they are, and the original shapes.
+
+    Raises:
+        ValueError: if the file is none of these, or `like` is of another model.
+
+    Example:
+        See `gf.save_cut`.
+    """
+    library = _safetensors()
+    try:
+        with library.safe_open(path, framework="flax") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except library.SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(path)} is no safetensors file, or a broken one: {error}."
+        ) from None
+    record = json.loads(text) if text else {}
+    if record.get("version") != _VERSION:
+        raise ValueError(
+            f"{os.fspath(path)} holds no cut model of this version of gradflow_jax "
+            f"(it says {record.get('version')}, {_VERSION} is read); write it by "
+            "gf.save_cut."
+        )
+    shapes = {
+        name: jax.ShapeDtypeStruct(tuple(shape), dtype)
+        for name, (shape, dtype) in record["leaves"].items()
+    }
+    keep = {}
+    for name, (size, kept) in record["keep"].items():
+        keep[name] = np.isin(np.arange(size), kept)
+    indices = {
+        name: {int(axis): np.asarray(kept) for axis, kept in own.items()}
+        for name, own in record["indices"].items()
+    }
+    return SavedCut(
+        _arranged(tensors, shapes, like), keep, indices, _arranged(shapes, shapes, like)
+    )
+
+
+def _arranged(
+    leaves: Mapping[str, Any],
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
+    like: PyTree | None,
+) -> PyTree:
+    if like is None:
+        return _nested(leaves)
+    named = named_leaves(like)
+    for path, leaf in named:
+        found = shapes.get(path)
+        if found is None or found.shape != jnp.shape(leaf):
+            raise ValueError(
+                f"like leaf {path!r} is {describe(leaf)}, but the file's model has "
+                f"{describe(found) if found else 'no such leaf'}: pass the variables "
+                "of the original model."
+            )
+    return jax.tree.structure(like).unflatten(leaves[path] for path, _ in named)
+
+
+def _nested(leaves: Mapping[str, Any]) -> PyTree:
+    if set(leaves) == {""}:
+        return leaves[""]
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, last = path.split("/")
+        at = tree
+        for piece in parents:
+            at = at.setdefault(piece, {})
+        at[last] = leaf
+    return tree

@@ -1,0 +1,239 @@
+"""Models that run at the widths a cut leaves."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow_jax.structured import axes, same_program
+from gradflow_jax.structured.cutting import cut
+from gradflow_jax.structured.flax_doors import kind_of
+from gradflow_jax.structured.grouping import families_of
+from gradflow_jax.structured.tracing import Traced
+from gradflow_jax.structured.units import Keep, Units
+from gradflow_jax.trees import PyTree, named_leaves
+
+
+class Shrunk:
+    """A function or a linen module at cut widths: `shrunk(variables, *inputs)`.
+
+    Attributes:
+        native: whether the model's own code runs. Otherwise the recorded program does,
+            with the numbers that its code had computed from the full widths; it is
+            traced anew for inputs of other shapes.
+        why: why its own code does not run.
+    """
+
+    def __init__(self, units: Units, keep: Keep):
+        self.units, self.keep = units, dict(units.checked(keep))
+        self._cuts: dict[Any, Callable[..., Any]] = {}
+        self._run = _at_cut_widths(units, keep)
+        self.why = self._unlike()
+        self.native = self.why is None
+
+    def __call__(self, variables: PyTree, *inputs: Any) -> Any:
+        """Runs the model on cut variables; takes and gives what the model does."""
+        if self.native:
+            return self._run(variables, *inputs)
+        return self.program(variables, *inputs)
+
+    def program(self, variables: PyTree, *inputs: Any) -> Any:
+        """Runs the recorded program at the cut widths."""
+        leaves = jax.tree.leaves(inputs)
+        key = (
+            jax.tree.structure(inputs),
+            tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves),
+        )
+        if key not in self._cuts:
+            self._cuts[key] = self._traced(inputs)
+        return self._cuts[key](variables, *inputs)
+
+    def _traced(self, inputs: Any) -> Callable[..., Any]:
+        units = self.units
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
+            inputs,
+        )
+        if not jax.tree.leaves(
+            jax.tree.map(lambda a, b: None if a == b else 0, shapes, units.inputs)
+        ):
+            plan, traced = units.cut(self.keep), units.traced
+        else:
+            traced = Traced(units.model.apply, units.model.variables, shapes)
+            families, _ = families_of(traced, units.model.is_parameter, "fold")
+            again = Units(
+                tuple(families), (), traced.leaves, shapes, units.model, traced
+            )
+            plan = again.cut(self.keep)
+
+        def run(variables: PyTree, *given: Any) -> Any:
+            leaves = [*jax.tree.leaves(variables), *jax.tree.leaves(given)]
+            return jax.tree.unflatten(traced.out_tree, plan.run(traced.frame, leaves))
+
+        return run
+
+    def _unlike(self) -> str | None:
+        """Returns why the model's own code is not the cut program, or None."""
+        small = cut(_shapes(self.units), self.units, self.keep)
+        expected = same_program.trace(self.program, small, *self.units.inputs)
+        try:
+            found = same_program.trace(self._run, small, *self.units.inputs)
+        except Exception as error:  # whatever the model's code raises at other widths
+            line = str(error).strip().splitlines()[:1]
+            return f"its code fails at these widths: {type(error).__name__}: {line}"
+        return same_program.difference(expected, found)
+
+
+def _shapes(units: Units) -> PyTree:
+    structure = jax.tree.structure(units.model.variables)
+    return structure.unflatten(units.leaves.values())
+
+
+def _at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
+    """Returns what runs a model's own code on cut variables."""
+    model = units.model
+    if model.kind == "function":
+        return model.apply
+    if model.kind == "linen":
+        from gradflow_jax.structured.linen_widths import at_widths
+
+        return at_widths(model.given, groups=_groups(units, keep), full=_shapes(units))
+    from gradflow_jax.structured.nnx_widths import resized
+
+    nnx = sys.modules["flax.nnx"]
+    graphdef, groups = nnx.graphdef(model.given), _groups(units, keep)
+
+    def apply(variables: PyTree, *inputs: Any) -> Any:
+        whole = nnx.merge(graphdef, model.variables, copy=True)
+        return resized(whole, variables, groups=groups)(*inputs)
+
+    return apply
+
+
+def _groups(units: Units, keep: Keep) -> dict[str, int]:
+    """Returns how many groups convolutions and norms have after a cut, by module.
+
+    A norm's channels are a product of groups and of channels in a group, which the
+    program's reshape told; it has no kernel.
+    """
+    plan, found = units.cut(keep), {}
+    kernels = {_module(path) for path, dims in units.traced.dims.items() if dims[1:]}
+    for path, dims in units.traced.dims.items():
+        norm = len(dims) == 1 and _module(path) not in kernels
+        if norm and len(axes.factors(dims[0])) > 1:
+            found[_module(path)] = plan.size(axes.factors(dims[0])[0])
+    for path, (features, taken) in units.traced.coupling.groups.items():
+        found[_module(path)] = plan.size(features) // plan.size(taken)
+    return found
+
+
+def _module(path: str) -> str:
+    return path.rpartition("/")[0].removeprefix("params/")
+
+
+def shrink(model: Any, units: Units, keep: Keep) -> Any:
+    """Returns a model that runs at the widths that a cut leaves.
+
+    The model's own code is used where, traced at the new widths, it is the very
+    program that the cut predicts, compared equation by equation and number by number.
+    A Flax module's attributes (`features`, `num_heads`, …) are set from the cut arrays.
+
+    Args:
+        model: what `gf.find_units` was given.
+        units: of the model.
+        keep: bool [units] for families that are cut, by name, True keeps.
+
+    Returns:
+        For an NNX module a new one, with its variables cut and its attributes changed.
+        For a function or a linen module a function `shrunk(variables, *inputs)` that
+        takes variables cut by `gf.cut`; `shrunk.native` says whether the model's own
+        code runs, and `shrunk.why` why not: then the recorded program runs.
+
+    Raises:
+        TypeError: if the model is not what the units are of.
+        ValueError: if an NNX module's code is not the cut program.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+        >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 1))}
+        >>> units = gf.find_units(apply, params, jnp.ones((1, 3)))
+        >>> keep = {"in[1]": np.array([True, False, True])}
+        >>> small = gf.shrink(apply, units, keep)
+        >>> small(gf.cut(params, units, keep), jnp.array([[1.0, 2.0, 4.0]])).tolist()
+        [[5.0]]
+    """
+    if kind_of(model) != units.model.kind:
+        raise TypeError(
+            f"the units are of a {units.model.kind} model, but shrink was given "
+            f"{type(model).__name__}; pass what gf.find_units was given."
+        )
+    shrunk = Shrunk(units, keep)
+    if units.model.kind != "nnx":
+        return shrunk
+    if not shrunk.native:
+        raise ValueError(
+            f"{type(model).__name__} computes something else at these widths: "
+            f"{shrunk.why}. Leave the families that cause it whole, or cut it as a "
+            "function: graphdef, state = nnx.split(model), apply = lambda state, *x: "
+            "nnx.merge(graphdef, state)(*x), find_units(apply, state, *inputs)."
+        )
+    from gradflow_jax.structured.nnx_widths import resized
+
+    variables = cut(sys.modules["flax.nnx"].state(model), units, keep)
+    return resized(model, variables, groups=_groups(units, keep))
+
+
+def cut_error(
+    model: Any, variables: PyTree, units: Units, keep: Keep, *inputs: Any
+) -> float:
+    """Returns how far a cut model's output is from the masked full model's.
+
+    The last check of a cut, on real numbers: what the proof promises is 0 but for
+    rounding.
+
+    Args:
+        model: what `gf.find_units` was given.
+        variables: the full model's.
+        units: of the model.
+        keep: bool [units] for families that are cut, by name, True keeps.
+        *inputs: a batch.
+
+    Returns:
+        The largest absolute difference, relative to the largest absolute output; NaN
+        where an output is not a number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+        >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 1))}
+        >>> x = jnp.array([[1.0, 2.0, 4.0]])
+        >>> units = gf.find_units(apply, params, x)
+        >>> keep = {"in[1]": np.array([True, False, True])}
+        >>> gf.cut_error(apply, params, units, keep, x)
+        0.0
+    """
+    masks = units.masks(keep, variables)
+    masked = jax.tree.map(
+        lambda leaf, mask: leaf if mask.all() else jnp.where(mask, leaf, 0),
+        variables,
+        masks,
+    )
+    full = units.model.apply(masked, *inputs)
+    small = Shrunk(units, keep)(cut(variables, units, keep), *inputs)
+    plan = units.cut(keep)
+    results = units.traced.frame.jaxpr.outvars
+    worst = []
+    for (_, expected), found, atom in zip(
+        named_leaves(full), jax.tree.leaves(small), results, strict=True
+    ):
+        expected = plan.take(expected, units.traced.frame.dims_of(atom))
+        largest = float(jnp.max(jnp.abs(expected))) or 1.0
+        worst.append(float(jnp.max(jnp.abs(expected - found))) / largest)
+    # Not by max, which passes over a NaN.
+    return float(np.max(worst))

@@ -1,0 +1,252 @@
+"""What find_units and shrink say of bad input, and of models from other packages."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import gradflow_jax as gf
+from tests.structured.cases import case, keep_of, units_of
+
+PARAMS = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
+X = jnp.ones((1, 3))
+
+
+def mlp(params, x):
+    return jax.nn.relu(x @ params["in"]) @ params["out"]
+
+
+def test_inputs_and_variables_may_be_shapes():
+    shapes = jax.eval_shape(lambda tree: tree, (PARAMS, X))
+    assert str(gf.find_units(mlp, *shapes)) == str(gf.find_units(mlp, PARAMS, X))
+
+
+def test_an_impure_function():
+    calls = []
+
+    def counting(params, x):
+        calls.append(0)
+        return mlp(params, x) * len(calls)
+
+    with pytest.raises(ValueError, match="not a pure function: traced twice"):
+        gf.find_units(counting, PARAMS, X)
+
+    def printing(params, x):
+        jax.debug.print("{}", x[0, 0])
+        return mlp(params, x)
+
+    with pytest.raises(ValueError, match="has side effects .*: it prints or calls"):
+        gf.find_units(printing, PARAMS, X)
+
+
+def test_example_inputs_of_another_shape():
+    with pytest.raises(ValueError) as error:
+        gf.find_units(mlp, PARAMS, jnp.ones((1, 4)))
+    assert "cannot be traced with these variables and inputs (float32[1,4])" in str(
+        error.value
+    )
+
+
+def test_missing_arguments():
+    with pytest.raises(TypeError, match="lacks the variables"):
+        gf.find_units(mlp)
+    with pytest.raises(TypeError, match="lacks example inputs"):
+        gf.find_units(mlp, PARAMS)
+    with pytest.raises(TypeError, match="not dict"):
+        gf.find_units(PARAMS, X)
+    with pytest.raises(TypeError, match="find_units lacks example inputs"):
+        gf.find_units(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+
+
+def test_an_unknown_primitive_is_named_with_what_to_do():
+    units = units_of("plain/fft_hidden")
+    assert len(units) == 0
+    text = "the primitive 'fft' has no rule; gf.register_rule('fft', rule) adds one"
+    assert text in str(units) and text in units.explain("stem/w")
+    with pytest.raises(ValueError, match="nothing to choose from"):
+        gf.choose_units({}, units, sparsity=0.5)
+    with pytest.raises(TypeError, match="the name of a primitive and a function"):
+        gf.register_rule(gf.elementwise, "fft")
+
+
+def test_what_is_printed_and_explained():
+    units = gf.find_units(mlp, PARAMS, X)
+    assert str(units).splitlines() == [
+        "family  units  made by  goes with",
+        "in[1]       8  1 leaf   1 other",
+        "8 units in 1 family",
+    ]
+    assert units["in[1]"].reads_input
+    with pytest.raises(KeyError, match="there is no family 'out'; there are in"):
+        units["out"]
+    with pytest.raises(KeyError, match="the model has no leaf 'inn'"):
+        units.explain("inn")
+
+
+def test_an_nnx_model_is_returned_at_its_new_widths():
+    model, _, _, inputs = case("nnx/vgg")
+    units = units_of("nnx/vgg")
+    keep = keep_of(units)
+    small = gf.shrink(model, units, keep)
+    assert type(small) is type(model)
+    widths = units.widths(keep)
+    convs = [m for _, m in nnx.iter_graph(small) if isinstance(m, nnx.Conv)]
+    assert [conv.out_features for conv in convs] == [
+        widths[name] for name in widths if name.endswith("[3]")
+    ]
+    masks = units.masks(keep, nnx.state(model))
+    graph, state = nnx.split(model)
+    masked = jax.tree.map(lambda leaf, mask: leaf * mask, state, masks)
+    np.testing.assert_allclose(
+        nnx.merge(graph, masked)(*inputs), small(*inputs), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_an_nnx_model_that_computes_from_its_width_is_refused():
+    model, *_ = case("nnx/transformer_block")
+    units = units_of("nnx/transformer_block")
+    keep = keep_of([units["layers/0/kernel[1]"]])
+    with pytest.raises(ValueError, match="computes something else.*6 for 8.*function"):
+        gf.shrink(model, units, keep)
+    with pytest.raises(TypeError, match="the units are of a nnx model, but shrink"):
+        gf.shrink(mlp, units, keep)
+
+
+def test_a_linen_model_says_why_its_own_code_does_not_run():
+    module, _, variables, inputs = case("linen/vit")
+    units = units_of("linen/vit")
+    (family,) = (f for f in units if f.name.endswith("Block_0/Dense_1/kernel[1]"))
+    small = gf.shrink(module, units, keep_of([family]))
+    assert not small.native and "6 for 8" in small.why
+    other = gf.shrink(
+        module, units, keep_of([units["params/Block_0/Dense_0/kernel[1]"]])
+    )
+    assert other.native and other.why is None
+
+
+def test_a_not_finite_output_is_not_passed_over():
+    units = gf.find_units(mlp, PARAMS, X)
+    broken = {**PARAMS, "out": PARAMS["out"].at[0, 0].set(jnp.nan)}
+    keep = {"in[1]": np.arange(8) != 1}
+    assert np.isnan(gf.cut_error(mlp, broken, units, keep, X))
+
+
+def test_a_branch_on_a_width_is_noticed():
+    """Python that takes another way at another width traces without an error."""
+
+    def apply(params, x):
+        h = jax.nn.relu(x @ params["in"])
+        h = h * 2 if h.shape[-1] == 8 else h
+        return h @ params["out"]
+
+    units = gf.find_units(apply, PARAMS, X)
+    keep = {"in[1]": np.arange(8) != 1}
+    small = gf.shrink(apply, units, keep)
+    assert not small.native and "was expected" in small.why
+    assert gf.cut_error(apply, PARAMS, units, keep, X) < 1e-6
+
+
+def perturbed(tree):
+    """Returns weights of which none is zero."""
+    leaves, structure = jax.tree.flatten(tree)
+    rng = np.random.default_rng(0)
+    return structure.unflatten(
+        leaf + rng.uniform(0.05, 0.2, leaf.shape).astype(leaf.dtype) for leaf in leaves
+    )
+
+
+def haiku_resnet():
+    hk = pytest.importorskip("haiku", reason="pip install dm-haiku runs it")
+    net = hk.transform_with_state(lambda x, train: hk.nets.ResNet18(5)(x, train))
+    net = hk.without_apply_rng(net)
+    x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    params, state = jax.eval_shape(
+        lambda key, x: net.init(key, x, True), jax.random.key(0), x
+    )
+    make = lambda leaf: jnp.full(leaf.shape, 0.01, leaf.dtype)  # noqa: E731
+    tree = perturbed(jax.tree.map(make, {"params": params, "state": state}))
+    return lambda v, x: net.apply(v["params"], v["state"], x, False)[0], tree, x
+
+
+def transformers_model(name, config, **options):
+    reason = "pip install 'transformers<5' runs it"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers = pytest.importorskip("transformers", reason=reason)
+        kind = getattr(transformers, name, None)
+        if kind is None:
+            pytest.skip(reason)
+        model = kind(getattr(transformers, config)(**options))
+    return lambda params, *x: model(*x, params=params)[0], perturbed(model.params)
+
+
+def vision_transformer():
+    options = {"image_size": 16, "patch_size": 8, "num_labels": 5}
+    options |= {"hidden_size": 12, "num_attention_heads": 3, "intermediate_size": 16}
+    apply, params = transformers_model(
+        "FlaxViTForImageClassification", "ViTConfig", num_hidden_layers=2, **options
+    )
+    return apply, params, jax.random.normal(jax.random.key(1), (2, 3, 16, 16))
+
+
+def decoder():
+    options = {"n_embd": 12, "n_head": 3, "vocab_size": 20, "n_positions": 8}
+    apply, params = transformers_model(
+        "FlaxGPT2LMHeadModel", "GPT2Config", n_layer=2, **options
+    )
+    return apply, params, jnp.arange(12).reshape(2, 6)
+
+
+def equinox_attention():
+    eqx = pytest.importorskip("equinox", reason="pip install equinox runs it")
+    keys = jax.random.split(jax.random.key(0), 2)
+    model = (
+        eqx.nn.MultiheadAttention(2, 6, use_query_bias=True, key=keys[0]),
+        eqx.nn.MLP(6, 3, 7, 2, jax.nn.gelu, key=keys[1]),
+    )
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def apply(params, x):
+        attention, feed = eqx.combine(params, static)
+        return jax.vmap(feed)(attention(x, x, x))
+
+    return apply, params, jax.random.normal(jax.random.key(1), (5, 6))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("make", "families", "count"),
+    [
+        # Eight blocks' inner channels, four stages: the first has no projection.
+        (haiku_resnet, 12, 8 + 4),
+        # A stream; for each layer heads, two head dimensions and a hidden width.
+        (vision_transformer, 9, 1 + 2 * 4),
+        (decoder, 9, 1 + 2 * 4),
+        (equinox_attention, 6, 3 + 1 + 2),
+    ],
+)
+def test_models_from_packages(make, families, count):
+    assert families == count
+    apply, variables, x = make()
+    units = gf.find_units(apply, variables, x)
+    assert not units.traced.coupling.unknown
+    assert len(units) == families, str(units)
+    assert gf.cut_error(apply, variables, units, keep_of(units), x) <= 1e-5
+
+
+class Unused(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.param("spare", nn.initializers.ones, (4, 5))
+        return nn.Dense(2)(nn.relu(nn.Dense(6)(x)))
+
+
+def test_a_leaf_that_nothing_reads():
+    variables = Unused().init(jax.random.key(0), X)
+    units = gf.find_units(Unused(), variables, X)
+    assert "no equation of the model reads the leaf" in units.explain("params/spare")
+    assert len(units) == 1

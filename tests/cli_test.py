@@ -25,20 +25,39 @@ def call(monkeypatch, *arguments):
     return stop.value.code or 0
 
 
+def run_installed(out, options):
+    """Runs the installed command; returns what it printed."""
+    if not COMMAND.exists():
+        pytest.skip(f"{COMMAND} is absent: pip install -e '.[test]' installs it")
+    run = subprocess.run(
+        [COMMAND, "prune", *options, "--out", out],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert run.returncode == 0, run.stderr
+    return run
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_npz):
     """One run of the installed command, its folder and its screen."""
-    if not COMMAND.exists():
-        pytest.skip(f"{COMMAND} is absent: pip install -e '.[test]' installs it")
     out = tmp_path_factory.mktemp("run") / "out"
     options = ["--measure", "magnitude", "--measure", "random", "--sparsity", "80%"]
     options += ["--sparsity", "0.5", "--seeds", "2", "--epochs", "2"]
-    options += ["--data", tiny_npz, "--out", out]
-    run = subprocess.run(
-        [COMMAND, "prune", *options], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    return out, run
+    return out, run_installed(out, [*options, "--data", tiny_npz])
+
+
+STRUCTURED = ["--structured", "--measure", "magnitude", "--sparsity", "50%"]
+STRUCTURED += ["--sparsity", "0.75", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def finished_structured(tmp_path_factory, tiny_npz):
+    """As `finished`, of cut networks."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    return out, run_installed(out, [*STRUCTURED, "--data", tiny_npz])
 
 
 def test_a_run_writes_every_number_with_settings_and_versions(finished):
@@ -90,13 +109,72 @@ def test_a_result_is_replaced_only_by_force(finished, monkeypatch, capsys, tiny_
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_interrupt_leaves_what_was_finished(tmp_path, tiny_npz):
+def test_a_structured_run_writes_what_is_left_and_apart_from_it_the_times(
+    finished_structured,
+):
+    out, run = finished_structured
+    assert sorted(path.name for path in out.iterdir()) == [
+        "accuracy.png",
+        "results.csv",
+        "results.json",
+        "times.csv",
+    ]
+    found = json.loads((out / "results.json").read_text())
+    assert found["complete"] and found["settings"]["seeds"] == [0]
+    assert found["settings"]["of"] == "units"
+    assert found["settings"]["max_removed"] == 0.95
+    assert [sum(row["widths"].values()) for row in found["rows"]] == [112, 56, 28]
+    assert not any("ms" in name or "times" in name for name in found["rows"][0])
+    with (out / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for line, row in zip(lines, found["rows"], strict=True):
+        assert int(line["parameters"]) == row["parameters"]
+        assert f"conv1={row['widths']['conv1']} conv2=" in line["widths"]
+        assert float(line["accuracy"]) == row["accuracy"] and line["of"] == "units"
+    with (out / "times.csv").open() as file:
+        times = list(csv.DictReader(file))
+    assert [line["measure"] for line in times] == ["dense", "magnitude", "magnitude"]
+    assert all(float(line["forward_ms"]) > 0 for line in times)
+    assert (out / "accuracy.png").read_bytes()[:4] == b"\x89PNG"
+    assert run.stderr == ""
+
+
+def test_the_structured_screen_is_a_table_of_80_columns(finished_structured):
+    _, run = finished_structured
+    assert "16·32·64" in run.stdout and "faster" in run.stdout
+    assert "magnitude\n   50 %" in run.stdout and "times.csv" in run.stdout
+    lines = [line for line in run.stdout.splitlines() if "Written" not in line]
+    assert max(map(len, lines)) <= 80
+
+
+def test_equal_structured_runs_give_equal_files_but_for_times(
+    finished_structured, monkeypatch, capsys, tiny_npz
+):
+    out, _ = finished_structured
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    options = ["prune", *STRUCTURED, "--out", out, "--data", tiny_npz, "--quiet"]
+    assert call(monkeypatch, *options) == 2
+    capsys.readouterr()
+    assert call(monkeypatch, *options, "--force") == 0
+    assert capsys.readouterr() == ("", "")
+    for path in out.iterdir():
+        assert (path.read_bytes() == before[path.name]) == (path.name != "times.csv")
+
+
+def test_times_of_another_run_are_protected(monkeypatch, capsys, tmp_path):
+    (tmp_path / "times.csv").touch()
+    assert call(monkeypatch, "prune", "--out", tmp_path) == 2
+    assert "times.csv exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [[], ["--structured"]], ids=["masked", "cut"])
+def test_an_interrupt_leaves_what_was_finished(tmp_path, tiny_npz, mode):
     if not COMMAND.exists():
         pytest.skip(f"{COMMAND} is absent: pip install -e '.[test]' installs it")
     out = tmp_path / "out"
     options = ["--measure", "random", "--seeds", "1000", "--epochs", "1"]
     run = subprocess.Popen(
-        [COMMAND, "prune", *options, "--data", tiny_npz, "--out", out],
+        [COMMAND, "prune", *mode, *options, "--data", tiny_npz, "--out", out],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -118,6 +196,7 @@ def test_an_interrupt_leaves_what_was_finished(tmp_path, tiny_npz):
     found = json.loads((out / "results.json").read_text())
     assert found["complete"] is False and found["rows"]
     assert (out / "results.csv").exists() and (out / "accuracy.png").exists()
+    assert (out / "times.csv").exists() == bool(mode)
     assert not [path for path in out.iterdir() if "partial" in path.name]
 
 
@@ -136,6 +215,20 @@ BAD_OPTIONS = {
     "out": (["--out", __file__], "is a file."),
     "option": (["--sparse", "0.5"], "No such option"),
     "argument": (["now"], "unexpected extra argument"),
+    "of alone": (["--of", "units"], "--of says what --structured counts"),
+    "of what": (["--structured", "--of", "bytes"], "'bytes' is not one of 'units'"),
+    "structured scope": (
+        ["--structured", "--scope", "erk"],
+        "--scope erk is of weights; with --structured: global, layerwise.",
+    ),
+    "structured measure": (
+        ["--structured", "--measure", "batch_norm_scale"],
+        "batch_norm_scale has no rule for units; with --structured: magnitude, ",
+    ),
+    "structured sparsity": (
+        ["--structured", "--sparsity", "95%"],
+        "ask for at most 0.9375.",
+    ),
 }
 
 
@@ -162,6 +255,8 @@ def test_an_unknown_command_and_help(monkeypatch, capsys):
         "--sparsity",
         "--seeds",
         "--scope",
+        "--structured",
+        "--of",
         "--force",
         "--quiet",
     ):

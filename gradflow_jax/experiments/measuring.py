@@ -1,7 +1,7 @@
 """Scores a trained network by every measure, each on the data the paper gives it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,15 @@ from gradflow_jax.scores import (
     batch_norm_taylor,
     differentiate,
     fisher,
-    magnitude,
     over_batches,
     random,
     score,
 )
+from gradflow_jax.structured import Units, score_units
 from gradflow_jax.trees import PyTree, default_prunable, map_named, named_leaves, widen
+
+# For each family of units, by its name, a number for each; higher is kept.
+UnitScores = Mapping[str, np.ndarray]
 
 SCORING_EXAMPLES = 2560
 SCORING_BATCH = 128
@@ -66,7 +69,33 @@ class Scorer:
             seed: of the choice of scoring data, and of random scores.
         """
         sample = _Sample(self, network, origin, seed)
-        return {name: MEASURES[name](sample) for name in measures}
+        return {name: MEASURES[name].weights(sample) for name in measures}
+
+    def of_units(
+        self,
+        measures: Iterable[str],
+        network: Network,
+        origin: PyTree,
+        units: Units,
+        *,
+        seed: int,
+    ) -> dict[str, UnitScores]:
+        """Returns the scores of units by each measure named.
+
+        Args:
+            measures: names among `UNIT_MEASURES`.
+            network: the trained network.
+            origin: the parameters it was trained from.
+            units: of the network.
+            seed: of the choice of scoring data, and of random scores.
+        """
+        sample = _Sample(self, network, origin, seed)
+        result = {}
+        for name in measures:
+            of_units = MEASURES[name].units
+            assert of_units is not None, name
+            result[name] = of_units(sample, units)
+        return result
 
 
 class _Sample:
@@ -84,16 +113,23 @@ class _Sample:
         """Evaluates a measure of the scorer over the data."""
         return measure(self.params, self._batches, stats=self._stats, **options)
 
-    def first_order(self, name: str, origin: PyTree | None = None) -> PyTree:
-        """Returns one of the scores that share a first-order evaluation."""
+    def weights(self) -> Derivatives:
+        """Returns the parameters alone."""
+        return Derivatives(self.params, loss=None, gradient=None)
+
+    def first_order(self) -> Derivatives:
+        """Returns what the first-order measures share."""
         found = self._first or self.evaluate(self._scorer._first_order)
         self._first = found
-        return score(found._replace(origin=origin), name)
+        return found
 
-    def second_order(self, name: str, temperature: float) -> PyTree:
-        """Returns a score that has a temperature of its own."""
-        evaluate = self._scorer._second_order
-        return score(self.evaluate(evaluate, temperature=temperature), name)
+    def from_init(self) -> Derivatives:
+        """Returns the same with the initial parameters as origin."""
+        return self.first_order()._replace(origin=self.origin)
+
+    def second_order(self, temperature: float) -> Derivatives:
+        """Returns the derivatives at a measure's own temperature."""
+        return self.evaluate(self._scorer._second_order, temperature=temperature)
 
     def per_example(self) -> PyTree:
         """Returns Fisher scores of single examples."""
@@ -104,25 +140,58 @@ class _Sample:
         return _spread(self.evaluate(self._scorer._batch_norm_taylor), self.params)
 
 
-MEASURES: dict[str, Callable[[_Sample], PyTree]] = {
-    "magnitude": lambda s: magnitude(s.params),
-    "loss_preservation": lambda s: s.first_order("loss_preservation"),
-    "biased_loss_preservation": lambda s: s.first_order("biased_loss_preservation"),
-    "biased_from_init": lambda s: s.first_order("biased_loss_preservation", s.origin),
-    "taylor": lambda s: s.first_order("taylor"),
-    "fisher": lambda s: s.first_order("fisher"),
-    "fisher_per_example": lambda s: s.per_example(),
-    "grasp": lambda s: s.second_order("grasp", GRASP_TEMPERATURE),
-    "gradient_norm_preservation": lambda s: s.second_order(
-        "gradient_norm_preservation", PRESERVATION_TEMPERATURE
+class Measure(NamedTuple):
+    """How the experiments score by a measure.
+
+    Attributes:
+        weights: each weight, a tree like the parameters.
+        units: each unit, where the measure has a rule for sets of weights.
+    """
+
+    weights: Callable[[_Sample], PyTree]
+    units: Callable[[_Sample, Units], UnitScores] | None = None
+
+
+def _ruled(rule: str, derivatives: Callable[[_Sample], Derivatives]) -> Measure:
+    """Returns a measure that is a rule for sets of weights, single ones among them."""
+    return Measure(
+        lambda sample: score(derivatives(sample), rule),
+        lambda sample, units: score_units(derivatives(sample), units, rule),
+    )
+
+
+def _random_units(sample: _Sample, units: Units) -> UnitScores:
+    rng = np.random.default_rng(sample.seed)
+    return {family.name: rng.random(family.size) for family in units}
+
+
+MEASURES: dict[str, Measure] = {
+    "magnitude": _ruled("magnitude", _Sample.weights),
+    "loss_preservation": _ruled("loss_preservation", _Sample.first_order),
+    "biased_loss_preservation": _ruled("biased_loss_preservation", _Sample.first_order),
+    "biased_from_init": _ruled("biased_loss_preservation", _Sample.from_init),
+    "taylor": _ruled("taylor", _Sample.first_order),
+    "fisher": _ruled("fisher", _Sample.first_order),
+    "fisher_per_example": Measure(_Sample.per_example),
+    "grasp": _ruled("grasp", lambda s: s.second_order(GRASP_TEMPERATURE)),
+    "gradient_norm_preservation": _ruled(
+        "gradient_norm_preservation",
+        lambda s: s.second_order(PRESERVATION_TEMPERATURE),
     ),
-    "batch_norm_scale": lambda s: _spread(batch_norm_scale(s.params), s.params),
-    "batch_norm_taylor": lambda s: s.batch_norm_taylor(),
-    "random": lambda s: random(jax.random.key(s.seed))(s.params),
+    "batch_norm_scale": Measure(
+        lambda s: _spread(batch_norm_scale(s.params), s.params)
+    ),
+    "batch_norm_taylor": Measure(_Sample.batch_norm_taylor),
+    "random": Measure(
+        lambda s: random(jax.random.key(s.seed))(s.params), _random_units
+    ),
 }
 """Each measure of the experiments by name; `biased_from_init` has the initial
 parameters as origin. The batch-norm measures score channels: each weight of the filter
 that a channel normalises gets its score, so that whole filters go."""
+
+UNIT_MEASURES = tuple(name for name, own in MEASURES.items() if own.units)
+"""The measures that score units too."""
 
 
 def balanced_batches(dataset: Dataset, seed: int) -> Sequence[tuple[Any, Any]]:

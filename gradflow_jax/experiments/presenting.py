@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.table import Table
 
 from gradflow_jax.experiments.data import Dataset
-from gradflow_jax.experiments.results import Spread, spread, write_whole
+from gradflow_jax.experiments.results import AnyRow, Spread, spread, write_whole
 from gradflow_jax.experiments.sweep import Row, Settings
 from gradflow_jax.plotting import Curve, accuracy_against_sparsity
 
@@ -80,7 +80,7 @@ def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) ->
     dense = spread(rows, "dense", 0.0, "accuracy")
     table = Table(
         title=f"Test accuracy (%) on {dataset.name} after pruning and fine-tuning",
-        caption=f"dense: {_percent(dense)}"
+        caption=f"dense: {percent(dense)}"
         + (f"; mean ± deviation over {len(settings.seeds)} seeds" if several else ""),
         title_justify="left",
         # Narrow, so that the names of measures stand whole in 80 columns.
@@ -94,7 +94,7 @@ def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) ->
         table.add_column(f"{100 * sparsity:g} %", justify="right", no_wrap=True)
     for measure in settings.measures:
         cells = [
-            _percent(spread(rows, measure, sparsity, "accuracy"))
+            percent(spread(rows, measure, sparsity, "accuracy"))
             for sparsity in settings.sparsities
         ]
         table.add_row(measure, *cells)
@@ -102,7 +102,7 @@ def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) ->
 
 
 def write_accuracy_plot(
-    settings: Settings, dataset: Dataset, rows: Sequence[Row], path: Path
+    settings: Settings, dataset: Dataset, rows: Sequence[AnyRow], path: Path
 ) -> None:
     """Draws accuracy against sparsity right after pruning and after fine-tuning."""
     # A Figure and no pyplot: nothing is left open and no window system is asked for.
@@ -121,12 +121,14 @@ def write_accuracy_plot(
                     [found[s].mean for s in there],
                     [found[s].deviation for s in there],
                 )
-        accuracy_against_sparsity(ax, curves, dense=dense.mean)
+        accuracy_against_sparsity(
+            ax, curves, dense=dense.mean, removed=settings.removed
+        )
         ax.set_title(title)
     axes[1].set_ylabel("")
     bars = ", bars: deviation" if dense.seeds > 1 else ""
     figure.suptitle(
-        f"Small CNN on {dataset.name}, {settings.scope} pruning, "
+        f"Small CNN on {dataset.name}, {settings.title}, "
         f"{dense.seeds} seed{'s' if dense.seeds != 1 else ''}{bars}"
     )
     handles, labels = axes[1].get_legend_handles_labels()
@@ -134,7 +136,8 @@ def write_accuracy_plot(
     write_whole(path, lambda partial: figure.savefig(partial, dpi=120))
 
 
-def _percent(found: Spread) -> str:
+def percent(found: Spread) -> str:
+    """Returns the mean in percent, with the deviation where there are several seeds."""
     if found.seeds < 2:
         return f"{100 * found.mean:.1f}"
     return f"{100 * found.mean:.1f}±{100 * found.deviation:.1f}"

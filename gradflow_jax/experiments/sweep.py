@@ -24,6 +24,12 @@ from gradflow_jax.masks import (
 )
 from gradflow_jax.trees import PyTree
 
+# Of a row's fields that hold a measured time and differ between equal runs.
+TIMED = {"timed": True}
+
+# Added to a seed: another order of images than the dense network saw last.
+FINETUNE_SEED = 1_000_000
+
 
 def _global(scores: PyTree, sparsity: float) -> PyTree:
     return global_masks(scores, sparsity=sparsity, prunable=prunable)
@@ -65,6 +71,16 @@ class Settings:
     scope: str = "global"
     epochs: int = 10
     finetune_epochs: int = 1
+
+    @property
+    def title(self) -> str:
+        """What is done, for the title of a plot."""
+        return f"{self.scope} pruning"
+
+    @property
+    def removed(self) -> str:
+        """What the sparsities count."""
+        return "prunable weights"
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,19 @@ def rows_in_all(settings: Settings) -> int:
     return len(settings.seeds) * (1 + pruned)
 
 
+def watched(trainer: Trainer, watcher: Watcher) -> Callable[..., Network]:
+    """Returns `fit(description, network, epochs, **options)`, told to the watcher."""
+
+    def step(done: int, total: int) -> None:
+        watcher.step()
+
+    def fit(description: str, network: Network, epochs: int, **options: Any) -> Network:
+        watcher.stage(description, epochs * trainer.steps_per_epoch)
+        return trainer.fit(network, epochs=epochs, progress=step, **options)
+
+    return fit
+
+
 def run_sweep(
     settings: Settings, dataset: Dataset, watcher: Watcher | None = None
 ) -> Iterator[Row]:
@@ -146,13 +175,7 @@ def run_sweep(
     trainer = Trainer(dataset)
     scorer = Scorer(trainer, watcher.step)
 
-    def step(done: int, total: int) -> None:
-        watcher.step()
-
-    def fit(description: str, network: Network, epochs: int, **options: Any) -> Network:
-        watcher.stage(description, epochs * trainer.steps_per_epoch)
-        return trainer.fit(network, epochs=epochs, progress=step, **options)
-
+    fit = watched(trainer, watcher)
     for seed in settings.seeds:
         start = trainer.init(seed)
         dense = fit(f"seed {seed}: training", start, settings.epochs, seed=seed)
@@ -172,15 +195,14 @@ def run_sweep(
         for measure in settings.measures:
             for sparsity in settings.sparsities:
                 masks = SCOPES[settings.scope](scores[measure], sparsity)
-                key = _digest(masks)
+                key = digest(masks)
                 if key not in trained:
                     pruned = Network(apply(dense.params, masks), dense.stats)
                     tuned = fit(
                         f"seed {seed}: {measure} {100 * sparsity:g} %",
                         pruned,
                         settings.finetune_epochs,
-                        # Another order of images than the dense network saw last.
-                        seed=seed + 1_000_000,
+                        seed=seed + FINETUNE_SEED,
                         peak=FINETUNE_LEARNING_RATE,
                         masks=masks,
                     )
@@ -199,8 +221,9 @@ def _layers(found: Any) -> dict[str, int]:
     return {layer.path: layer.kept for layer in found.layers if layer.prunable}
 
 
-def _digest(masks: PyTree) -> bytes:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(masks):
-        digest.update(np.packbits(np.asarray(leaf)).tobytes())
-    return digest.digest()
+def digest(flags: PyTree) -> bytes:
+    """Returns what tells trees of bool of one structure apart."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(flags):
+        found.update(np.packbits(np.asarray(leaf)).tobytes())
+    return found.digest()

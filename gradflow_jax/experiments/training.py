@@ -49,7 +49,8 @@ class Trainer:
         self._y_train = jnp.asarray(dataset.y_train)
         self._batch_size = min(BATCH_SIZE, len(dataset.y_train))
         self.steps_per_epoch = len(dataset.y_train) // self._batch_size
-        self._graph, _, _ = nnx.split(self._model(0), nnx.Param, ...)
+        # Of shapes: making weights that nobody trains would take seconds.
+        self._graph = nnx.graphdef(nnx.eval_shape(lambda: self._model(0)))
         self._transform = optax.chain(
             optax.add_decayed_weights(WEIGHT_DECAY),
             optax.trace(MOMENTUM),

@@ -34,7 +34,11 @@ class Curve(NamedTuple):
 
 
 def accuracy_against_sparsity(
-    ax: Axes, curves: Mapping[str, Curve], *, dense: float | None = None
+    ax: Axes,
+    curves: Mapping[str, Curve],
+    *,
+    dense: float | None = None,
+    removed: str = "prunable weights",
 ) -> dict[str, ErrorbarContainer]:
     """Draws accuracy against sparsity, a line with error bars for each measure.
 
@@ -45,6 +49,7 @@ def accuracy_against_sparsity(
         ax: where to draw.
         curves: by the name in the legend.
         dense: the accuracy of the unpruned network, drawn as a dotted line.
+        removed: what the sparsities count, for the axis.
 
     Returns:
         What was drawn for each curve, by name.
@@ -75,7 +80,7 @@ def accuracy_against_sparsity(
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}"))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-    ax.set_xlabel("prunable weights removed / %")
+    ax.set_xlabel(f"{removed} removed / %")
     ax.set_ylabel("test accuracy / %")
     ax.grid(color="0.9", linewidth=0.7)
     ax.set_axisbelow(True)

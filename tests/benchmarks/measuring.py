@@ -71,7 +71,7 @@ class Measuring:
     def __init__(self, quick: bool, show: Callable[[Row], None]):
         self.quick, self.rows, self._show = quick, [], show
 
-    @pytest.fixture(name="quick")
+    @pytest.fixture(name="quick", scope="session")
     def quick_fixture(self) -> bool:
         """Whether sizes are to be small."""
         return self.quick

@@ -62,6 +62,7 @@ from gradflow_jax.structured import cut as cut
 from gradflow_jax.structured import cut_error as cut_error
 from gradflow_jax.structured import elementwise as elementwise
 from gradflow_jax.structured import find_units as find_units
+from gradflow_jax.structured import forward_time as forward_time
 from gradflow_jax.structured import kept_indices as kept_indices
 from gradflow_jax.structured import load_cut as load_cut
 from gradflow_jax.structured import register_rule as register_rule

@@ -39,7 +39,7 @@ def align(
             owners.append(None)
         else:
             owners.append(owner if _mirrors(path, leaf, owner, leaves, what) else None)
-    if not any(owners):
+    if all(owner is None for owner in owners):
         found = ", ".join(path for path, _ in named_leaves(tree)[:3])
         raise ValueError(
             f"{what} holds no leaf of the model: it has {found or 'no leaves'}, the "
@@ -65,7 +65,9 @@ def _names(leaves: Leaves) -> dict[str, str]:
 
 def _owner(path: str, names: Mapping[str, str]) -> str | None:
     """Returns the leaf with the longest name that a path ends with."""
-    pieces = path.split("/")
+    pieces = path.split("/") if path else []
+    if not pieces or "" in names:
+        return names.get("")
     for start in range(len(pieces)):
         name = "/".join(pieces[start:])
         if name in names:

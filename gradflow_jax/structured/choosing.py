@@ -1,7 +1,7 @@
 """Which units stay: ranking under floors, multiples and budgets."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,9 +21,9 @@ def choose_units(
     of: Budget = "units",
     scope: Scope = "global",
     max_removed: float = 1.0,
-    min_units: int = 1,
+    min_units: int | Mapping[str, int] = 1,
     round_to: int = 1,
-    protect: Collection[str] | Callable[[Family], bool] = (),
+    protect: Iterable[str] | Callable[[Family], bool] = (),
 ) -> dict[str, np.ndarray]:
     """Chooses the units that stay: those of the highest scores.
 
@@ -42,7 +42,9 @@ def choose_units(
             the heads of all layers, and removes the same fraction of each such group.
         max_removed: the largest fraction of a family that may go, its best-scored
             units being protected; the paper's is 0.95.
-        min_units: how many units every family keeps at least.
+        min_units: how many units every family keeps at least, or by name how many
+            each does, 1 where it is not named: in several rounds the paper's floor is
+            5 % of what a family had at first.
         round_to: families that are cut keep a multiple of this, rounded up, or all.
         protect: the names of families that stay whole, or a function that says so of
             a family: `lambda family: family.reads_input` protects first layers.
@@ -75,7 +77,7 @@ def choose_units(
         for family in units.families
     ]
     limits = [
-        0 if safe(family) else _limit(family.size, max_removed, min_units)
+        0 if safe(family) else _limit(family, max_removed, min_units)
         for family in units.families
     ]
     ranked = _ranked(units, values, order, limits, scope)
@@ -103,7 +105,7 @@ def choose_units(
             f"sparsity={sparsity:g} of {name} asks for {target:,.6g} of {whole:,.6g} "
             f"to be left, but {least:,.6g} are left where all goes that max_removed="
             f"{max_removed:g}, min_units={min_units}, round_to={round_to} and protect "
-            f"let go: ask for at most {max(0.0, 1 - least / whole):.4g}."
+            f"let go: ask for at most {_rounded_down(1 - least / whole):g}."
         )
     while low < high:
         middle = (low + high) // 2
@@ -117,17 +119,19 @@ def choose_units(
 def _check_options(
     sparsity: float,
     max_removed: float,
-    min_units: int,
+    min_units: int | Mapping[str, int],
     round_to: int,
     scope: str,
     of: Any,
 ) -> None:
     if not 0 <= sparsity < 1:
-        hint = f"; did you mean {sparsity / 100:g}?" if 1 <= sparsity < 100 else "."
+        hint = f"; did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else "."
         raise ValueError(f"sparsity is {sparsity}, outside [0, 1){hint}")
     if not 0 <= max_removed <= 1:
         raise ValueError(f"max_removed is {max_removed}, outside [0, 1].")
-    for name, value in (("min_units", min_units), ("round_to", round_to)):
+    floors = min_units.values() if isinstance(min_units, Mapping) else [min_units]
+    numbers = [("min_units", value) for value in floors] + [("round_to", round_to)]
+    for name, value in numbers:
         if value < 1 or value != int(value):
             raise ValueError(f"{name} is {value}; it is a whole number from 1 on.")
     if scope not in ("global", "family", "isomorphic"):
@@ -139,6 +143,10 @@ def _check_options(
             f'of is {of!r}; it is "units", "parameters", "flops" or a function '
             "keep -> cost."
         )
+
+
+def _rounded_down(fraction: float) -> float:
+    return max(0.0, math.floor(fraction * 1e4) / 1e4)
 
 
 def _checked_scores(scores: Mapping[str, Any], units: Units) -> dict[str, np.ndarray]:
@@ -159,22 +167,26 @@ def _checked_scores(scores: Mapping[str, Any], units: Units) -> dict[str, np.nda
     return result
 
 
-def _named(protect: Collection[str], units: Units) -> Callable[[Family], bool]:
-    if isinstance(protect, str):
-        protect = [protect]
-    for name in protect:
+def _named(protect: Iterable[str], units: Units) -> Callable[[Family], bool]:
+    names = {protect} if isinstance(protect, str) else set(protect)
+    for name in sorted(names):
         try:
             units[name]
         except KeyError as error:
             raise ValueError(f"protect: {error.args[0]}.") from None
-    return lambda family: family.name in protect
+    return lambda family: family.name in names
 
 
-def _limit(size: int, max_removed: float, min_units: int) -> int:
+def _limit(
+    family: Family, max_removed: float, min_units: int | Mapping[str, int]
+) -> int:
     """Returns how many of a family's units may go."""
     # A fraction such as 0.95 is a little less or more than it says.
-    most = math.floor(max_removed * size + 1e-9 * size)
-    return max(min(most, size - min_units), 0)
+    most = math.floor(max_removed * family.size + 1e-9 * family.size)
+    least = min_units
+    if isinstance(least, Mapping):
+        least = least.get(family.name, 1)
+    return max(min(most, family.size - least), 0)
 
 
 def _ranked(
@@ -209,8 +221,15 @@ def _ranked(
 
 
 def _cost(of: Budget, units: Units) -> Callable[[dict], float]:
-    if callable(of):
-        return lambda keep: float(of(keep))
     if of == "units":
         return lambda keep: float(sum(int(flags.sum()) for flags in keep.values()))
-    return lambda keep: float(getattr(units, of)(keep))
+    if not callable(of):
+        return lambda keep: float(getattr(units, of)(keep))
+
+    def cost(keep: dict) -> float:
+        value = float(of(keep))
+        if not math.isfinite(value):
+            raise ValueError(f"of(keep) is {value} where a cost is expected.")
+        return value
+
+    return cost

@@ -6,7 +6,7 @@ from gradflow_jax.structured.program import Dims, Equation
 
 ELEMENTWISE = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
-    cbrt ceil clamp clz conj convert_element_type copy copy_p cos cosh digamma div eq
+    bitcast_convert_type cbrt ceil clamp clz conj convert_element_type copy copy_p cos cosh digamma div eq
     eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow
     is_finite le le_to lgamma log log1p logistic lt lt_to max min mesh_cast mul name ne
     neg nextafter not optimization_barrier or population_count pow pvary real
@@ -36,10 +36,15 @@ def elementwise(at: Equation) -> list[Dims]:
         return list(at.operands)
     (shape,) = at.shapes
     result: list[Axis] = []
+    for dims, own in zip(at.operands, at.in_shapes, strict=True):
+        if own and len(own) != len(shape):  # a bitcast to numbers of another width
+            text = "it is read as numbers of another width"
+            at.pin(dims, text)
+            return [at.pinned(shape, text)]
     for position, size in enumerate(shape):
         found = None
         for dims, own in zip(at.operands, at.in_shapes, strict=True):
-            if len(own) != len(shape) or own[position] != size:
+            if not own or own[position] != size:
                 continue
             if found is None:
                 found = dims[position]

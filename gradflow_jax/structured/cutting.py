@@ -10,77 +10,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.masks.packing import is_packable, packed_leaf, unpacked_leaf
 from gradflow_jax.structured.alignment import align, is_packed
+from gradflow_jax.structured.composing import kept_indices
 from gradflow_jax.structured.folding import folded
 from gradflow_jax.structured.units import Keep, Units
 from gradflow_jax.trees import PyTree, aligned_leaves, is_traced, named_leaves
-
-# Of each leaf that is cut, by axis, which of its original indices stay.
-Indices = dict[str, dict[int, np.ndarray]]
-
-
-def kept_indices(units: Units, keep: Keep) -> Indices:
-    """Returns which indices of each leaf stay, in the numbers of the model analysed.
-
-    Args:
-        units: of the model.
-        keep: bool [units] for families that are cut, by name, True keeps.
-
-    Returns:
-        For each leaf that loses something, by path, for each axis that does, the
-        indices that stay, ascending.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import gradflow_jax as gf
-        >>> apply = lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"]
-        >>> params = {"in": jnp.ones((2, 3)), "out": jnp.ones((3, 1))}
-        >>> units = gf.find_units(apply, params, jnp.ones((1, 2)))
-        >>> gf.kept_indices(units, {"in[1]": jnp.array([True, False, True])})
-        {'in': {1: array([0, 2])}, 'out': {0: array([0, 2])}}
-    """
-    plan = units.cut(keep)
-    result: Indices = {}
-    for path, dims in units.traced.dims.items():
-        for axis, dim in enumerate(dims):
-            flags = plan.flags(dim)
-            if not flags.all():
-                result.setdefault(path, {})[axis] = np.flatnonzero(flags)
-    return result
-
-
-def compose_keep(first: Keep, second: Keep) -> dict[str, np.ndarray]:
-    """Returns the one cut that a cut, and a cut of what it left, amount to.
-
-    Args:
-        first: bool [units] of families of the original model, by name.
-        second: of families of the cut model, found in it anew, with as many units as
-            the first one left.
-
-    Returns:
-        bool [units] of families of the original model, True stays.
-
-    Raises:
-        ValueError: if the second is not of what the first leaves.
-
-    Example:
-        >>> import numpy as np
-        >>> import gradflow_jax as gf
-        >>> first = {"w[1]": np.array([True, False, True, True])}
-        >>> gf.compose_keep(first, {"w[1]": np.array([True, False, True])})
-        {'w[1]': array([ True, False, False,  True])}
-    """
-    result = {name: np.array(flags, bool) for name, flags in first.items()}
-    for name, flags in second.items():
-        if name not in result:
-            raise ValueError(f"the first cut knows no family {name!r}.")
-        left = np.flatnonzero(result[name])
-        if len(left) != np.size(flags):
-            raise ValueError(
-                f"the first cut leaves {len(left)} units of {name!r}, but the second "
-                f"is of {np.size(flags)}."
-            )
-        result[name][left] = flags
-    return result
 
 
 def cut(

@@ -13,7 +13,10 @@ from gradflow_jax.structured.units import Units
 
 
 def find_units(
-    model: Any, *args: Any, leaks: Literal["refuse", "fold"] = "refuse"
+    model: Any,
+    *args: Any,
+    leaks: Literal["refuse", "fold"] = "refuse",
+    **options: Any,
 ) -> Units:
     """Finds what can be removed from a model as a whole: filters, neurons, heads.
 
@@ -30,12 +33,15 @@ def find_units(
         leaks: "refuse" families whose removed units would leave a constant in the next
             layer, such as sigmoid(0) = ½. "fold" offers them where the next layer is
             linear and has a bias: the cut adds the constant to it.
+        **options: keyword arguments of every call of the model, `train=False`.
 
     Returns:
         The families of units and what was refused.
 
     Raises:
-        ValueError: if the model is not a pure function of its arguments.
+        TypeError: if the variables or the example inputs are missing.
+        ValueError: if the model is not a pure function of its arguments, or fails on
+            these inputs.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -49,7 +55,9 @@ def find_units(
           axis 0 of 8: 8 units of in[1], which are removed with in[1]
           axis 1 of 2: cannot be cut: it is an axis of the model's output
     """
-    own = door(model, args)
+    if leaks not in ("refuse", "fold"):
+        raise ValueError(f'leaks is {leaks!r}; it is "refuse" or "fold".')
+    own = door(model, args, options)
     inputs = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
         own.inputs,

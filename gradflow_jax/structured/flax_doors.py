@@ -24,6 +24,7 @@ class Model:
         variables: its variables, or their shapes.
         inputs: examples of its inputs.
         is_parameter: whether a path's leaf is trained, not a statistic.
+        options: keyword arguments of every call.
     """
 
     kind: Literal["function", "linen", "nnx"]
@@ -32,6 +33,7 @@ class Model:
     variables: PyTree
     inputs: tuple[Any, ...]
     is_parameter: Callable[[str], bool]
+    options: dict[str, Any]
 
 
 def kind_of(model: Any) -> Literal["function", "linen", "nnx"]:
@@ -53,27 +55,35 @@ def kind_of(model: Any) -> Literal["function", "linen", "nnx"]:
     return "function"
 
 
-def as_function(model: Any) -> Callable[..., Any]:
-    """Returns a model as a pure function `apply(variables, *inputs)`.
+def as_function(model: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """Returns a model as a pure function `apply(variables, *inputs, **options)`.
 
     Of an NNX module the variables are `nnx.state(model)`; what it does to its own
     statistics is forgotten.
+
+    Args:
+        model: a function, a linen or an NNX module.
+        options: keyword arguments of every call, unless a call gives its own.
     """
     kind = kind_of(model)
-    if kind == "linen":
-        return model.apply
-    if kind == "function":
-        return model
+    if kind != "nnx":
+        run = model.apply if kind == "linen" else model
+
+        def apply(variables: PyTree, *inputs: Any, **given: Any) -> Any:
+            return run(variables, *inputs, **{**options, **given})
+
+        return apply
     nnx = sys.modules["flax.nnx"]
     graphdef = nnx.graphdef(model)
 
-    def apply(variables: PyTree, *inputs: Any) -> Any:
-        return nnx.merge(graphdef, variables, copy=True)(*inputs)
+    def merged(variables: PyTree, *inputs: Any, **given: Any) -> Any:
+        whole = nnx.merge(graphdef, variables, copy=True)
+        return whole(*inputs, **{**options, **given})
 
-    return apply
+    return merged
 
 
-def door(model: Any, args: Sequence[Any]) -> Model:
+def door(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Model:
     """Makes a model of what the user has.
 
     Raises:
@@ -94,9 +104,8 @@ def door(model: Any, args: Sequence[Any]) -> Model:
             "find_units lacks example inputs: a batch as the model is called with, "
             "arrays or jax.ShapeDtypeStructs."
         )
-    return Model(
-        kind, model, as_function(model), variables, inputs, _parameters(kind, variables)
-    )
+    apply, trained = as_function(model, options), _parameters(kind, variables)
+    return Model(kind, model, apply, variables, inputs, trained, dict(options))
 
 
 def _parameters(kind: str, variables: PyTree) -> Callable[[str], bool]:
@@ -112,6 +121,12 @@ def _nnx_parameters(nnx: Any, variables: PyTree) -> set[str]:
     return {
         "/".join(map(str, path))
         for path, variable in nnx.to_flat_state(variables)
-        if isinstance(variable, nnx.Param)
-        or issubclass(getattr(variable, "type", type(None)), nnx.Param)
+        if issubclass(_nnx_kind(nnx, variable), nnx.Param)
     }
+
+
+def _nnx_kind(nnx: Any, variable: Any) -> type:
+    """Returns a variable's class, which older states of Flax hold beside its value."""
+    if isinstance(variable, nnx.Variable):
+        return type(variable)
+    return getattr(variable, "type", type(variable))

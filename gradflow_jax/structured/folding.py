@@ -26,13 +26,15 @@ class Fold:
     Attributes:
         constant: what a removed unit holds.
         weight: the variable of the next layer's kernel.
-        axis: the kernel's axis that is contracted.
+        axis: the kernel's axis that loses indices.
+        summed: the kernel's axes that the constant is summed over, this one among them.
         bias: the variable of the next layer's bias.
     """
 
     constant: float
     weight: Any
     axis: int
+    summed: tuple[int, ...]
     bias: Any
 
 
@@ -46,11 +48,9 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
         constant: what the other operand holds on the removed slice.
     """
     eqn = frame.jaxpr.eqns[index]
-    if eqn.primitive.name != "dot_general":
-        return None
-    contracted, batch = eqn.params["dimension_numbers"]
     kernel = _leaf(frame, eqn.invars[side])
-    if kernel is None or batch[side] or len(contracted[side]) != 1:
+    taken = _contracted(eqn, side)
+    if kernel is None or taken is None or frame.repeats != 1:
         return None
     (result,) = eqn.outvars
     users = [e for e in frame.jaxpr.eqns if any(v is result for v in e.invars)]
@@ -60,8 +60,9 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
     bias = _leaf(frame, other, through=("broadcast_in_dim", "reshape", "squeeze"))
     if bias is None:
         return None
+    axis, summed = taken
     dims = frame.dims[eqn.invars[side]]
-    free = [axis for i, axis in enumerate(dims) if i not in contracted[side]]
+    free = [dim for i, dim in enumerate(dims) if i not in summed]
     made = frame.dims[result]
     # The kernel's own axes come last in the result, in the bias and in this order.
     top, variable = bias
@@ -71,9 +72,29 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
         axes.find(a) is axes.find(b) is axes.find(c)
         for a, b, c in zip(own, free, last, strict=True)
     )
-    if not same or frame.repeats != 1:
+    return Fold(constant, kernel[1], axis, summed, variable) if same else None
+
+
+def _contracted(eqn: Any, side: int) -> tuple[int, tuple[int, ...]] | None:
+    """Returns a kernel's contracted axis, and all that a constant is summed over.
+
+    Of a convolution without padding each output sees the constant under the whole
+    window; at a padded border it would not.
+    """
+    if eqn.primitive.name == "dot_general":
+        contracted, batch = eqn.params["dimension_numbers"]
+        if batch[side] or len(contracted[side]) != 1:
+            return None
+        return contracted[side][0], tuple(contracted[side])
+    if eqn.primitive.name != "conv_general_dilated" or side != 1:
         return None
-    return Fold(constant, kernel[1], contracted[side][0], variable)
+    padded = any(low or high for low, high in eqn.params["padding"])
+    if padded or max(eqn.params["lhs_dilation"]) > 1:
+        return None
+    if eqn.params["feature_group_count"] != 1:
+        return None
+    _, taken, *window = eqn.params["dimension_numbers"].rhs_spec
+    return taken, (taken, *window)
 
 
 def _leaf(
@@ -95,7 +116,7 @@ def _leaf(
 
 
 def folded(
-    folds: Sequence[tuple[str, str, int, float, np.ndarray]],
+    folds: Sequence[tuple[str, str, Fold, np.ndarray]],
     tree: PyTree,
     owners: Sequence[str | None],
     leaves: Mapping[str, Any],
@@ -106,8 +127,8 @@ def folded(
     kernel and the bias at its own top, in floating point.
 
     Args:
-        folds: the kernel's path, the bias's path, the kernel's axis, the constant and
-            the removed indices of that axis.
+        folds: the kernel's path, the bias's path, what is folded and the removed
+            indices of the kernel's axis.
         tree: being cut.
         owners: the path in the model of each of its leaves.
         leaves: the model's.
@@ -119,7 +140,7 @@ def folded(
             if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
                 where[owner] = (path, leaf)
     result: dict[str, Any] = {}
-    for kernel, bias, axis, constant, removed in folds:
+    for kernel, bias, fold, removed in folds:
         if kernel not in where or bias not in where:
             continue
         weight = where[kernel][1]
@@ -127,9 +148,9 @@ def folded(
         if isinstance(leaf, jax.ShapeDtypeStruct) or leaf.shape != leaves[bias].shape:
             continue
         # In float32 at least: a sum of many.
-        rows = jnp.take(jnp.asarray(weight), removed, axis).astype(
+        rows = jnp.take(jnp.asarray(weight), removed, fold.axis).astype(
             jnp.promote_types(weight.dtype, jnp.float32)
         )
-        added = constant * jnp.sum(rows, axis)
+        added = fold.constant * jnp.sum(rows, fold.summed)
         result[path] = (result.get(path, leaf) + added).astype(leaf.dtype)
     return result

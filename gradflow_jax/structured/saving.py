@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.structured.cutting import Indices, kept_indices
+from gradflow_jax.structured.composing import Indices, kept_indices
 from gradflow_jax.structured.units import Keep, Units
 from gradflow_jax.trees import PyTree, describe, named_leaves
 
@@ -124,6 +124,7 @@ def save_cut(
     }
     library = _safetensors()
     target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + f".{os.getpid()}.partial")
     try:
         library.flax.save_file(tensors, partial, {_KEY: json.dumps(record)})
@@ -194,6 +195,12 @@ def _arranged(
     if like is None:
         return _nested(leaves)
     named = named_leaves(like)
+    missing = [path for path in shapes if path not in dict(named)]
+    if missing:
+        raise ValueError(
+            f"like lacks the leaf {missing[0]!r}, which the file's model has: pass all "
+            "variables of the original model."
+        )
     for path, leaf in named:
         found = shapes.get(path)
         if found is None or found.shape != jnp.shape(leaf):

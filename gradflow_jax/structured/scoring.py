@@ -1,6 +1,7 @@
 """Scores of units, by each measure's own rule."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -8,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.scores.derivatives import Derivatives
-from gradflow_jax.scores.rules import check_needs, rule_of
+from gradflow_jax.scores.rules import check_needs, rule_of, squared_weight
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.families import Family, Slices
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import PyTree, named_leaves, widen
+from gradflow_jax.trees import PyTree, describe, named_leaves, widen
 
 UnitScores = Mapping[str, np.ndarray]
 Normalisation = Literal["mean", "max", "parameters", "flops"]
@@ -75,16 +76,32 @@ def score_units(
         d = Derivatives(params=d, loss=None, gradient=None)
     check_needs(d, measure)
     owners = align(d.params, units.leaves, what="params")
+    named = named_leaves(d.params)
+    for (path, leaf), owner in zip(named, owners, strict=True):
+        if owner is not None and jnp.shape(leaf) != units.leaves[owner].shape:
+            raise ValueError(
+                f"params leaf {path!r} is {describe(leaf)}, but the model's is "
+                f"{describe(units.leaves[owner])}: score one model at a time."
+            )
+    squares = rule.term is squared_weight
+    # θ² would under- or overflow in float32 where |θ| does not.
+    scales = [_largest(leaf) if squares else 1.0 for _, leaf in named]
+    if squares:
+        d = d._replace(params=_divided(d.params, scales))
     terms = {
-        owner: leaf
-        for owner, (_, leaf) in zip(owners, named_leaves(rule.term(d)), strict=True)
-        if owner is not None
+        owner: (leaf, scale**2)
+        for owner, (_, leaf), scale in zip(
+            owners, named_leaves(rule.term(d)), scales, strict=True
+        )
+        if owner is not None and units.model.is_parameter(owner)
     }
+    # In NumPy, for sums in float64.
+    known: dict[Any, Any] = {jnp.sqrt: np.sqrt, jnp.abs: np.abs}
+    outer = known.get(rule.outer, rule.outer)
     result = {}
     for family in units.families:
         chosen = family.producers if over == "producing" else family.slices
-        sums = _sums(family, chosen, terms)
-        values = np.asarray(rule.outer(jnp.asarray(sums)), np.float64)
+        values = np.asarray(outer(_sums(family, chosen, terms)), np.float64)
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
             raise ValueError(
@@ -95,53 +112,64 @@ def score_units(
     return result
 
 
+def _largest(leaf: Any) -> float:
+    """Returns the largest |θ|, or 1 where that is no number to divide by."""
+    found = float(jnp.max(jnp.abs(widen(leaf)))) if jnp.size(leaf) else 1.0
+    return found if 0 < found < float("inf") else 1.0
+
+
+def _divided(params: PyTree, scales: list[float]) -> PyTree:
+    leaves, structure = jax.tree.flatten(params)
+    return structure.unflatten(
+        widen(leaf) / scale for leaf, scale in zip(leaves, scales, strict=True)
+    )
+
+
 def _sums(
     family: Family, chosen: tuple[Slices, ...], terms: Mapping[str, Any]
 ) -> np.ndarray:
     """Returns the sum of terms over the weights of each unit, each weight once."""
-    by_leaf: dict[str, list[Slices]] = {}
+    layers: dict[str, list[tuple[int, np.ndarray]]] = {}
     for own in chosen:
         if own.path in terms:
-            by_leaf.setdefault(own.path, []).append(own)
-    if not by_leaf:
+            found = layers.setdefault(own.path, [])
+            found += [(own.axis, labels) for labels in own.units]
+    if not layers:
         missing = ", ".join(dict.fromkeys(own.path for own in chosen))
         raise ValueError(
             f"params hold none of the leaves of the family {family.name!r}: {missing}."
         )
     total = np.zeros(family.size)
-    for path, slices in by_leaf.items():
-        term = widen(terms[path])
-        for own in slices:
-            total += _along(term, own, family.size)
-        for i, one in enumerate(slices):
-            # A weight where two axes meet belongs to its unit once.
-            for other in slices[i + 1 :]:
-                total -= _corner(term, one, other, family.size)
+    for path, found in layers.items():
+        term, scale = terms[path]
+        # A weight where several axes meet, or that an axis gives the unit twice,
+        # belongs to it once: by inclusion and exclusion.
+        for count in range(1, len(found) + 1):
+            for subset in itertools.combinations(found, count):
+                sums = _common(widen(term), subset, family.size)
+                total += scale * (sums if count % 2 else -sums)
     return total
 
 
-def _along(term: jax.Array, own: Slices, size: int) -> np.ndarray:
-    others = tuple(axis for axis in range(term.ndim) if axis != own.axis)
-    row = np.asarray(jnp.sum(term, others), np.float64)
-    total = np.zeros(size)
-    for labels in own.units:
-        np.add.at(total, labels[labels >= 0], row[labels >= 0])
-    return total
-
-
-def _corner(term: jax.Array, one: Slices, other: Slices, size: int) -> np.ndarray:
-    rest = tuple(
-        axis for axis in range(term.ndim) if axis not in (one.axis, other.axis)
-    )
+def _common(
+    term: jax.Array, layers: Sequence[tuple[int, np.ndarray]], size: int
+) -> np.ndarray:
+    """Returns the sums over the weights that every layer of labels gives to a unit."""
+    labels: dict[int, np.ndarray] = {}
+    for axis, own in layers:
+        known = labels.get(axis, own)
+        labels[axis] = np.where(known == own, own, -1)
+    rest = tuple(axis for axis in range(term.ndim) if axis not in labels)
     table = np.asarray(jnp.sum(term, rest), np.float64)
-    if one.axis > other.axis:
-        table = table.T
     total = np.zeros(size)
-    for mine in one.units:
-        for theirs in other.units:
-            same = (mine[:, None] == theirs[None, :]) & (mine >= 0)[:, None]
-            rows, columns = np.nonzero(same)
-            np.add.at(total, mine[rows], table[rows, columns])
+    order = sorted(labels)
+    if len(order) == 1:
+        own = labels[order[0]]
+        np.add.at(total, own[own >= 0], table[own >= 0])
+        return total
+    for unit in range(size):
+        here = [np.flatnonzero(labels[axis] == unit) for axis in order]
+        total[unit] = table[np.ix_(*here)].sum()
     return total
 
 

@@ -1,7 +1,8 @@
 """Models that run at the widths a cut leaves."""
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -34,39 +35,40 @@ class Shrunk:
         self.why = self._unlike()
         self.native = self.why is None
 
-    def __call__(self, variables: PyTree, *inputs: Any) -> Any:
+    def __call__(self, variables: PyTree, *inputs: Any, **options: Any) -> Any:
         """Runs the model on cut variables; takes and gives what the model does."""
-        if self.native:
-            return self._run(variables, *inputs)
-        return self.program(variables, *inputs)
+        run = self._run if self.native else self.program
+        return run(variables, *inputs, **options)
 
-    def program(self, variables: PyTree, *inputs: Any) -> Any:
-        """Runs the recorded program at the cut widths."""
+    def program(self, variables: PyTree, *inputs: Any, **options: Any) -> Any:
+        """Runs the recorded program at the cut widths.
+
+        Options are part of the program, so they are hashable.
+        """
         leaves = jax.tree.leaves(inputs)
         key = (
             jax.tree.structure(inputs),
             tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves),
+            tuple(sorted((name, str(value)) for name, value in options.items())),
         )
         if key not in self._cuts:
-            self._cuts[key] = self._traced(inputs)
+            self._cuts[key] = self._traced(inputs, options)
         return self._cuts[key](variables, *inputs)
 
-    def _traced(self, inputs: Any) -> Callable[..., Any]:
+    def _traced(self, inputs: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
         units = self.units
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
             inputs,
         )
-        if not jax.tree.leaves(
-            jax.tree.map(lambda a, b: None if a == b else 0, shapes, units.inputs)
-        ):
+        if not options and jax.tree.leaves(shapes) == jax.tree.leaves(units.inputs):
             plan, traced = units.cut(self.keep), units.traced
         else:
-            traced = Traced(units.model.apply, units.model.variables, shapes)
-            families, _ = families_of(traced, units.model.is_parameter, "fold")
-            again = Units(
-                tuple(families), (), traced.leaves, shapes, units.model, traced
-            )
+            model = units.model
+            apply = functools.partial(model.apply, **options)
+            traced = Traced(apply, model.variables, shapes)
+            families, _ = families_of(traced, model.is_parameter, "fold")
+            again = Units(tuple(families), (), traced.leaves, shapes, model, traced)
             plan = again.cut(self.keep)
 
         def run(variables: PyTree, *given: Any) -> Any:
@@ -100,15 +102,21 @@ def _at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
     if model.kind == "linen":
         from gradflow_jax.structured.linen_widths import at_widths
 
-        return at_widths(model.given, groups=_groups(units, keep), full=_shapes(units))
+        return at_widths(
+            model.given,
+            groups=_groups(units, keep),
+            full=_shapes(units),
+            **model.options,
+        )
     from gradflow_jax.structured.nnx_widths import resized
 
     nnx = sys.modules["flax.nnx"]
     graphdef, groups = nnx.graphdef(model.given), _groups(units, keep)
 
-    def apply(variables: PyTree, *inputs: Any) -> Any:
+    def apply(variables: PyTree, *inputs: Any, **options: Any) -> Any:
         whole = nnx.merge(graphdef, model.variables, copy=True)
-        return resized(whole, variables, groups=groups)(*inputs)
+        small = resized(whole, variables, groups=groups)
+        return small(*inputs, **{**model.options, **options})
 
     return apply
 
@@ -149,8 +157,9 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
     Returns:
         For an NNX module a new one, with its variables cut and its attributes changed.
         For a function or a linen module a function `shrunk(variables, *inputs)` that
-        takes variables cut by `gf.cut`; `shrunk.native` says whether the model's own
-        code runs, and `shrunk.why` why not: then the recorded program runs.
+        takes variables cut by `gf.cut`, and the model's keyword arguments, such as
+        `train=True`; `shrunk.native` says whether the model's own code runs, and
+        `shrunk.why` why not: then the recorded program runs.
 
     Raises:
         TypeError: if the model is not what the units are of.

@@ -14,6 +14,7 @@ from gradflow_jax.structured.axes import Axis
 from gradflow_jax.structured.evaluation import Cut
 from gradflow_jax.structured.families import Family, Refused
 from gradflow_jax.structured.flax_doors import Model
+from gradflow_jax.structured.folding import Fold
 from gradflow_jax.structured.tracing import Traced
 from gradflow_jax.trees import PyTree, describe, named_leaves
 
@@ -138,7 +139,7 @@ class Units:
             total += number
         return total
 
-    def folds(self, keep: Keep) -> list[tuple[str, str, int, float, np.ndarray]]:
+    def folds(self, keep: Keep) -> list[tuple[str, str, Fold, np.ndarray]]:
         """Returns the constants that a cut adds to biases; see `folding.folded`."""
         paths = dict(zip(self.traced.frame.jaxpr.invars, self.leaves, strict=False))
         result = []
@@ -148,9 +149,7 @@ class Units:
                 kernel, bias = paths[fold.weight], paths[fold.bias]
                 (own,) = (s for s in family.slices if s.place == (kernel, fold.axis))
                 removed = [own.indices(int(i)) for i in np.flatnonzero(~flags)]
-                result.append(
-                    (kernel, bias, fold.axis, fold.constant, np.concatenate(removed))
-                )
+                result.append((kernel, bias, fold, np.concatenate(removed)))
         return result
 
     def masks(self, keep: Keep, like: PyTree) -> PyTree:
@@ -183,7 +182,7 @@ class Units:
 
         def mask(leaf: Any, path: str | None) -> Any:
             result = np.ones(jnp.shape(leaf), bool)
-            for axis, here in gone.get(path or "", {}).items():
+            for axis, here in (gone.get(path, {}) if path is not None else {}).items():
                 shape = [1] * result.ndim
                 shape[axis] = -1
                 result &= ~here.reshape(shape)

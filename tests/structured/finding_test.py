@@ -250,3 +250,67 @@ def test_a_leaf_that_nothing_reads():
     units = gf.find_units(Unused(), variables, X)
     assert "no equation of the model reads the leaf" in units.explain("params/spare")
     assert len(units) == 1
+
+
+class WithDropout(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(nn.Dense(6)(x)))
+        return nn.Dense(2)(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+def test_keyword_arguments_of_the_model():
+    """Found in eval mode, trained with dropout and batch statistics."""
+    module, x = WithDropout(), jax.random.normal(jax.random.key(1), (5, 3))
+    variables = module.init(jax.random.key(0), x, train=False)
+    units = gf.find_units(module, variables, x, train=False)
+    (family,) = units
+    keep = keep_of(units)
+    assert gf.cut_error(module, variables, units, keep, x) <= 1e-5
+    small = gf.shrink(module, units, keep)
+    assert small.native
+    key = {"dropout": jax.random.key(2)}
+    logits, updated = small(
+        gf.cut(variables, units, keep), x, train=True, rngs=key, mutable=["batch_stats"]
+    )
+    assert logits.shape == (5, 2)
+    assert updated["batch_stats"]["BatchNorm_0"]["mean"].shape == (family.size - 2,)
+    with pytest.raises(ValueError, match="cannot be traced"):
+        gf.find_units(module, variables, x)
+    # In training mode the mask is drawn at the layer's width.
+    training = gf.find_units(
+        module, variables, x, train=True, rngs=key, mutable=["batch_stats"]
+    )
+    assert "trace the model in eval mode" in training.explain("params/Dense_0/kernel")
+
+
+def test_a_constant_is_folded_through_a_convolution_without_padding():
+    class Net(nn.Module):
+        padding: str
+
+        @nn.compact
+        def __call__(self, x):
+            x = nn.sigmoid(nn.Conv(6, (3, 3))(x))
+            return nn.Conv(2, (3, 3), padding=self.padding)(x).mean((1, 2))
+
+    x = jax.random.normal(jax.random.key(1), (2, 6, 6, 3))
+    for padding, families in (("VALID", 1), ("SAME", 0)):
+        module = Net(padding)
+        variables = perturbed(module.init(jax.random.key(0), x))
+        units = gf.find_units(module, variables, x, leaks="fold")
+        assert len(units) == families
+        for _ in units:
+            assert gf.cut_error(module, variables, units, keep_of(units), x) <= 1e-5
+    with pytest.raises(ValueError, match="leaks is \"drop\"|leaks is 'drop'"):
+        gf.find_units(module, variables, x, leaks="drop")
+
+
+def test_a_budget_of_measured_time():
+    params = {"in": jnp.ones((64, 2048)), "out": jnp.ones((2048, 64))}
+    x = jnp.ones((64, 64))
+    units = gf.find_units(mlp, params, x)
+    seconds = gf.forward_time(params, units, x, calls=5)
+    scores = gf.score_units(params, units)
+    keep = gf.choose_units(scores, units, sparsity=0.5, of=seconds, round_to=256)
+    assert units.widths(keep)["in[1]"] < 2048
+    assert seconds(keep) <= 0.5 * seconds({})

@@ -1,0 +1,105 @@
+"""Which original indices a cut, or several one after the other, leave."""
+
+import numpy as np
+
+from gradflow_jax.structured.units import Keep, Units
+
+# Of each leaf that is cut, by axis, which of its original indices stay.
+Indices = dict[str, dict[int, np.ndarray]]
+
+
+def kept_indices(units: Units, keep: Keep) -> Indices:
+    """Returns which indices of each leaf stay, in the numbers of the model analysed.
+
+    Args:
+        units: of the model.
+        keep: bool [units] for families that are cut, by name, True keeps.
+
+    Returns:
+        For each leaf that loses something, by path, for each axis that does, the
+        indices that stay, ascending.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> apply = lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"]
+        >>> params = {"in": jnp.ones((2, 3)), "out": jnp.ones((3, 1))}
+        >>> units = gf.find_units(apply, params, jnp.ones((1, 2)))
+        >>> gf.kept_indices(units, {"in[1]": jnp.array([True, False, True])})
+        {'in': {1: array([0, 2])}, 'out': {0: array([0, 2])}}
+    """
+    plan = units.cut(keep)
+    result: Indices = {}
+    for path, dims in units.traced.dims.items():
+        for axis, dim in enumerate(dims):
+            flags = plan.flags(dim)
+            if not flags.all():
+                result.setdefault(path, {})[axis] = np.flatnonzero(flags)
+    return result
+
+
+def compose_keep(
+    units: Units, first: Keep, again: Units, second: Keep
+) -> dict[str, np.ndarray]:
+    """Returns the one cut that a cut, and a cut of what it left, amount to.
+
+    Args:
+        units: of the original model.
+        first: the first cut: bool [units] for families, by name.
+        again: the units of the cut model, found in it anew.
+        second: the second cut, of those.
+
+    Returns:
+        bool [units] for each family of the original model, by its name: True stays.
+
+    Raises:
+        ValueError: if the second model is not what the first cut leaves, or if the two
+            cuts are no cut of the original's units.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"]
+        >>> params = {"in": jnp.ones((2, 4)), "out": jnp.ones((4, 1))}
+        >>> units = gf.find_units(apply, params, jnp.ones((1, 2)))
+        >>> first = {"in[1]": np.array([True, False, True, True])}
+        >>> small = gf.cut(params, units, first)
+        >>> again = gf.find_units(apply, small, jnp.ones((1, 2)))
+        >>> second = {"in[1]": np.array([True, False, True])}
+        >>> gf.compose_keep(units, first, again, second)
+        {'in[1]': array([ True, False, False,  True])}
+    """
+    shapes = units.shapes(first)
+    for path, leaf in again.leaves.items():
+        if shapes.get(path) != leaf.shape:
+            raise ValueError(
+                f"the second model's leaf {path!r} has shape {leaf.shape}, but the "
+                f"first cut leaves {shapes.get(path, 'no such leaf')}."
+            )
+    # By indices and not by names: where axes share a place, cutting one to a single
+    # index renames the others.
+    before, after = kept_indices(units, first), kept_indices(again, second)
+    both: Indices = {path: dict(own) for path, own in before.items()}
+    for path, own in after.items():
+        for axis, kept in own.items():
+            old = before.get(path, {}).get(axis)
+            both.setdefault(path, {})[axis] = kept if old is None else old[kept]
+    result = {}
+    for family in units:
+        flags = np.zeros(family.size, bool)
+        for place in family.slices:
+            left = both.get(place.path, {}).get(place.axis)
+            for labels in place.units:
+                found = labels if left is None else labels[left]
+                flags[found[found >= 0]] = True
+        result[family.name] = flags
+    found = kept_indices(units, result)
+    for path in {*both, *found}:
+        for axis in {*both.get(path, {}), *found.get(path, {})}:
+            one, other = (tree.get(path, {}).get(axis) for tree in (both, found))
+            if one is None or other is None or not np.array_equal(one, other):
+                raise ValueError(
+                    f"the two cuts of {path!r}, axis {axis}, are no cut of the "
+                    "original model's units."
+                )
+    return result

@@ -213,6 +213,7 @@ BAD_OPTIONS = {
     "seed": (["--seed", "-1"], "-1 is not in the range"),
     "data": (["--data", "absent"], "absent does not exist: pass 'subset', 'auto'"),
     "out": (["--out", __file__], "is a file."),
+    "round": (["--round-to", "8"], "--round-to is of --structured; add it."),
     "option": (["--sparse", "0.5"], "No such option"),
     "argument": (["now"], "unexpected extra argument"),
     "of alone": (["--of", "units"], "--of says what --structured counts"),

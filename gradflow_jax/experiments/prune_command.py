@@ -89,6 +89,12 @@ class Fraction(click.FloatRange):
     help=f"With --structured, what the sparsities count. Default: {_STRUCTURED.of}.",
 )
 @click.option(
+    "--round-to",
+    type=click.IntRange(1),
+    help="With --structured, cut layers to multiples of this width: odd ones can be "
+    f"slower than wider ones. Default: {_STRUCTURED.round_to}.",
+)
+@click.option(
     "--seed",
     default=0,
     show_default=True,
@@ -147,6 +153,7 @@ def prune(
     sparsities: tuple[float, ...],
     structured: bool,
     of: Any,
+    round_to: int | None,
     seed: int,
     seeds: int | None,
     scope: str,
@@ -172,6 +179,8 @@ def prune(
         _check_structured(measures, scope)
     elif of is not None:
         raise click.UsageError("--of says what --structured counts; add --structured.")
+    elif round_to is not None:
+        raise click.UsageError("--round-to is of --structured; add it.")
     taken = results.existing(out)
     if taken and not force:
         raise click.UsageError(
@@ -193,7 +202,9 @@ def prune(
         finetune_epochs=finetune_epochs,
     )
     if isinstance(settings, StructuredSettings):
-        settings = replace(settings, of=of or settings.of)
+        settings = replace(
+            settings, of=of or settings.of, round_to=round_to or settings.round_to
+        )
         try:
             check_reachable(settings, dataset)
         except ValueError as error:

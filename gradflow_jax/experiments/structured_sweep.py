@@ -49,6 +49,7 @@ class StructuredSettings(Settings):
         finetune_epochs: of training each cut one.
         of: what sparsities count: "units", "parameters" or "flops".
         max_removed: the largest fraction of a layer's units that goes; the paper's.
+        round_to: layers that are cut keep a multiple of this.
     """
 
     measures: Sequence[str] = (
@@ -62,6 +63,7 @@ class StructuredSettings(Settings):
     seeds: Sequence[int] = (0,)
     of: Literal["units", "parameters", "flops"] = "units"
     max_removed: float = 0.95
+    round_to: int = 1
 
     @property
     def title(self) -> str:
@@ -218,4 +220,5 @@ def choose(
         of=settings.of,
         scope=UNIT_SCOPES[settings.scope],
         max_removed=settings.max_removed,
+        round_to=settings.round_to,
     )

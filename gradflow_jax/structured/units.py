@@ -214,12 +214,14 @@ class Units:
                 for family in self.families
                 if any(s.place == (path, axis) for s in family.slices)
             ]
+            # Of a product or a sum of axes some may be cut and others not.
+            stays = "its other part stays" if said else "cannot be cut"
             said += [
-                f"cannot be cut: {refused.reason}"
+                f"{stays}: {refused.reason}"
                 for refused in self.refused
                 if (path, axis) in refused.places
             ]
-            lines.append(f"  axis {axis} of {size}: " + "; and ".join(said))
+            lines.append(f"  axis {axis} of {size}: " + "\n    ".join(said))
         return "\n".join(lines)
 
     def __str__(self) -> str:

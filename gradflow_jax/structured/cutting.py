@@ -1,6 +1,6 @@
 """Cuts trees: variables, optimizer states, masks, averages, initial weights."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.masks.packing import is_packable, packed_leaf, unpacked_leaf
+from gradflow_jax.masks.placement import explicit_sharding
 from gradflow_jax.structured.alignment import align, is_packed
 from gradflow_jax.structured.composing import kept_indices
 from gradflow_jax.structured.folding import folded
@@ -87,25 +88,41 @@ def _cut_leaf(
             sizes[axis] = len(kept)
         return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
     take: Callable = np.take if isinstance(leaf, np.ndarray) else jnp.take
+    explicit = explicit_sharding(leaf)
+    if explicit is not None:
+        # What lies on many devices is gathered along the axes that indices are taken
+        # of; where axes are explicit that must be said.
+        leaf = jax.sharding.reshard(leaf, _dropped(explicit, moved, leaf.ndim))
     result = leaf
     for axis, kept in moved.items():
         result = take(result, kept, axis)
-    return _laid_out(result, leaf)
-
-
-def _laid_out(small: Any, leaf: Any) -> Any:
-    """Returns a cut array sharded as the whole was, where the mesh still divides it."""
+    if explicit is not None:
+        return jax.sharding.reshard(result, _divided(explicit, result.shape))
     if is_traced(leaf) or not isinstance(leaf, jax.Array):
-        return small
+        return result
     sharding = leaf.sharding
-    if not isinstance(sharding, NamedSharding):
-        return jax.device_put(small, sharding)
-    spec = [*sharding.spec] + [None] * (small.ndim - len(sharding.spec))
+    if isinstance(sharding, NamedSharding):
+        sharding = _divided(sharding, result.shape)
+    return jax.device_put(result, sharding)
+
+
+def _axes_of(sharding: NamedSharding, rank: int) -> list[Any]:
+    return [*sharding.spec] + [None] * (rank - len(sharding.spec))
+
+
+def _dropped(sharding: NamedSharding, axes: Iterable[int], rank: int) -> NamedSharding:
+    spec = _axes_of(sharding, rank)
+    for axis in axes:
+        spec[axis] = None
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+
+
+def _divided(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+    """Returns a sharding without the axes whose sizes the mesh does not divide."""
+    spec = _axes_of(sharding, len(shape))
     for axis, names in enumerate(spec):
-        names = (
-            () if names is None else (names if isinstance(names, tuple) else (names,))
-        )
+        names = names if isinstance(names, tuple) else (names,) if names else ()
         count = int(np.prod([sharding.mesh.shape[name] for name in names], dtype=int))
-        if small.shape[axis] % count:
+        if shape[axis] % count:
             spec[axis] = None
-    return jax.device_put(small, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))

@@ -351,6 +351,39 @@ def test_apply_and_report_take_sharded_masks():
     assert gf.overlap(sharded, masks) == 1.0
 
 
+# Cuts
+
+
+def network(params, x):
+    hidden = jnp.tanh(x @ params["in"]["kernel"] + params["in"]["bias"])
+    return (hidden @ params["out"]["kernel"] + params["out"]["bias"]) / (
+        params["temperature"]
+    )
+
+
+@placed_everywhere
+@both_kinds
+@pytest.mark.parametrize("left", [32, 61])
+def test_a_cut_lies_like_the_whole(places, kind, left):
+    units = gf.find_units(network, PARAMS, BATCH[0])
+    keep = {"in/kernel[1]": np.random.default_rng(0).permutation(64) < left}
+    expected = gf.cut(PARAMS, units, keep)
+    with on_mesh(kind) as mesh:
+        params = put(PARAMS, mesh, places)
+        small = gf.cut(params, units, keep)
+        state = gf.cut(optax.adam(1e-3).init(params), units, keep)
+    assert_same(small, expected)
+    assert_same(state[0].mu, jax.tree.map(jnp.zeros_like, expected))
+    assert sum(np.size(leaf) for leaf in jax.tree.leaves(small)) < 64 * 48
+    if left == 32:
+        assert_lies_like(small, params)
+    else:
+        # The mesh does not divide 61: that axis is on every device, the others as were.
+        spec = small["out"]["kernel"].sharding.spec
+        assert tuple(spec)[0] is None
+        assert (tuple(spec) + (None,))[1] == PLACES[places]["out/kernel"][1]
+
+
 # Checkpoints
 
 

@@ -72,6 +72,13 @@ def stack(at: Equation) -> list[Dims]:
     return [(*first[:along], own, *first[along:])]
 
 
+def unstack(at: Equation) -> list[Dims]:
+    """An axis less, for each of its indices."""
+    along, dims = at.params["axis"], at.operands[0]
+    at.pin([dims[along]], "arrays are taken apart along it")
+    return [(*dims[:along], *dims[along + 1 :])] * len(at.shapes)
+
+
 def split(at: Equation) -> list[Dims]:
     """Along one axis consecutive parts."""
     along = at.params["axis"]
@@ -242,6 +249,7 @@ RULES: dict[str, Callable[[Equation], Sequence[Dims]]] = {
     "expand_dims": expand_dims,
     "concatenate": concatenate,
     "stack": stack,
+    "unstack": unstack,
     "split": split,
     "slice": slice_,
     "rev": rev,

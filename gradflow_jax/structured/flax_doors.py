@@ -55,6 +55,16 @@ def kind_of(model: Any) -> Literal["function", "linen", "nnx"]:
     return "function"
 
 
+def unwrapped(model: Any) -> Any:
+    """Returns the linen module of which a user passed the method `apply`."""
+    linen = sys.modules.get("flax.linen")
+    owner = getattr(model, "__self__", None)
+    if linen is not None and isinstance(owner, linen.Module):
+        if getattr(model, "__name__", "") == "apply":
+            return owner
+    return model
+
+
 def as_function(model: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
     """Returns a model as a pure function `apply(variables, *inputs, **options)`.
 
@@ -89,6 +99,7 @@ def door(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Model:
     Raises:
         TypeError: if the variables or the example inputs are missing.
     """
+    model = unwrapped(model)
     kind = kind_of(model)
     if kind == "nnx":
         variables, inputs = sys.modules["flax.nnx"].state(model), tuple(args)

@@ -145,6 +145,12 @@ def squeeze(step: Step) -> list[Entries]:
     return [tuple(e for i, e in enumerate(entries) if i not in dropped)]
 
 
+def unstack(step: Step) -> list[Entries]:
+    """Constants of the other dimensions are carried."""
+    along, entries = step.params["axis"], step.operands[0]
+    return [(*entries[:along], *entries[along + 1 :])] * len(step.eqn.outvars)
+
+
 def _sum_over(step: Step, left: Any, right: Any) -> None:
     """Checks a contraction over a removed slice: zero on one side at least.
 
@@ -283,6 +289,7 @@ RULES: dict[str, ValueRule] = {
     "broadcast_in_dim": broadcast_in_dim,
     "transpose": transpose,
     "squeeze": squeeze,
+    "unstack": unstack,
     "dot_general": dot_general,
     "conv_general_dilated": conv_general_dilated,
     "gather": gather,

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradflow_jax.structured import axes, same_program
 from gradflow_jax.structured.cutting import cut
-from gradflow_jax.structured.flax_doors import kind_of
+from gradflow_jax.structured.flax_doors import kind_of, unwrapped
 from gradflow_jax.structured.grouping import families_of
 from gradflow_jax.structured.tracing import Traced
 from gradflow_jax.structured.units import Keep, Units
@@ -176,7 +176,7 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
         >>> small(gf.cut(params, units, keep), jnp.array([[1.0, 2.0, 4.0]])).tolist()
         [[5.0]]
     """
-    if kind_of(model) != units.model.kind:
+    if kind_of(unwrapped(model)) != units.model.kind:
         raise TypeError(
             f"the units are of a {units.model.kind} model, but shrink was given "
             f"{type(model).__name__}; pass what gf.find_units was given."

@@ -128,6 +128,12 @@ def test_a_linen_model_says_why_its_own_code_does_not_run():
     assert other.native and other.why is None
 
 
+def test_the_apply_of_a_linen_module_is_the_module():
+    module, _, variables, inputs = case("linen/mlp")
+    units = gf.find_units(module.apply, variables, *inputs)
+    assert gf.shrink(module.apply, units, keep_of(units)).native
+
+
 def test_a_not_finite_output_is_not_passed_over():
     units = gf.find_units(mlp, PARAMS, X)
     broken = {**PARAMS, "out": PARAMS["out"].at[0, 0].set(jnp.nan)}

@@ -5,6 +5,9 @@ from typing import Any
 
 from gradflow_jax.structured.program import Dims, Equation, Frame, Source
 
+# How far rules of differentiation that call further ones are followed.
+_DEEPEST = 3
+
 
 def opened(program: Any) -> tuple[Any, Sequence[Any]]:
     """Returns a jaxpr, closed or open, and its constants."""
@@ -47,21 +50,28 @@ def custom_jvp(at: Equation) -> list[Dims]:
         for one, other in zip(operands, at.operands, strict=True):
             _unite_all(at, one, other)
         return results
-    count = len(at.operands)
-    rule = at.params["jvp_jaxpr_fun"]
-    jaxpr, consts, zeros = rule.call_wrapped(*[False] * count)
-    if at.params["num_consts"] or any(zeros):
+    own = None if len(coupling.custom) >= _DEEPEST else _own_rule(at)
+    if own is None:
         coupling.dropped.add(str(at.params.get("name", "custom_jvp_call")))
         return results
     marks, products = len(coupling.marks), len(coupling.products)
     coupling.custom[text] = (frame, at.operands)
-    tangents = Frame(jaxpr, consts, at.frame.repeats)
-    found = coupling.run(tangents, [*at.operands] * 2, [Source(data=True)] * 2 * count)
+    tangents = Frame(*own, at.frame.repeats)
+    data = [Source(data=True)] * 2 * len(at.operands)
+    found = coupling.run(tangents, [*at.operands] * 2, data)
     for one, other in zip([*results, *results], found, strict=True):
         _unite_all(at, one, other)
     frame.tangents = tangents
     del coupling.custom[text], coupling.marks[marks:], coupling.products[products:]
     return results
+
+
+def _own_rule(at: Equation) -> tuple[Any, Sequence[Any]] | None:
+    """Returns a function's rule of differentiation as a program, if it is one."""
+    traced = at.params["jvp_jaxpr_fun"].call_wrapped(*[False] * len(at.operands))
+    jaxpr, consts, zeros = traced
+    whole = len(consts) == len(jaxpr.constvars) and not any(zeros)
+    return (jaxpr, consts) if whole and not at.params["num_consts"] else None
 
 
 def custom_vjp(at: Equation) -> list[Dims]:

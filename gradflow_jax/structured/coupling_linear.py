@@ -77,9 +77,9 @@ def conv_general_dilated(at: Equation) -> list[Dims]:
     shape = at.shapes[0]
     spec = numbers.out_spec
     result: list[Axis] = [made] * len(shape)
-    result[spec[0]] = (
-        batch if batch.size == shape[spec[0]] else axes.new(shape[spec[0]])
-    )
+    result[spec[0]] = batch
+    if batch.size != shape[spec[0]]:
+        (result[spec[0]],) = at.pinned([shape[spec[0]]], "a batch in groups")
     result[spec[1]] = made
     for position in spec[2:]:
         (result[position],) = at.pinned([shape[position]], text)

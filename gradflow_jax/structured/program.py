@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn
 from jax.extend.core import Literal as LiteralAtom
@@ -104,12 +105,12 @@ class Frame:
         position = self.jaxpr.eqns[self.made_by[atom]].outvars.index(atom)
         return children[0], children[0].jaxpr.outvars[position]
 
-    def constant(self, atom: Any) -> np.ndarray | None:
+    def constant(self, atom: Any) -> Any:
         """Returns a value that depends on no input and no leaf, or None."""
         if isinstance(atom, LiteralAtom):
-            return np.asarray(atom.val)
+            return atom.val
         if atom in self.jaxpr.constvars:
-            return np.asarray(self.consts[self.jaxpr.constvars.index(atom)])
+            return self.consts[self.jaxpr.constvars.index(atom)]
         elsewhere = self.outer.get(atom) or self.inside(atom)
         if elsewhere is not None:
             frame, other = elsewhere
@@ -124,7 +125,9 @@ class Frame:
         with jax.ensure_compile_time_eval():
             found = eqn.primitive.bind(*operands, **eqn.params)
             results = found if eqn.primitive.multiple_results else [found]
-            return np.asarray(results[eqn.outvars.index(atom)])
+            result = results[eqn.outvars.index(atom)]
+            is_key = jnp.issubdtype(result.dtype, jax.dtypes.extended)
+            return result if is_key else np.asarray(result)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,16 @@ It assumes that the values kept are finite and that no kept denominator is zero.
 from collections.abc import Callable, Sequence
 
 from gradflow_jax.structured.coupling_calls import scan_numbers
+from gradflow_jax.structured.coupling_elementwise import elementwise as coupled_by_index
 from gradflow_jax.structured.program import Frame
-from gradflow_jax.structured.proof_rules import RULES, Step, generic
+from gradflow_jax.structured.proof_rules import (
+    RULES,
+    Step,
+    ValueRule,
+    elementwise,
+    generic,
+)
+from gradflow_jax.structured.tracing import RULES as COUPLING
 from gradflow_jax.structured.values import UNKNOWN, Entries, Slices, join
 
 Touched = Callable[[Frame, frozenset[int]], Sequence[int]]
@@ -28,9 +36,16 @@ def run(slices: Slices, frame: Frame, touched: Touched) -> None:
         if index in frame.children:
             results = _CALLS.get(step.eqn.primitive.name, _call)(step, touched)
         else:
-            results = RULES.get(step.eqn.primitive.name, generic)(step)
+            results = _rule_of(step.eqn.primitive.name)(step)
         for variable, entries in zip(step.eqn.outvars, results, strict=True):
             slices.set(frame, variable, entries)
+
+
+def _rule_of(name: str) -> ValueRule:
+    """Returns a primitive's rule; one that a user said is elementwise is evaluated."""
+    if name not in RULES and COUPLING.get(name) is coupled_by_index:
+        return elementwise
+    return RULES.get(name, generic)
 
 
 def _enter(

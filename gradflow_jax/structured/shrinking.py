@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ class Shrunk:
             with the numbers that its code had computed from the full widths; it is
             traced anew for inputs of other shapes.
         why: why its own code does not run.
+        dropped: functions with derivatives of their own (`jax.custom_vjp`) that are
+            differentiated as what they compute where the recorded program runs.
     """
 
     def __init__(self, units: Units, keep: Keep):
@@ -34,6 +37,7 @@ class Shrunk:
         self._run = _at_cut_widths(units, keep)
         self.why = self._unlike()
         self.native = self.why is None
+        self.dropped = frozenset() if self.native else units.traced.coupling.dropped
 
     def __call__(self, variables: PyTree, *inputs: Any, **options: Any) -> Any:
         """Runs the model on cut variables; takes and gives what the model does."""
@@ -183,6 +187,13 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
         )
     shrunk = Shrunk(units, keep)
     if units.model.kind != "nnx":
+        if shrunk.dropped:
+            warnings.warn(
+                f"the recorded program runs, since {shrunk.why}; in it the derivatives "
+                f"of {', '.join(sorted(shrunk.dropped))} are not their own rules but "
+                "those of what they compute.",
+                stacklevel=2,
+            )
         return shrunk
     if not shrunk.native:
         raise ValueError(

@@ -156,6 +156,27 @@ def test_a_branch_on_a_width_is_noticed():
     assert gf.cut_error(apply, PARAMS, units, keep, X) < 1e-6
 
 
+def test_lost_rules_of_differentiation_are_named():
+    @jax.custom_vjp
+    def double(x):
+        return 2 * x
+
+    double.defvjp(lambda x: (double(x), None), lambda _, g: (3 * g,))
+
+    def apply(params, x):
+        h = double(x @ params["in"])
+        return (h / h.shape[-1]) @ params["out"]
+
+    units = gf.find_units(apply, PARAMS, X)
+    keep = {"in[1]": np.arange(8) != 1}
+    with pytest.warns(
+        UserWarning, match="7 for 8; in it the derivatives of custom_vjp"
+    ):
+        small = gf.shrink(apply, units, keep)
+    assert not small.native and small.dropped
+    assert gf.cut_error(apply, PARAMS, units, keep, X) < 1e-6
+
+
 def perturbed(tree):
     """Returns weights of which none is zero."""
     leaves, structure = jax.tree.flatten(tree)

@@ -65,12 +65,19 @@ class Traced:
         self._pin_results(named_leaves(result), results)
 
     def _pin_results(self, named: Sequence, results: Sequence) -> None:
-        """Pins the axes of results, but for the new state of a leaf."""
+        """Pins the axes of results, but for the new state of a leaf.
+
+        New statistics come back beside the output, under their leaf's path. A leaf that
+        a contraction reads is a weight and no statistic.
+        """
+        weights = {leaf for mark in self.coupling.marks for leaf in mark.leaves}
         for (path, leaf), dims in zip(named, results, strict=True):
+            beside, _, name = path.partition("/")
             own = [
-                name
-                for name, known in self.leaves.items()
-                if known.shape == leaf.shape and ("/" + path).endswith("/" + name)
+                known
+                for known, shape in self.leaves.items()
+                if beside.isdigit() and shape.shape == leaf.shape
+                if known not in weights and f"/{name}".endswith(f"/{known}")
             ]
             for position, axis in enumerate(dims):
                 if own:

@@ -156,6 +156,17 @@ def test_a_branch_on_a_width_is_noticed():
     assert gf.cut_error(apply, PARAMS, units, keep, X) < 1e-6
 
 
+def test_an_output_that_is_called_like_a_leaf_is_an_output():
+    def apply(params, x):
+        return {"out": mlp(params, x), "bias": params["bias"] * x.sum()}
+
+    params = {**PARAMS, "bias": jnp.ones(2)}
+    units = gf.find_units(apply, params, jnp.ones((8, 3)))
+    assert [family.name for family in units] == ["in[1]"]
+    for path in ("out", "bias"):
+        assert "axis of the model's output" in units.explain(path)
+
+
 def test_lost_rules_of_differentiation_are_named():
     @jax.custom_vjp
     def double(x):

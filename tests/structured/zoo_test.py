@@ -124,8 +124,70 @@ REFUSED = {
 }
 
 
+# Of what is refused in any model: inputs, outputs and windows. What else is, and why.
+EVERYWHERE = {
+    "it is an axis of the model's input",
+    "it is an axis of the model's output",
+    "it has a single index",
+    "a convolution slides along it",
+    "it is the extent of a convolution's window",
+}
+LEAKS = 'leaks through this contraction (leaks="fold" adds it to the bias behind it)'
+TAKEN_APART = {"a slice of one index", "arrays are taken apart along it"}
+ELSE = {
+    "plain/mlp_sigmoid": {f"the constant 0.5 {LEAKS}"},
+    "plain/exp_act": {f"the constant 1 {LEAKS}"},
+    "plain/roll_add": {"a slice of one index"},
+    "plain/softmax_hidden": {"reduce_max meets the removed slice, which is 0 there"},
+    "plain/cumsum_hidden": {"it works along this axis as a whole"},
+    "plain/sort_hidden": {"it works along this axis as a whole"},
+    "plain/reciprocal": {"div of 1, 0 is inf on the removed slice"},
+    "plain/argmax_gate": {"the number of its largest or smallest index is asked for"},
+    "plain/fft_hidden": {
+        "the primitive 'fft' has no rule; gf.register_rule('fft', rule) adds one"
+    },
+    "plain/max_pool_hidden": {"reduce_max meets the removed slice, which is 0 there"},
+    "plain/maxout": {"reduce_max meets the removed slice, which is 0 there"},
+    "plain/weight_norm": {"div of 0, 0 is nan on the removed slice"},
+    "plain/moe_dense": {"reduce_max meets the removed slice, which is 0 there"},
+    "plain/layer_norm_two_pass": {
+        "reduce_sum meets the removed slice, which is not constant there"
+    },
+    "plain/residual_pad": {"padding"},
+    "plain/fused_swiglu": TAKEN_APART,
+    "plain/fused_qkv_reshape": TAKEN_APART,
+    "plain/scan_layers": {"it counts the steps of a scan"},
+    "plain/tied_embedding": {"it is looked up by indices that the program computes"},
+    "linen/vgg_bn_flatten": {"a window slides along it"},
+    "linen/transformer_lm_tied": {
+        "it is looked up by indices that the program computes"
+    },
+    "linen/scan_blocks": {"it counts the steps of a scan"},
+    "nnx/vgg": {"a window slides along it"},
+    "nnx/lm_tied": {"it is looked up by indices that the program computes"},
+}
+
+
 def test_the_table_is_of_the_whole_zoo():
     assert list(FOUND) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_refusal_has_its_reason(name):
+    units = units_of(name)
+    texts = {refused.reason.text for refused in units.refused} - EVERYWHERE
+    expected = ELSE.get(name, set())
+    # Versions of JAX take arrays apart in two ways.
+    assert texts == expected or (expected is TAKEN_APART and texts < expected)
+    for refused in units.refused:
+        text = refused.reason.text
+        of_the_model = "of the model" in text or "single index" in text
+        assert of_the_model or refused.reason.equation
+    # Every axis of every leaf is in a family or refused.
+    places = {s.place for family in units for s in family.slices}
+    places |= {place for refused in units.refused for place in refused.places}
+    for path, leaf in units.leaves.items():
+        assert {(path, axis) for axis in range(len(leaf.shape))} <= places
 
 
 @pytest.mark.parametrize("name", NAMES)

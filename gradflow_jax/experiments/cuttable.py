@@ -68,7 +68,7 @@ class Cuttable:
                 network with the weights of these units at zero.
         """
         variables = self.variables(network)
-        error = cut_error(self._forward, variables, self.units, keep, self._batch)
+        error = cut_error(variables, self.units, keep, self._batch)
         if not error <= TOLERANCE:
             raise ValueError(
                 f"the network cut to {self.widths(keep)} differs from the whole one "

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.rules import check_needs, rule_of, squared_weight
@@ -151,6 +152,15 @@ def _sums(
     return total
 
 
+def _fetchable(array: jax.Array) -> jax.Array:
+    """Returns an array that this process can read, where others hold parts of it."""
+    sharding = array.sharding
+    if array.is_fully_addressable or not isinstance(sharding, NamedSharding):
+        return array
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.jit(lambda x: x, out_shardings=everywhere)(array)
+
+
 def _common(
     term: jax.Array, layers: Sequence[tuple[int, np.ndarray]], size: int
 ) -> np.ndarray:
@@ -160,7 +170,7 @@ def _common(
         known = labels.get(axis, own)
         labels[axis] = np.where(known == own, own, -1)
     rest = tuple(axis for axis in range(term.ndim) if axis not in labels)
-    table = np.asarray(jnp.sum(term, rest), np.float64)
+    table = np.asarray(_fetchable(jnp.sum(term, rest)), np.float64)
     total = np.zeros(size)
     order = sorted(labels)
     if len(order) == 1:

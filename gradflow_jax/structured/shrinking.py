@@ -208,16 +208,13 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
     return resized(model, variables, groups=_groups(units, keep))
 
 
-def cut_error(
-    model: Any, variables: PyTree, units: Units, keep: Keep, *inputs: Any
-) -> float:
+def cut_error(variables: PyTree, units: Units, keep: Keep, *inputs: Any) -> float:
     """Returns how far a cut model's output is from the masked full model's.
 
     The last check of a cut, on real numbers: what the proof promises is 0 but for
     rounding.
 
     Args:
-        model: what `gf.find_units` was given.
         variables: the full model's.
         units: of the model.
         keep: bool [units] for families that are cut, by name, True keeps.
@@ -235,9 +232,15 @@ def cut_error(
         >>> x = jnp.array([[1.0, 2.0, 4.0]])
         >>> units = gf.find_units(apply, params, x)
         >>> keep = {"in[1]": np.array([True, False, True])}
-        >>> gf.cut_error(apply, params, units, keep, x)
+        >>> gf.cut_error(params, units, keep, x)
         0.0
     """
+    return error_of(Shrunk(units, keep), variables, *inputs)
+
+
+def error_of(shrunk: Shrunk, variables: PyTree, *inputs: Any) -> float:
+    """Returns what `cut_error` does, of a model that is shrunk already."""
+    units, keep = shrunk.units, shrunk.keep
     masks = units.masks(keep, variables)
     masked = jax.tree.map(
         lambda leaf, mask: leaf if mask.all() else jnp.where(mask, leaf, 0),
@@ -245,7 +248,7 @@ def cut_error(
         masks,
     )
     full = units.model.apply(masked, *inputs)
-    small = Shrunk(units, keep)(cut(variables, units, keep), *inputs)
+    small = shrunk(cut(variables, units, keep), *inputs)
     plan = units.cut(keep)
     results = units.traced.frame.jaxpr.outvars
     worst = []

@@ -119,6 +119,7 @@ def found(machine, folder):
             same = leaf.sharding.is_equivalent_to(own.sharding, own.ndim)
             assert same, f"{leaf.sharding}, not {own.sharding}"
     yield from trained(machine, folder)
+    yield from cut(machine)
     yield "readme/masks", masks_as_in_the_readme()
     yield "error", np.asarray(error_of_a_bad_leaf(machine))
 
@@ -147,6 +148,28 @@ def trained(machine, folder):
     yield "trained/masks", restored["masks"]
     params, state = step(restored["params"], restored["state"])
     yield "trained/params", params
+
+
+def cut(machine):
+    """Yields unit scores, and what a cut leaves of parameters and of moments."""
+
+    def apply(params, x):
+        hidden = jax.nn.relu(x @ params["in"]["kernel"])
+        return hidden @ params["out"]["kernel"] + params["out"]["bias"]
+
+    whole = params_of(np.float32)
+    params = machine.params(whole, "sharded")
+    units = gf.find_units(apply, whole, X.astype(np.float32))
+    for over in ("producing", "all"):
+        scores = gf.score_units(params, units, over=over)
+        yield f"cut/scores of {over}", scores["in/kernel[1]"]
+    keep = gf.choose_units(scores, units, sparsity=0.5)
+    moments = optax.adam(0.1).init(params)[0]._replace(mu=params)
+    small = gf.cut({"params": params, "moments": moments}, units, keep)
+    for leaf, own in zip(*map(jax.tree.leaves, (small["params"], params)), strict=True):
+        assert leaf.sharding.is_equivalent_to(own.sharding, own.ndim)
+    yield "cut/params", small["params"]
+    yield "cut/moments", small["moments"].mu
 
 
 def masks_as_in_the_readme():

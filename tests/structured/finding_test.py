@@ -138,7 +138,7 @@ def test_a_not_finite_output_is_not_passed_over():
     units = gf.find_units(mlp, PARAMS, X)
     broken = {**PARAMS, "out": PARAMS["out"].at[0, 0].set(jnp.nan)}
     keep = {"in[1]": np.arange(8) != 1}
-    assert np.isnan(gf.cut_error(mlp, broken, units, keep, X))
+    assert np.isnan(gf.cut_error(broken, units, keep, X))
 
 
 def test_a_branch_on_a_width_is_noticed():
@@ -153,7 +153,7 @@ def test_a_branch_on_a_width_is_noticed():
     keep = {"in[1]": np.arange(8) != 1}
     small = gf.shrink(apply, units, keep)
     assert not small.native and "was expected" in small.why
-    assert gf.cut_error(apply, PARAMS, units, keep, X) < 1e-6
+    assert gf.cut_error(PARAMS, units, keep, X) < 1e-6
 
 
 def test_an_output_that_is_called_like_a_leaf_is_an_output():
@@ -185,7 +185,7 @@ def test_lost_rules_of_differentiation_are_named():
     ):
         small = gf.shrink(apply, units, keep)
     assert not small.native and small.dropped
-    assert gf.cut_error(apply, PARAMS, units, keep, X) < 1e-6
+    assert gf.cut_error(PARAMS, units, keep, X) < 1e-6
 
 
 def perturbed(tree):
@@ -273,7 +273,7 @@ def test_models_from_packages(make, families, count):
     units = gf.find_units(apply, variables, x)
     assert not units.traced.coupling.unknown
     assert len(units) == families, str(units)
-    assert gf.cut_error(apply, variables, units, keep_of(units), x) <= 1e-5
+    assert gf.cut_error(variables, units, keep_of(units), x) <= 1e-5
 
 
 class Unused(nn.Module):
@@ -304,7 +304,7 @@ def test_keyword_arguments_of_the_model():
     units = gf.find_units(module, variables, x, train=False)
     (family,) = units
     keep = keep_of(units)
-    assert gf.cut_error(module, variables, units, keep, x) <= 1e-5
+    assert gf.cut_error(variables, units, keep, x) <= 1e-5
     small = gf.shrink(module, units, keep)
     assert small.native
     key = {"dropout": jax.random.key(2)}
@@ -338,7 +338,7 @@ def test_a_constant_is_folded_through_a_convolution_without_padding():
         units = gf.find_units(module, variables, x, leaks="fold")
         assert len(units) == families
         for _ in units:
-            assert gf.cut_error(module, variables, units, keep_of(units), x) <= 1e-5
+            assert gf.cut_error(variables, units, keep_of(units), x) <= 1e-5
     with pytest.raises(ValueError, match="leaks is \"drop\"|leaks is 'drop'"):
         gf.find_units(module, variables, x, leaks="drop")
 

@@ -39,7 +39,7 @@ def test_random_models_are_cut_exactly_or_refused(part):
         for chosen in [families, *([family] for family in families[:2])]:
             if chosen:
                 keep = keep_of(chosen)
-                error = gf.cut_error(apply, variables, units, keep, *inputs)
+                error = gf.cut_error(variables, units, keep, *inputs)
                 assert error <= 2e-5, (layers, list(keep))
         checked.append(len(families))
 

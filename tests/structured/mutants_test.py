@@ -253,7 +253,7 @@ def outcome(name):
     units = gf.find_units(apply, variables, *inputs)
     rng = np.random.default_rng(2)
     keep = {f.name: rng.permutation(f.size) >= (f.size + 2) // 3 for f in units}
-    error = gf.cut_error(apply, variables, units, keep, *inputs)
+    error = gf.cut_error(variables, units, keep, *inputs)
     return {(family.name, family.size) for family in units}, error
 
 

@@ -2,9 +2,6 @@
 
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-
 from gradflow_jax.structured.flax_doors import door
 from gradflow_jax.structured.grouping import families_of
 from gradflow_jax.structured.program import Rule
@@ -58,13 +55,11 @@ def find_units(
     if leaks not in ("refuse", "fold"):
         raise ValueError(f'leaks is {leaks!r}; it is "refuse" or "fold".')
     own = door(model, args, options)
-    inputs = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
-        own.inputs,
-    )
     traced = Traced(own.apply, own.variables, own.inputs)
     families, refused = families_of(traced, own.is_parameter, leaks)
-    return Units(tuple(families), tuple(refused), traced.leaves, inputs, own, traced)
+    return Units(
+        tuple(families), tuple(refused), traced.leaves, own.inputs, own, traced
+    )
 
 
 def register_rule(primitive: str, rule: Rule) -> None:

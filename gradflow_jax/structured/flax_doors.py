@@ -21,8 +21,8 @@ class Model:
         kind: what it was given as.
         given: the function or the module.
         apply: `apply(variables, *inputs)`.
-        variables: its variables, or their shapes.
-        inputs: examples of its inputs.
+        variables: the shapes of its variables.
+        inputs: those of its example inputs.
         is_parameter: whether a path's leaf is trained, not a statistic.
         options: keyword arguments of every call.
     """
@@ -116,7 +116,9 @@ def door(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Model:
             "arrays or jax.ShapeDtypeStructs."
         )
     apply, trained = as_function(model, options), _parameters(kind, variables)
-    return Model(kind, model, apply, variables, inputs, trained, dict(options))
+    # Shapes, lest the units keep the full weights alive.
+    shapes = jax.eval_shape(lambda *trees: trees, variables, inputs)
+    return Model(kind, model, apply, *shapes, trained, dict(options))
 
 
 def _parameters(kind: str, variables: PyTree) -> Callable[[str], bool]:

@@ -108,12 +108,10 @@ class Refused:
     Attributes:
         places: axes of leaves.
         reason: why, and the equation that caused it.
-        size: how many units they would be.
     """
 
     places: tuple[Place, ...]
     reason: Reason
-    size: int
 
     def __str__(self) -> str:
         places = ", ".join(f"{path}[{axis}]" for path, axis in self.places[:4])

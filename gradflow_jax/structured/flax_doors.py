@@ -117,8 +117,8 @@ def door(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Model:
         )
     apply, trained = as_function(model, options), _parameters(kind, variables)
     # Shapes, lest the units keep the full weights alive.
-    shapes = jax.eval_shape(lambda *trees: trees, variables, inputs)
-    return Model(kind, model, apply, *shapes, trained, dict(options))
+    variables, inputs = jax.eval_shape(lambda *trees: trees, variables, inputs)
+    return Model(kind, model, apply, variables, inputs, trained, dict(options))
 
 
 def _parameters(kind: str, variables: PyTree) -> Callable[[str], bool]:

@@ -1,6 +1,6 @@
 """Groups the free axes of a program into families of units, and proves each."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -68,52 +68,47 @@ def families_of(
         parameters: which paths are trained; other leaves are statistics and the like.
         leaks: "refuse" or "fold" a family of which a constant leaks on.
     """
-    index = Index(traced.frame)
-    uniform = Uniform()
+    index, uniform, read = Index(traced.frame), Uniform(), traced.read()
     found: list[Family] = []
-    refused: dict[tuple[Reason, int], list[Place]] = defaultdict(list)
-    read = traced.read()
-    for path, dims in traced.dims.items():
-        for axis, dim in enumerate(dims):
-            for root in set(axes.roots(dim)):
-                if root.reason is not None:
-                    refused[root.reason, 0].append((path, axis))
-    names: dict[str, int] = defaultdict(int)
+    refused = _pinned(traced)
     candidates = list(_candidates(traced))
-    totals: dict[str, int] = defaultdict(int)
-    for _, slices in candidates:
-        totals[_place_name(slices)] += 1
+    totals = Counter(_place_name(slices) for _, slices in candidates)
+    names: Counter[str] = Counter()
     for roots, slices in candidates:
-        size = sum(root.size for root in roots)
         name = _place_name(slices)
-        number, names[name] = names[name], names[name] + 1
+        names[name] += 1
         if totals[name] > 1:
-            name = f"{name}.{number}"
-        kinds = frozenset(kind for s in slices for kind in s.kinds)
-        places = [s.place for s in slices]
-        reason = None
-        if all(s.path not in read for s in slices):
-            reason = _UNREAD
-        elif size == 1 or not kinds & {"producing", "consuming"}:
-            reason = _NOT_MADE
-        if reason is not None:
-            refused[reason, len(found) + 1] += places
-            continue
+            name = f"{name}.{names[name] - 1}"
+        size = sum(root.size for root in roots)
         removed = frozenset(root.number for root in roots)
-        proved = _proved(traced, index, uniform, removed, slices, parameters, leaks)
+        kinds = {kind for s in slices for kind in s.kinds}
+        if all(s.path not in read for s in slices):
+            proved = Refusal(_UNREAD)
+        elif size == 1 or not kinds & {"producing", "consuming"}:
+            proved = Refusal(_NOT_MADE)
+        else:
+            proved = _proved(traced, index, uniform, removed, slices, parameters, leaks)
         if isinstance(proved, Refusal):
-            refused[proved.reason, len(found) + 1] += places
+            refused.append(Refused(tuple(s.place for s in slices), proved.reason))
             continue
-        first = any(
+        reads_input = any(
             mark.reads_input and mark.kind == "producing"
             for mark in traced.coupling.marks
             if not removed.isdisjoint(index.roots_of(mark.axis))
         )
-        found.append(Family(name, size, slices, *proved, first, tuple(roots)))
-    return found, [
-        Refused(tuple(dict.fromkeys(places)), reason, len(places))
-        for (reason, _), places in refused.items()
-    ]
+        found.append(Family(name, size, slices, *proved, reads_input, tuple(roots)))
+    return found, refused
+
+
+def _pinned(traced: Traced) -> list[Refused]:
+    """Returns the places of which something is pinned, by reason."""
+    places: dict[Reason, dict[Place, None]] = defaultdict(dict)
+    for path, dims in traced.dims.items():
+        for axis, dim in enumerate(dims):
+            for root in axes.roots(dim):
+                if root.reason is not None:
+                    places[root.reason][path, axis] = None
+    return [Refused(tuple(own), reason) for reason, own in places.items()]
 
 
 def _place_name(slices: Sequence[Slices]) -> str:

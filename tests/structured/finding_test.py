@@ -354,6 +354,3 @@ def test_a_budget_of_measured_time():
     assert min(times) > 0
     other_half = {"in[1]": np.arange(64) >= 32}
     assert (seconds({}), seconds(other_half)) == times
-    scores = gf.score_units(params, units)
-    keep = gf.choose_units(scores, units, sparsity=0.0, of=seconds)
-    assert keep["in[1]"].all()

@@ -57,15 +57,8 @@ def taken(value: Any, indices: np.ndarray, axis: int) -> Any:
     return jax.lax.slice_in_dim(value, start, stop, step, axis)
 
 
-def _shape(name: str) -> Rule:
-    def rule(here: Here, values: Sequence[Any]) -> list[Any]:
-        shape = here.cut.shape(here.result())
-        changed: dict[str, Any] = {name: shape}
-        if here.params.get("sharding") is not None:
-            changed["sharding"] = None
-        return here.bind(values, **changed)
-
-    return rule
+def _broadcast_in_dim(here: Here, values: Sequence[Any]) -> list[Any]:
+    return here.bind(values, shape=here.cut.shape(here.result()), sharding=None)
 
 
 def _reshape(here: Here, values: Sequence[Any]) -> list[Any]:
@@ -163,7 +156,7 @@ def _conv(here: Here, values: Sequence[Any]) -> list[Any]:
 
 
 RULES: dict[str, Rule] = {
-    "broadcast_in_dim": _shape("shape"),
+    "broadcast_in_dim": _broadcast_in_dim,
     "reshape": _reshape,
     "split": _split,
     "slice": _slice,

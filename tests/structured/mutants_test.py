@@ -229,7 +229,8 @@ MUTANTS = {
         "numbers", "shifted"),
     # Of the cut.
     "counted anew": (
-        lambda patch: patch.setitem(rebinding.RULES, "iota", rebinding._shape("shape")),
+        lambda patch: patch.setitem(
+            rebinding.RULES, "iota", rebinding.RULES["broadcast_in_dim"]),
         "numbers", "counted"),
     "slices stay in place": (removed("slice"), "error", "first"),
     "groups stay as many": (removed("conv_general_dilated"), "error", "grouped_conv"),

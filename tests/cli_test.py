@@ -222,9 +222,9 @@ BAD_OPTIONS = {
         ["--structured", "--scope", "erk"],
         "--scope erk is of weights; with --structured: global, layerwise.",
     ),
-    "structured measure": (
-        ["--structured", "--measure", "batch_norm_scale"],
-        "batch_norm_scale has no rule for units; with --structured: magnitude, ",
+    "measure of units": (
+        ["--measure", "magnitude_1_norm"],
+        "magnitude_1_norm differs from others for whole units only; add --structured.",
     ),
     "structured sparsity": (
         ["--structured", "--sparsity", "95%"],

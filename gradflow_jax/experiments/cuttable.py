@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradflow_jax.experiments.forward import Network, scaled
 from gradflow_jax.experiments.forward_time import Times, time_in_pairs
-from gradflow_jax.experiments.training import Network, Trainer, scaled
+from gradflow_jax.experiments.training import Trainer
 from gradflow_jax.structured import cut, cut_error, find_units
 from gradflow_jax.trees import PyTree, named_leaves
 
@@ -33,7 +34,7 @@ class Cuttable:
         self._paths = [path for path, _ in named_leaves(network)]
 
         def forward(variables: Variables, images: Any) -> Any:
-            return trainer.logits(self.network(variables), images)[0]
+            return trainer.forward.logits(self.network(variables), images)[0]
 
         self._forward = jax.jit(forward)
         tests = trainer.dataset.x_test

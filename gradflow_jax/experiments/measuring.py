@@ -1,21 +1,19 @@
 """Scores a trained network by every measure, each on the data the paper gives it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.experiments.data import Dataset
-from gradflow_jax.experiments.training import Network, Trainer, scaled
-from gradflow_jax.models import SmallCNN
+from gradflow_jax.experiments.forward import Network
+from gradflow_jax.experiments.scoring_data import ScoringData
 from gradflow_jax.scores import (
     Derivatives,
     batch_norm_scale,
     batch_norm_taylor,
     differentiate,
-    fisher,
     over_batches,
     random,
     score,
@@ -25,9 +23,6 @@ from gradflow_jax.trees import PyTree, default_prunable, map_named, named_leaves
 
 # For each family of units, by its name, a number for each; higher is kept.
 UnitScores = Mapping[str, np.ndarray]
-
-SCORING_EXAMPLES = 2560
-SCORING_BATCH = 128
 
 # The temperatures of the paper: training's for first-order measures, a flat softmax
 # for GraSP, none for gradient-norm preservation.
@@ -41,35 +36,49 @@ def prunable(path: str, leaf: Any) -> bool:
 
 
 class Scorer:
-    """Scores networks of one trainer; the steps are compiled once for all of them."""
+    """Scores networks of one loss; the steps are compiled once for all of them."""
 
-    def __init__(self, trainer: Trainer, progress: Callable[[], None] = lambda: None):
-        """Binds the measures to the trainer's loss.
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        normalised: Mapping[str, str],
+        progress: Callable[[], None] = lambda: None,
+    ):
+        """Binds the measures to a loss.
 
         Args:
-            trainer: whose loss and data they are.
+            loss: `loss(params, batch, stats, temperature=)`.
+            normalised: of each batch norm, by its path, the kernel that makes its
+                channels.
             progress: called after each batch.
         """
-        loss = over_batches(trainer.loss, progress=lambda done, total: progress())
-        self._dataset = trainer.dataset
-        self._first_order = differentiate(loss, order=1, squares="batch")
-        self._second_order = differentiate(loss)
-        self._per_example = fisher(loss, per_example=True)
-        self._batch_norm_taylor = batch_norm_taylor(loss)
+        of_data = over_batches(loss, progress=lambda done, total: progress())
+        self.normalised = normalised
+        self.first_order = differentiate(of_data, order=1, squares="batch")
+        self.second_order = differentiate(of_data)
+        self.per_example = differentiate(of_data, order=1, squares="example")
+        self.batch_norm_taylor = batch_norm_taylor(of_data)
 
     def __call__(
-        self, measures: Iterable[str], network: Network, origin: PyTree, *, seed: int
+        self,
+        measures: Iterable[str],
+        network: Network,
+        origin: PyTree,
+        data: ScoringData,
+        *,
+        seed: int,
     ) -> dict[str, PyTree]:
         """Returns the scores of each measure named, trees like the parameters.
 
         Args:
-            measures: names among `MEASURES`.
+            measures: names among `WEIGHT_MEASURES`.
             network: the trained network.
             origin: the parameters it was trained from.
-            seed: of the choice of scoring data, and of random scores.
+            data: what it is scored on.
+            seed: of random scores.
         """
-        sample = _Sample(self, network, origin, seed)
-        return {name: MEASURES[name].weights(sample) for name in measures}
+        sample = _Sample(self, network, origin, data, seed)
+        return {name: _of(MEASURES[name].weights, sample) for name in measures}
 
     def of_units(
         self,
@@ -77,41 +86,45 @@ class Scorer:
         network: Network,
         origin: PyTree,
         units: Units,
+        data: ScoringData,
         *,
         seed: int,
     ) -> dict[str, UnitScores]:
         """Returns the scores of units by each measure named.
 
         Args:
-            measures: names among `UNIT_MEASURES`.
+            measures: names among `MEASURES`.
             network: the trained network.
             origin: the parameters it was trained from.
             units: of the network.
-            seed: of the choice of scoring data, and of random scores.
+            data: what it is scored on.
+            seed: of random scores.
         """
-        sample = _Sample(self, network, origin, seed)
-        result = {}
-        for name in measures:
-            of_units = MEASURES[name].units
-            assert of_units is not None, name
-            result[name] = of_units(sample, units)
-        return result
+        sample = _Sample(self, network, origin, data, seed)
+        return {name: MEASURES[name].units(sample, units) for name in measures}
 
 
 class _Sample:
     """One network and its scoring data; derivatives are evaluated when first needed."""
 
-    def __init__(self, scorer: Scorer, network: Network, origin: PyTree, seed: int):
+    def __init__(
+        self,
+        scorer: Scorer,
+        network: Network,
+        origin: PyTree,
+        data: ScoringData,
+        seed: int,
+    ):
         self._scorer = scorer
         self.params, self._stats = network
         self.origin = origin
         self.seed = seed
-        self._batches = balanced_batches(scorer._dataset, seed)
+        self._data = data
         self._first: Derivatives | None = None
 
-    def evaluate(self, measure: Callable[..., Any], **options: Any) -> Any:
-        """Evaluates a measure of the scorer over the data."""
-        return measure(self.params, self._batches, stats=self._stats, **options)
+    def evaluate(self, measure: Callable[..., Any]) -> Any:
+        """Evaluates a first-order measure of the scorer over the data."""
+        return measure(self.params, self._data.batches, stats=self._stats)
 
     def weights(self) -> Derivatives:
         """Returns the parameters alone."""
@@ -119,7 +132,7 @@ class _Sample:
 
     def first_order(self) -> Derivatives:
         """Returns what the first-order measures share."""
-        found = self._first or self.evaluate(self._scorer._first_order)
+        found = self._first or self.evaluate(self._scorer.first_order)
         self._first = found
         return found
 
@@ -129,27 +142,54 @@ class _Sample:
 
     def second_order(self, temperature: float) -> Derivatives:
         """Returns the derivatives at a measure's own temperature."""
-        return self.evaluate(self._scorer._second_order, temperature=temperature)
+        return self._scorer.second_order(
+            self.params,
+            self._data.balanced,
+            stats=self._stats,
+            temperature=temperature,
+        )
 
-    def per_example(self) -> PyTree:
-        """Returns Fisher scores of single examples."""
-        return self.evaluate(self._scorer._per_example)
+    def per_example(self) -> Derivatives:
+        """Returns the derivatives with the squared gradients of single examples."""
+        return self.evaluate(self._scorer.per_example)
+
+    def batch_norm_scale(self) -> PyTree:
+        """Returns |γ| of each channel's batch norm, spread over the filter."""
+        return self._spread(batch_norm_scale(self.params))
 
     def batch_norm_taylor(self) -> PyTree:
-        """Returns the Taylor score of each channel's batch norm, spread over it."""
-        return _spread(self.evaluate(self._scorer._batch_norm_taylor), self.params)
+        """Returns the Taylor score of each channel's batch norm, likewise."""
+        return self._spread(self.evaluate(self._scorer.batch_norm_taylor))
+
+    def _spread(self, channels: dict[str, jax.Array]) -> PyTree:
+        """Gives each weight of a filter the score of the channel it makes; else 0."""
+        kernels = self._scorer.normalised
+        by_kernel = {kernels[path]: scores for path, scores in channels.items()}
+        assert set(by_kernel) <= {path for path, _ in named_leaves(self.params)}
+
+        def of_weights(path: str, leaf: Any) -> jax.Array:
+            zeros = jnp.zeros_like(widen(leaf))
+            return zeros + by_kernel[path] if path in by_kernel else zeros
+
+        return map_named(of_weights, self.params)
 
 
 class Measure(NamedTuple):
     """How the experiments score by a measure.
 
     Attributes:
-        weights: each weight, a tree like the parameters.
-        units: each unit, where the measure has a rule for sets of weights.
+        weights: each weight, a tree like the parameters; None for what differs from
+            another measure in its sum over a unit alone.
+        units: each unit.
     """
 
-    weights: Callable[[_Sample], PyTree]
-    units: Callable[[_Sample, Units], UnitScores] | None = None
+    weights: Callable[[_Sample], PyTree] | None
+    units: Callable[[_Sample, Units], UnitScores]
+
+
+def _of(weights: Callable[[_Sample], PyTree] | None, sample: _Sample) -> PyTree:
+    assert weights is not None
+    return weights(sample)
 
 
 def _ruled(rule: str, derivatives: Callable[[_Sample], Derivatives]) -> Measure:
@@ -160,6 +200,26 @@ def _ruled(rule: str, derivatives: Callable[[_Sample], Derivatives]) -> Measure:
     )
 
 
+def _of_channels(spread: Callable[[_Sample], PyTree]) -> Measure:
+    """Returns a measure of channels, which every weight of a filter has a share in."""
+
+    def of_units(sample: _Sample, units: Units) -> UnitScores:
+        shares = jax.tree.map(
+            lambda leaf: leaf * (leaf.shape[-1] / leaf.size), spread(sample)
+        )
+        return _summed(shares, units)
+
+    return Measure(spread, of_units)
+
+
+def _summed(terms: PyTree, units: Units) -> UnitScores:
+    """Returns Σ|term| over the weights that make each unit."""
+    # With a gradient of one loss preservation sums the absolute terms themselves.
+    ones = jax.tree.map(jnp.ones_like, terms)
+    d = Derivatives(terms, loss=None, gradient=ones)
+    return score_units(d, units, "loss_preservation")
+
+
 def _random_units(sample: _Sample, units: Units) -> UnitScores:
     rng = np.random.default_rng(sample.seed)
     return {family.name: rng.random(family.size) for family in units}
@@ -167,21 +227,20 @@ def _random_units(sample: _Sample, units: Units) -> UnitScores:
 
 MEASURES: dict[str, Measure] = {
     "magnitude": _ruled("magnitude", _Sample.weights),
+    "magnitude_1_norm": Measure(None, lambda s, units: _summed(s.params, units)),
     "loss_preservation": _ruled("loss_preservation", _Sample.first_order),
     "biased_loss_preservation": _ruled("biased_loss_preservation", _Sample.first_order),
     "biased_from_init": _ruled("biased_loss_preservation", _Sample.from_init),
     "taylor": _ruled("taylor", _Sample.first_order),
     "fisher": _ruled("fisher", _Sample.first_order),
-    "fisher_per_example": Measure(_Sample.per_example),
+    "fisher_per_example": _ruled("fisher", _Sample.per_example),
     "grasp": _ruled("grasp", lambda s: s.second_order(GRASP_TEMPERATURE)),
     "gradient_norm_preservation": _ruled(
         "gradient_norm_preservation",
         lambda s: s.second_order(PRESERVATION_TEMPERATURE),
     ),
-    "batch_norm_scale": Measure(
-        lambda s: _spread(batch_norm_scale(s.params), s.params)
-    ),
-    "batch_norm_taylor": Measure(_Sample.batch_norm_taylor),
+    "batch_norm_scale": _of_channels(_Sample.batch_norm_scale),
+    "batch_norm_taylor": _of_channels(_Sample.batch_norm_taylor),
     "random": Measure(
         lambda s: random(jax.random.key(s.seed))(s.params), _random_units
     ),
@@ -190,29 +249,14 @@ MEASURES: dict[str, Measure] = {
 parameters as origin. The batch-norm measures score channels: each weight of the filter
 that a channel normalises gets its score, so that whole filters go."""
 
-UNIT_MEASURES = tuple(name for name, own in MEASURES.items() if own.units)
-"""The measures that score units too."""
+WEIGHT_MEASURES = tuple(name for name, own in MEASURES.items() if own.weights)
+"""The measures that differ weight by weight."""
 
-
-def balanced_batches(dataset: Dataset, seed: int) -> Sequence[tuple[Any, Any]]:
-    """Returns batches of (images, labels) with equally many examples of each class."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(dataset.y_train))
-    of_class = [order[dataset.y_train[order] == c] for c in range(dataset.classes)]
-    each = min(SCORING_EXAMPLES // dataset.classes, min(map(len, of_class)))
-    # One of each class after the other, so that the batches are balanced too.
-    chosen = np.stack([indices[:each] for indices in of_class], axis=1).ravel()
-    pieces = np.split(chosen, range(SCORING_BATCH, len(chosen), SCORING_BATCH))
-    return [(scaled(dataset.x_train[i]), dataset.y_train[i]) for i in pieces]
-
-
-def _spread(channels: dict[str, jax.Array], params: PyTree) -> PyTree:
-    """Gives each weight of a filter the score of the channel it makes; 0 elsewhere."""
-    by_kernel = {SmallCNN.NORMALISED[path]: scores for path, scores in channels.items()}
-    assert set(by_kernel) <= {path for path, _ in named_leaves(params)}
-
-    def of_weights(path: str, leaf: Any) -> jax.Array:
-        zeros = jnp.zeros_like(widen(leaf))
-        return zeros + by_kernel[path] if path in by_kernel else zeros
-
-    return map_named(of_weights, params)
+PAPER_MEASURES = (
+    "magnitude",
+    "loss_preservation",
+    "biased_loss_preservation",
+    "grasp",
+    "gradient_norm_preservation",
+)
+"""The five that the paper is about."""

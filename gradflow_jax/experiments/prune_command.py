@@ -10,7 +10,7 @@ from rich.console import Console
 
 from gradflow_jax.experiments import results
 from gradflow_jax.experiments.data import DataError, Dataset, load
-from gradflow_jax.experiments.measuring import MEASURES, UNIT_MEASURES
+from gradflow_jax.experiments.measuring import MEASURES, WEIGHT_MEASURES
 from gradflow_jax.experiments.presenting import (
     Bars,
     accuracy_table,
@@ -65,7 +65,7 @@ class Fraction(click.FloatRange):
     type=click.Choice(list(MEASURES)),
     metavar="NAME",
     help="Rank weights by this measure; repeatable. All by default: "
-    f"{_listed(MEASURES)}. With --structured units are ranked; by default by "
+    f"{_listed(WEIGHT_MEASURES)}. With --structured units are ranked; by default by "
     f"{_listed(_STRUCTURED.measures)}.",
 )
 @click.option(
@@ -176,11 +176,16 @@ def prune(
     about as long.
     """
     if structured:
-        _check_structured(measures, scope)
+        if scope not in UNIT_SCOPES:
+            raise click.UsageError(
+                f"--scope {scope} is of weights; with --structured: "
+                f"{_listed(UNIT_SCOPES)}."
+            )
     elif of is not None:
         raise click.UsageError("--of says what --structured counts; add --structured.")
     elif round_to is not None:
         raise click.UsageError("--round-to is of --structured; add it.")
+    _check_measures(measures, structured)
     taken = results.existing(out)
     if taken and not force:
         raise click.UsageError(
@@ -218,18 +223,13 @@ def prune(
     _run(settings, dataset, out, console)
 
 
-def _check_structured(measures: Sequence[str], scope: str) -> None:
-    """Refuses what cannot be done to units."""
+def _check_measures(measures: Sequence[str], structured: bool) -> None:
+    """Refuses what is another measure of units alone."""
     for name in measures:
-        if name not in UNIT_MEASURES:
+        if name not in WEIGHT_MEASURES and not structured:
             raise click.UsageError(
-                f"{name} has no rule for units; with --structured: "
-                f"{_listed(UNIT_MEASURES)}."
+                f"{name} differs from others for whole units only; add --structured."
             )
-    if scope not in UNIT_SCOPES:
-        raise click.UsageError(
-            f"--scope {scope} is of weights; with --structured: {_listed(UNIT_SCOPES)}."
-        )
 
 
 def _run(settings: Settings, dataset: Dataset, out: Path, console: Console) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 
 from gradflow_jax.experiments.cuttable import Cuttable
 from gradflow_jax.experiments.data import Dataset
+from gradflow_jax.experiments.forward import Network
 from gradflow_jax.experiments.forward_time import Times
 from gradflow_jax.experiments.measuring import Scorer, UnitScores
+from gradflow_jax.experiments.scoring_data import same_for_all
 from gradflow_jax.experiments.sweep import (
     FINETUNE_SEED,
     TIMED,
@@ -19,11 +21,8 @@ from gradflow_jax.experiments.sweep import (
     digest,
     watched,
 )
-from gradflow_jax.experiments.training import (
-    FINETUNE_LEARNING_RATE,
-    Network,
-    Trainer,
-)
+from gradflow_jax.experiments.training import FINETUNE_LEARNING_RATE, Trainer
+from gradflow_jax.models import SmallCNN
 from gradflow_jax.structured import choose_units
 from gradflow_jax.trees import PyTree
 
@@ -40,7 +39,7 @@ class StructuredSettings(Settings):
     """What a sweep over cut networks does; every result carries them.
 
     Attributes:
-        measures: names among `UNIT_MEASURES`.
+        measures: names among `MEASURES`.
         sparsities: fractions to remove of what `of` says.
         seeds: one trained network each.
         scope: "global" ranks the units of all layers together, "layerwise" removes the
@@ -146,7 +145,7 @@ def run_structured_sweep(
     watcher = watcher or Silent()
     trainer = Trainer(dataset)
     cuttable = Cuttable(trainer)
-    scorer = Scorer(trainer, watcher.step)
+    scorer = Scorer(trainer.forward.loss, SmallCNN.NORMALISED, watcher.step)
     fit = watched(trainer, watcher)
 
     def row(
@@ -192,7 +191,12 @@ def run_structured_sweep(
         yield row(seed, "dense", 0.0, {}, numbers, cuttable.time(dense, dense))
         watcher.stage(f"seed {seed}: scoring", 0)
         scores = scorer.of_units(
-            settings.measures, dense, start.params, cuttable.units, seed=seed
+            settings.measures,
+            dense,
+            start.params,
+            cuttable.units,
+            same_for_all(dataset, seed),
+            seed=seed,
         )
         # Two measures that choose the same units get the same network, trained once.
         trained = {}

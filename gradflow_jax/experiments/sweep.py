@@ -9,12 +9,10 @@ import jax
 import numpy as np
 
 from gradflow_jax.experiments.data import Dataset
-from gradflow_jax.experiments.measuring import MEASURES, Scorer, prunable
-from gradflow_jax.experiments.training import (
-    FINETUNE_LEARNING_RATE,
-    Network,
-    Trainer,
-)
+from gradflow_jax.experiments.forward import Network
+from gradflow_jax.experiments.measuring import WEIGHT_MEASURES, Scorer, prunable
+from gradflow_jax.experiments.scoring_data import same_for_all
+from gradflow_jax.experiments.training import FINETUNE_LEARNING_RATE, Trainer
 from gradflow_jax.masks import (
     apply,
     erdos_renyi_kernel,
@@ -22,6 +20,7 @@ from gradflow_jax.masks import (
     layerwise_masks,
     report,
 )
+from gradflow_jax.models import SmallCNN
 from gradflow_jax.trees import PyTree
 
 # Of a row's fields that hold a measured time and differ between equal runs.
@@ -56,7 +55,7 @@ class Settings:
     """What a sweep does; every result carries them.
 
     Attributes:
-        measures: names among `MEASURES`.
+        measures: names among `WEIGHT_MEASURES`.
         sparsities: fractions of the prunable weights to remove.
         seeds: one trained network each.
         scope: "global" ranks all layers together, "layerwise" each by itself at the
@@ -65,7 +64,7 @@ class Settings:
         finetune_epochs: of training each pruned one.
     """
 
-    measures: Sequence[str] = tuple(MEASURES)
+    measures: Sequence[str] = tuple(WEIGHT_MEASURES)
     sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95, 0.98)
     seeds: Sequence[int] = (0, 1, 2)
     scope: str = "global"
@@ -173,7 +172,7 @@ def run_sweep(
     """
     watcher = watcher or Silent()
     trainer = Trainer(dataset)
-    scorer = Scorer(trainer, watcher.step)
+    scorer = Scorer(trainer.forward.loss, SmallCNN.NORMALISED, watcher.step)
 
     fit = watched(trainer, watcher)
     for seed in settings.seeds:
@@ -189,7 +188,13 @@ def run_sweep(
             accuracy, loss, accuracy, loss, _layers(whole),
         )  # fmt: skip
         watcher.stage(f"seed {seed}: scoring", 0)
-        scores = scorer(settings.measures, dense, start.params, seed=seed)
+        scores = scorer(
+            settings.measures,
+            dense,
+            start.params,
+            same_for_all(dataset, seed),
+            seed=seed,
+        )
         # Two measures that choose the same weights get the same network, trained once.
         trained: dict[bytes, tuple[float, float, float, float]] = {}
         for measure in settings.measures:

@@ -7,11 +7,9 @@ import gradflow_jax as gf
 from gradflow_jax.experiments import cuttable as cutting
 from gradflow_jax.experiments.cuttable import Cuttable
 from gradflow_jax.experiments.data import load
-from gradflow_jax.experiments.measuring import (
-    UNIT_MEASURES,
-    Scorer,
-    balanced_batches,
-)
+from gradflow_jax.experiments.forward import Network, scaled
+from gradflow_jax.experiments.measuring import MEASURES, Scorer
+from gradflow_jax.experiments.scoring_data import balanced_batches, same_for_all
 from gradflow_jax.experiments.structured_sweep import (
     StructuredSettings,
     check_reachable,
@@ -19,7 +17,8 @@ from gradflow_jax.experiments.structured_sweep import (
     run_structured_sweep,
 )
 from gradflow_jax.experiments.sweep import rows_in_all
-from gradflow_jax.experiments.training import Network, Trainer, scaled
+from gradflow_jax.experiments.training import Trainer
+from gradflow_jax.models import SmallCNN
 
 LAYERS = {"conv1": 16, "conv2": 32, "dense": 64}
 
@@ -81,8 +80,8 @@ def test_a_cut_network_is_the_masked_one_with_fewer_numbers(
     images = scaled(tiny.x_test)
     masks = cuttable.units.masks(keep, network.params)
     masked = Network(gf.apply(network.params, masks), network.stats)
-    expected, _ = trainer.logits(masked, images)
-    found, _ = trainer.logits(small, images)
+    expected, _ = trainer.forward.logits(masked, images)
+    found, _ = trainer.forward.logits(small, images)
     np.testing.assert_allclose(found, expected, atol=1e-4 * jnp.abs(expected).max())
     monkeypatch.setattr(cutting, "TOLERANCE", -1.0)
     with pytest.raises(ValueError, match="{'conv1': .*differs from the whole one"):
@@ -113,17 +112,17 @@ def test_units_are_scored_by_each_measure_s_rule_at_its_temperature(
     trainer, cuttable, tiny
 ):
     network, origin = trainer.init(0), trainer.init(1).params
-    scores = Scorer(trainer).of_units(
-        UNIT_MEASURES, network, origin, cuttable.units, seed=5
-    )
-    assert list(scores) == list(UNIT_MEASURES)
+    scorer = Scorer(trainer.forward.loss, SmallCNN.NORMALISED)
+    scoring = network, origin, cuttable.units, same_for_all(tiny, 5)
+    scores = scorer.of_units(MEASURES, *scoring, seed=5)
+    assert list(scores) == list(MEASURES)
     for found in scores.values():
         assert {name: len(values) for name, values in found.items()} == {
             name: LAYERS[layer] for name, layer in cuttable.layers.items()
         }
     batches = balanced_batches(tiny, 5)
     data = tuple(np.concatenate(arrays) for arrays in zip(*batches, strict=True))
-    differentiate = gf.differentiate(trainer.loss)
+    differentiate = gf.differentiate(trainer.forward.loss)
     of = {
         t: differentiate(network.params, data, network.stats, temperature=t)
         for t in (1.0, 5.0, 200.0)
@@ -140,7 +139,27 @@ def test_units_are_scored_by_each_measure_s_rule_at_its_temperature(
         "grasp": (of[200.0], "grasp"),
         "gradient_norm_preservation": (of[1.0], "gradient_norm_preservation"),
     }
-    assert set(UNIT_MEASURES) - set(rules) == {"fisher", "random"}
+    tested = set()
+    scales = gf.batch_norm_scale(network.params)
+    taylor = gf.batch_norm_taylor(gf.over_batches(trainer.forward.loss))(
+        network.params, batches, stats=network.stats
+    )
+    fisher = gf.fisher(trainer.forward.loss, per_example=True)(
+        network.params, data, stats=network.stats
+    )
+    for name, layer in cuttable.layers.items():
+        norm = {"conv1": "bn1", "conv2": "bn2", "dense": "bn3"}[layer]
+        kernel = np.asarray(network.params[layer]["kernel"][...])
+        of_examples = np.asarray(fisher[layer]["kernel"][...])
+        for measure, wanted in {
+            "magnitude_1_norm": np.abs(kernel).reshape(-1, kernel.shape[-1]).sum(0),
+            "batch_norm_scale": scales[norm],
+            "batch_norm_taylor": taylor[norm],
+            "fisher_per_example": of_examples.reshape(-1, kernel.shape[-1]).sum(0),
+        }.items():
+            np.testing.assert_allclose(scores[measure][name], wanted, rtol=1e-4)
+            tested.add(measure)
+    assert set(MEASURES) - set(rules) - tested == {"fisher", "random"}
     for measure, (derivatives, rule) in rules.items():
         # A kernel's last axis holds its filters.
         expected = gf.score(derivatives, rule, axis=-1)
@@ -152,8 +171,6 @@ def test_units_are_scored_by_each_measure_s_rule_at_its_temperature(
                 atol=1e-4 * np.abs(wanted).max(),
                 err_msg=measure,
             )
-    again = Scorer(trainer).of_units(
-        ["random"], network, origin, cuttable.units, seed=5
-    )
+    again = scorer.of_units(["random"], *scoring, seed=5)
     for name, values in again["random"].items():
         np.testing.assert_array_equal(values, scores["random"][name])

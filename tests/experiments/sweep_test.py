@@ -5,9 +5,12 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax.experiments.data import load
-from gradflow_jax.experiments.measuring import MEASURES, Scorer, balanced_batches
+from gradflow_jax.experiments.forward import Network
+from gradflow_jax.experiments.measuring import WEIGHT_MEASURES, Scorer
+from gradflow_jax.experiments.scoring_data import balanced_batches, same_for_all
 from gradflow_jax.experiments.sweep import SCOPES, Settings, rows_in_all, run_sweep
-from gradflow_jax.experiments.training import Network, Trainer
+from gradflow_jax.experiments.training import Trainer
+from gradflow_jax.models import SmallCNN
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +26,12 @@ def trainer(tiny):
 def test_every_measure_prunes_to_the_sparsity_asked_for(tiny):
     settings = Settings(sparsities=(0.5, 0.9), seeds=(3,), epochs=2)
     rows = list(run_sweep(settings, tiny))
-    assert len(rows) == rows_in_all(settings) == 1 + 2 * len(MEASURES)
+    assert len(rows) == rows_in_all(settings) == 1 + 2 * len(WEIGHT_MEASURES)
     dense, *pruned = rows
     assert dense.measure == "dense" and dense.kept == dense.prunable
-    assert [row.measure for row in pruned] == [m for m in MEASURES for _ in range(2)]
+    assert [row.measure for row in pruned] == [
+        m for m in WEIGHT_MEASURES for _ in range(2)
+    ]
     for row in pruned:
         assert row.kept == row.prunable - round(row.sparsity * row.prunable)
         assert sum(row.layers.values()) == row.kept
@@ -77,6 +82,10 @@ def test_fine_tuning_keeps_pruned_weights_at_zero_and_its_input_as_it_was(traine
     assert gf.report(masks).kept
 
 
+def scorer(trainer):
+    return Scorer(trainer.forward.loss, SmallCNN.NORMALISED)
+
+
 def test_training_learns(trainer):
     network = trainer.init(0)
     _, before = trainer.evaluate(network)
@@ -89,17 +98,17 @@ def test_scores_are_of_the_paper_s_losses(trainer, tiny):
     network = trainer.fit(trainer.init(0), epochs=1, seed=0)
     names = ("grasp", "gradient_norm_preservation", "biased_from_init")
     origin = trainer.init(0).params
-    scores = Scorer(trainer)(names, network, origin, seed=5)
+    scores = scorer(trainer)(names, network, origin, same_for_all(tiny, 5), seed=5)
     batches = balanced_batches(tiny, 5)
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     expected = {
-        "grasp": (gf.grasp(trainer.loss), 200.0),
+        "grasp": (gf.grasp(trainer.forward.loss), 200.0),
         "gradient_norm_preservation": (
-            gf.gradient_norm_preservation(trainer.loss),
+            gf.gradient_norm_preservation(trainer.forward.loss),
             1.0,
         ),
         "biased_from_init": (
-            gf.biased_loss_preservation(trainer.loss, origin=origin),
+            gf.biased_loss_preservation(trainer.forward.loss, origin=origin),
             5.0,
         ),
     }
@@ -122,7 +131,7 @@ def test_scoring_data_are_balanced_and_none_is_used_twice(tiny):
     assert images.min() >= -1 and images.max() <= 1
 
 
-def test_batch_norm_measures_remove_whole_filters(trainer):
+def test_batch_norm_measures_remove_whole_filters(trainer, tiny):
     network = trainer.init(0)
     stats = network.stats
     scale = {f"bn{i}": jnp.linspace(1, 2, n) for i, n in ((1, 16), (2, 32), (3, 64))}
@@ -130,8 +139,12 @@ def test_batch_norm_measures_remove_whole_filters(trainer):
         lambda path, leaf: scale[path[0].key] if "scale" in str(path) else leaf,
         network.params,
     )
-    score = Scorer(trainer)(
-        ("batch_norm_scale",), Network(params, stats), params, seed=0
+    score = scorer(trainer)(
+        ("batch_norm_scale",),
+        Network(params, stats),
+        params,
+        same_for_all(tiny, 0),
+        seed=0,
     )
     kernel = score["batch_norm_scale"]["conv2"]["kernel"][...]
     np.testing.assert_allclose(kernel, np.broadcast_to(scale["bn2"], kernel.shape))

@@ -1,0 +1,126 @@
+"""The architectures that pruning papers compare on, by name."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from flax import nnx
+
+from gradflow_jax.models.mobilenet import MobileNetV1
+from gradflow_jax.models.resnet import ResNet
+from gradflow_jax.models.vgg import VGG
+
+Shape = tuple[int, int, int]
+
+# No layer is narrower, however small the factor.
+NARROWEST = 4
+
+
+class Make(Protocol):
+    """Makes a network of one architecture."""
+
+    def __call__(
+        self,
+        image_shape: Shape,
+        classes: int,
+        *,
+        width: float = 1.0,
+        fast: bool = False,
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        """Makes a network that returns logits [batch, class].
+
+        Args:
+            image_shape: [height, width, channel].
+            classes: the number of logits.
+            width: multiplies the number of filters of every layer, which is rounded
+                and at least 4.
+            fast: whether to make a small stand-in, which compiles in seconds on a CPU
+                and has every kind of layer and of connection of the full network but
+                few of each: VGG three convolutions and two poolings, MobileNet three
+                blocks, one with a stride, ResNet-56 stages of 1, 2 and 1 blocks,
+                ResNet-18 and ResNet-34 four stages, of 1, 1, 1 and 1 and of 1, 2, 2
+                and 1. Layers have 4 to 16 filters, times `width`.
+            rngs: where the weights' keys come from.
+        """
+        ...
+
+
+def _scaled(filters: int, width: float) -> int:
+    return max(NARROWEST, round(filters * width))
+
+
+def _vgg(stages: Any, shape: Shape, classes: int, width: float, rngs: Any) -> VGG:
+    layers = []
+    for stage in stages:
+        layers += [n if n == "M" else _scaled(n, width) for n in stage]
+    return VGG(layers, classes, image_shape=shape, rngs=rngs)
+
+
+def _mobilenet(
+    layers: Any, shape: Shape, classes: int, width: float, rngs: Any
+) -> MobileNetV1:
+    first, *blocks = layers
+    return MobileNetV1(
+        _scaled(first, width),
+        [(_scaled(filters, width), strides) for filters, strides in blocks],
+        classes,
+        channels=shape[2],
+        rngs=rngs,
+    )
+
+
+def _resnet(stages: Any, shape: Shape, classes: int, width: float, rngs: Any) -> ResNet:
+    return ResNet(
+        [blocks for blocks, _ in stages],
+        [_scaled(filters, width) for _, filters in stages],
+        classes,
+        channels=shape[2],
+        rngs=rngs,
+    )
+
+
+def _maker(build: Callable[..., nnx.Module], full: Any, small: Any) -> Make:
+    """Returns what makes the network of these layers, or its fast stand-in."""
+
+    def make(
+        image_shape: Shape,
+        classes: int,
+        *,
+        width: float = 1.0,
+        fast: bool = False,
+        rngs: nnx.Rngs,
+    ) -> nnx.Module:
+        return build(small if fast else full, image_shape, classes, width, rngs)
+
+    return make
+
+
+# `MODELS["vgg13"](image_shape, classes, width=1.0, fast=False, rngs=rngs)`: see Make.
+MODELS: dict[str, Make] = {
+    # Filters of each stage. The stand-in's classifier reads several pixels.
+    "vgg13": _maker(
+        _vgg,
+        [(n, n, "M") for n in (64, 128, 256, 512, 512)],
+        [(8, "M"), (12, "M"), (16,)],
+    ),
+    # Filters of the first convolution, then filters and strides of the blocks.
+    "mobilenet": _maker(
+        _mobilenet,
+        [32, (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]
+        + 5 * [(512, 1)]
+        + [(1024, 2), (1024, 1)],
+        [8, (8, 1), (12, 2), (16, 1)],
+    ),
+    # Blocks and filters of each stage.
+    "resnet56": _maker(_resnet, [(9, 16), (9, 32), (9, 64)], [(1, 6), (2, 8), (1, 12)]),
+    "resnet18": _maker(
+        _resnet,
+        [(2, 64), (2, 128), (2, 256), (2, 512)],
+        [(1, 4), (1, 6), (1, 8), (1, 12)],
+    ),
+    "resnet34": _maker(
+        _resnet,
+        [(3, 64), (4, 128), (6, 256), (3, 512)],
+        [(1, 4), (2, 6), (2, 8), (1, 12)],
+    ),
+}

@@ -1,30 +1,22 @@
 """Labelled images: the subset the package ships, and files on disk."""
 
-import gzip
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from gradflow_jax.experiments import archive, cifar, idx_files, image_folder, named_sets
+from gradflow_jax.experiments.data_error import DataError as DataError
+
 # Where Debian's package dataset-fashion-mnist puts the full set.
 FULL_SET = Path("/usr/share/datasets/fashion-mnist")
 _SUBSET = Path(__file__).parent / "fashion_mnist" / "subset.npz"
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-_IDX_FILES = {
-    "x_train": "train-images-idx3-ubyte",
-    "y_train": "train-labels-idx1-ubyte",
-    "x_test": "t10k-images-idx3-ubyte",
-    "y_test": "t10k-labels-idx1-ubyte",
-}
 # Of the pixels of the 60,000 training images, in the order of the original file.
 _FASHION_MNIST_SHA256 = (
     "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012"
 )
-
-
-class DataError(ValueError):
-    """Data that cannot be read; the message is for whoever named them."""
 
 
 class Dataset(NamedTuple):
@@ -37,6 +29,7 @@ class Dataset(NamedTuple):
         x_test: as x_train.
         y_test: as y_train.
         classes: how many classes there are.
+        counted: whether the name tells the numbers of images already.
     """
 
     name: str
@@ -45,8 +38,11 @@ class Dataset(NamedTuple):
     x_test: np.ndarray
     y_test: np.ndarray
     classes: int
+    counted: bool = False
 
     def __str__(self) -> str:
+        if self.counted:
+            return self.name
         return f"{self.name} ({len(self.x_train):,} + {len(self.x_test):,} images)"
 
 
@@ -56,10 +52,17 @@ def load(source: str = "subset") -> Dataset:
     Args:
         source: "subset", the 5,000 + 1,000 images of Fashion-MNIST in this package;
             "auto", all of Fashion-MNIST where Debian's dataset-fashion-mnist is
-            installed, else the subset; or a path: a folder of the four IDX files of
-            the MNIST family, plain or .gz, or an .npz with x_train, y_train, x_test
-            and y_test (uint8 images [example, height, width, channel] or without the
-            channel).
+            installed, else the subset; "cifar10" or "cifar100", looked up in the folder
+            that the environment variable GRADFLOW_JAX_DATA names, data by default; or a
+            path:
+
+            - an .npz with x_train, y_train, x_test and y_test (uint8 images [example,
+              height, width, channel] or without the channel);
+            - a folder of the four IDX files of the MNIST family, plain or .gz;
+            - CIFAR-10 or CIFAR-100 as published, the python or the binary form, its tar
+              or its folder;
+            - a folder or a tar of images train/CLASS/*.png and test/CLASS/*.png, or
+              .jpg.
 
     Raises:
         DataError: if there is no such data or they are malformed; one line that says
@@ -69,20 +72,107 @@ def load(source: str = "subset") -> Dataset:
         source = str(FULL_SET) if FULL_SET.is_dir() else "subset"
     if source == "subset":
         return _checked("Fashion-MNIST subset", _read_npz(_SUBSET), str(_SUBSET))
-    path = Path(source).expanduser()
-    if path.is_dir():
-        arrays = _read_idx_folder(path)
-    elif path.is_file() and path.suffix == ".npz":
-        arrays = _read_npz(path)
+    if source in named_sets.NAMES:
+        path = named_sets.find(source)
     else:
-        found = "is another kind of file" if path.is_file() else "does not exist"
+        path = Path(source).expanduser()
+    name, arrays = _read(path)
+    return _checked(name, arrays, str(path))
+
+
+def some_of(dataset: Dataset, examples: int, tests: int | None = None) -> Dataset:
+    """Returns the first images of each class, equally many of each, in their order.
+
+    Args:
+        dataset: where from.
+        examples: training images to keep; where no multiple of the classes, fewer are
+            kept, though at least one of each class.
+        tests: likewise test images; None keeps all.
+
+    Returns:
+        A data set whose name tells what it has of how many.
+
+    Raises:
+        DataError: if there are fewer images, in all or of a class.
+    """
+    train = _first_of_each_class(dataset, "train", examples)
+    every_test = len(dataset.y_test) if tests is None else tests
+    test = _first_of_each_class(dataset, "test", every_test)
+    totals = (len(dataset.y_train), len(dataset.y_test))
+    if (len(train), len(test)) == totals:
+        return dataset
+    kept, whole = f"{len(train):,} + {len(test):,}", "{:,} + {:,}".format(*totals)
+    return Dataset(
+        f"{dataset.name}, {kept} of {whole} images",
+        dataset.x_train[train],
+        dataset.y_train[train],
+        dataset.x_test[test],
+        dataset.y_test[test],
+        dataset.classes,
+        counted=True,
+    )
+
+
+def _first_of_each_class(dataset: Dataset, split: str, count: int) -> np.ndarray:
+    labels = getattr(dataset, f"y_{split}")
+    if not 1 <= count <= len(labels):
         raise DataError(
-            f"{source} {found}: pass 'subset', 'auto', a folder of IDX files or an "
-            f".npz with {', '.join(_ARRAYS)}."
+            f"{count:,} {split} images of {dataset} were asked for: there are "
+            f"{len(labels):,}."
         )
-    pixels = hashlib.sha256(arrays["x_train"].tobytes()).hexdigest()
-    name = "Fashion-MNIST" if pixels == _FASHION_MNIST_SHA256 else path.stem
-    return _checked(name, arrays, source)
+    if count == len(labels):
+        return np.arange(count)
+    each = max(count // dataset.classes, 1)
+    chosen = [np.flatnonzero(labels == c)[:each] for c in range(dataset.classes)]
+    fewest = min(range(dataset.classes), key=lambda c: len(chosen[c]))
+    if len(chosen[fewest]) < each:
+        raise DataError(
+            f"{each:,} {split} images of each class of {dataset} were asked for: class "
+            f"{fewest} has {len(chosen[fewest]):,}."
+        )
+    return np.sort(np.concatenate(chosen))
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Returns the name and the arrays of what a path holds."""
+    if path.is_file() and path.suffix == ".npz":
+        arrays = _read_npz(path)
+    elif path.is_dir() and idx_files.is_folder(path):
+        arrays = idx_files.read(path)
+    elif layout := _cifar_layout(path):
+        return layout.name, cifar.read(path, layout)
+    elif archive.is_tar(path) or image_folder.is_folder(path):
+        arrays = image_folder.read(path)
+    else:
+        found = "does not exist"
+        if path.exists():
+            found = f"is another kind of {'folder' if path.is_dir() else 'file'}"
+        raise DataError(
+            f"{path} {found}: pass 'subset', 'auto', 'cifar10', 'cifar100', an .npz "
+            f"with {', '.join(_ARRAYS)}, a folder of IDX files, CIFAR as published, or "
+            f"a folder or tar of images {image_folder.FORM}."
+        )
+    return _known_name(arrays["x_train"]) or archive.stem(path), arrays
+
+
+def _cifar_layout(path: Path) -> cifar.Layout | None:
+    if path.is_dir():
+        return cifar.layout_of_folder(path)
+    if archive.is_tar(path):
+        for file in archive.names(path):
+            if layout := cifar.layout_of_file(file):
+                return layout
+            if image_folder.is_image(file):
+                return None
+    return None
+
+
+def _known_name(images: np.ndarray) -> str | None:
+    # Of others the hash would only cost time.
+    if images.shape[:3] != (60_000, 28, 28):
+        return None
+    pixels = hashlib.sha256(images.tobytes()).hexdigest()
+    return "Fashion-MNIST" if pixels == _FASHION_MNIST_SHA256 else None
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -99,42 +189,6 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:
         raise DataError(f"{path} cannot be read as .npz: {error}") from error
-
-
-def _read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
-    arrays = {}
-    for name, stem in _IDX_FILES.items():
-        # The dot stands for the dash in some copies: train-images.idx3-ubyte.
-        names = [stem, stem.replace("-idx", ".idx")]
-        candidates = [folder / (n + end) for n in names for end in ("", ".gz")]
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            raise DataError(
-                f"{folder} lacks {stem}[.gz]: a folder needs the four IDX files "
-                f"{', '.join(_IDX_FILES.values())}, plain or .gz."
-            )
-        arrays[name] = _read_idx(found)
-    return arrays
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    """Reads an IDX file: two zero bytes, 8 for uint8, the rank, each size, the data."""
-    try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise DataError(f"{path} is no IDX file of bytes: it starts with {raw[:4]!r}.")
-    start = 4 + 4 * raw[3]
-    shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist())
-    if len(raw) - start != np.prod(shape, dtype=np.int64):
-        raise DataError(
-            f"{path} is damaged: its header says {shape}, "
-            f"{len(raw) - start} bytes follow."
-        )
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
 def _checked(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
@@ -168,4 +222,4 @@ def _checked(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
         )
     if arrays["y_test"].min() < 0 or arrays["y_test"].max() >= classes:
         raise DataError(f"y_test of {source} has classes that y_train lacks.")
-    return Dataset(name, **arrays, classes=classes)
+    return Dataset(name, **arrays, classes=classes, counted=False)

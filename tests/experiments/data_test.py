@@ -1,11 +1,14 @@
 import gzip
+import io
 import struct
+import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gradflow_jax.experiments import data
-from gradflow_jax.experiments.data import DataError, load
+from gradflow_jax.experiments.data import DataError, Dataset, load, some_of
 
 
 def write_idx(path, array, *, compress=False):
@@ -117,10 +120,13 @@ def test_malformed_arrays(tmp_path, arrays, case):
 def test_missing_and_damaged_files(tmp_path, idx_folder):
     with pytest.raises(DataError, match="does not exist: pass 'subset'"):
         load(str(tmp_path / "absent"))
-    other = tmp_path / "images.tar"
+    other = tmp_path / "images.zip"
     other.write_bytes(b"")
-    with pytest.raises(DataError, match="another kind of file"):
+    with pytest.raises(DataError, match="another kind of file.*'cifar10'.*CLASS"):
         load(str(other))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="another kind of folder: pass"):
+        load(str(tmp_path / "empty"))
     (tmp_path / "bad.npz").write_bytes(b"no zip")
     with pytest.raises(DataError, match="cannot be read as .npz"):
         load(str(tmp_path / "bad.npz"))
@@ -138,3 +144,112 @@ def test_missing_and_damaged_files(tmp_path, idx_folder):
     (idx_folder / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="lacks train-labels-idx1-ubyte"):
         load(str(idx_folder))
+
+
+@pytest.fixture
+def data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADFLOW_JAX_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_named_sets_are_found_in_each_form(data_folder, arrays):
+    """From the least to the most preferred: each hides those before it."""
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            folder = data_folder / "cifar10" / split / label
+            folder.mkdir(parents=True)
+            Image.fromarray(arrays["x_train"][0]).save(folder / "1.png")
+    found = load("cifar10")
+    assert (found.name, found.x_train.shape) == ("cifar10", (2, 4, 4, 1))
+    np.savez(data_folder / "cifar10.npz", **arrays)
+    assert str(load("cifar10")) == "cifar10 (6 + 3 images)"
+    records = [bytes([i]) + bytes(3072) for i in range(2)]
+    folder = data_folder / "cifar-10-batches-bin"
+    folder.mkdir()
+    for file in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        (folder / file).write_bytes(b"".join(records))
+    assert str(load("cifar10")) == "CIFAR-10 (10 + 2 images)"
+    with tarfile.open(data_folder / "cifar-10-python.tar.gz", "w:gz") as tar:
+        tar.add(folder, "cifar-10-batches-py")
+    # It is in the tar of the other form; what a file holds decides.
+    assert str(load("cifar10")) == "CIFAR-10 (10 + 2 images)"
+
+
+def test_a_named_set_as_a_tar_of_images(data_folder, arrays):
+    content = io.BytesIO()
+    Image.fromarray(arrays["x_train"][0]).save(content, "PNG")
+    with tarfile.open(data_folder / "cifar100.tar.xz", "w:xz") as tar:
+        for name in ("train/a/1", "train/b/1", "test/a/1"):
+            member = tarfile.TarInfo(f"{name}.png")
+            member.size = len(content.getvalue())
+            tar.addfile(member, io.BytesIO(content.getvalue()))
+    assert str(load("cifar100")) == "cifar100 (2 + 1 images)"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_named_set_that_is_absent(data_folder, name):
+    number = name.removeprefix("cifar")
+    with pytest.raises(DataError) as caught:
+        load(name)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (
+        f"{name} is not in {data_folder}",
+        f"cifar-{number}-python.tar.gz",
+        f"torchvision.datasets.CIFAR{number}({str(data_folder)!r}, download=True)",
+        f"uoft-cs/{name}",
+        "GRADFLOW_JAX_DATA",
+    ):
+        assert part in message
+
+
+def test_named_sets_are_looked_up_in_data_by_default(tmp_path, arrays, monkeypatch):
+    monkeypatch.delenv("GRADFLOW_JAX_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    np.savez(tmp_path / "data" / "cifar10.npz", **arrays)
+    assert load("cifar10").name == "cifar10"
+
+
+def numbered(y_train, y_test):
+    """A data set of images whose pixel is their number."""
+    splits = []
+    for labels in (y_train, y_test):
+        images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+        splits += [images, np.array(labels)]
+    return Dataset("numbers", *splits, classes=3)
+
+
+def test_some_of_takes_the_first_of_each_class_in_their_order():
+    whole = numbered([2, 2, 0, 1, 2, 0, 1, 0, 1], [0, 0, 1, 2, 1, 2])
+    part = some_of(whole, 6)
+    assert part.x_train.ravel().tolist() == [0, 1, 2, 3, 5, 6]
+    assert part.y_train.tolist() == [2, 2, 0, 1, 0, 1]
+    np.testing.assert_array_equal(part.x_test, whole.x_test)
+    assert str(part) == part.name == "numbers, 6 + 6 of 9 + 6 images"
+    part = some_of(whole, 5, tests=3)
+    assert part.y_train.tolist() == [2, 0, 1], "one of each: 5 is no multiple of 3"
+    assert part.x_test.ravel().tolist() == [0, 2, 3]
+    assert (part.classes, str(part)) == (3, "numbers, 3 + 3 of 9 + 6 images")
+    assert some_of(whole, 1).y_train.tolist() == [2, 0, 1], "at least one of each"
+    assert some_of(whole, 9) is whole
+
+
+def test_some_of_the_embedded_subset():
+    part = some_of(load(), 1000, 200)
+    assert str(part) == "Fashion-MNIST subset, 1,000 + 200 of 5,000 + 1,000 images"
+    assert set(np.bincount(part.y_train)) == {100}
+    assert set(np.bincount(part.y_test)) == {20}
+
+
+def test_some_of_more_than_there_are():
+    whole = numbered([0, 0, 0, 0, 1, 1, 2], [0, 1])
+    assert some_of(whole, 7, 2) is whole
+    with pytest.raises(DataError, match=r"8 train images of numbers \(7 \+ 2.*are 7"):
+        some_of(whole, 8)
+    with pytest.raises(DataError, match="0 train images of numbers"):
+        some_of(whole, 0)
+    with pytest.raises(DataError, match="2 train images of each.*class 2 has 1"):
+        some_of(whole, 6)
+    with pytest.raises(DataError, match="1 test images of each.*class 2 has 0"):
+        some_of(whole, 3, tests=1)

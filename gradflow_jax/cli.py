@@ -11,7 +11,10 @@ def main() -> None:
     try:
         import click
 
+        from gradflow_jax.experiments.evaluate_command import evaluate
         from gradflow_jax.experiments.prune_command import prune
+        from gradflow_jax.experiments.report_command import report
+        from gradflow_jax.experiments.reproduce_command import reproduce
     except ModuleNotFoundError as error:
         _stop(
             f"the command needs {error.name}: pip install 'gradflow-jax[cli]' brings "
@@ -24,7 +27,8 @@ def main() -> None:
     def command() -> None:
         """Pruning of neural networks in JAX, on the gradient-flow view."""
 
-    command.add_command(prune)
+    for own in (prune, reproduce, evaluate, report):
+        command.add_command(own)
     try:
         sys.exit(command(prog_name="gradflow-jax", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:

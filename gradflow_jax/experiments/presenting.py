@@ -23,15 +23,15 @@ from gradflow_jax.plotting import Curve, accuracy_against_sparsity
 
 
 class Bars:
-    """Shows a sweep as two bars, all of it and what it is doing; stops it at Ctrl-C.
+    """Shows work as two bars, all of it and what is being done; stops it at Ctrl-C.
 
     The interrupt is raised at the next step, not wherever Python happens to be: inside
     a callback of the garbage collector, which JAX has, Python would only print it. A
     second Ctrl-C is raised at once.
     """
 
-    def __init__(self, total: int, console: Console):
-        """Makes bars for `total` networks; use it as a context manager."""
+    def __init__(self, total: int, console: Console, *, of: str = "networks"):
+        """Makes bars for so many networks, or of what else; a context manager."""
         self._interrupted = False
         self._progress = Progress(
             TextColumn("{task.description:<42}"),
@@ -42,7 +42,7 @@ class Bars:
             transient=True,
             disable=console.quiet,
         )
-        self._all = self._progress.add_task("networks", total=total)
+        self._all = self._progress.add_task(of, total=total)
         self._stage = self._progress.add_task("loading", total=None)
 
     def __enter__(self) -> "Bars":
@@ -63,15 +63,18 @@ class Bars:
         """Begins a stage; without a number of steps the bar pulses."""
         self._progress.reset(self._stage, description=description, total=steps or None)
 
-    def step(self) -> None:
-        """One step is done."""
+    def step(self, description: str | None = None) -> None:
+        """One step is done; what is being done may be said anew."""
         if self._interrupted:
             raise KeyboardInterrupt
-        self._progress.advance(self._stage)
+        self._progress.update(self._stage, advance=1, description=description)
 
-    def row(self) -> None:
-        """One network is done."""
-        self._progress.advance(self._all)
+    def row(self, done: int | None = None) -> None:
+        """One network is done, or so many are in all."""
+        if done is None:
+            self._progress.advance(self._all)
+        else:
+            self._progress.update(self._all, completed=done)
 
 
 def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) -> Table:

@@ -1,6 +1,6 @@
 """The options of `gradflow-jax prune`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from rich.console import Console
 from gradflow_jax.experiments import results
 from gradflow_jax.experiments.data import DataError, Dataset, load
 from gradflow_jax.experiments.measuring import MEASURES, WEIGHT_MEASURES
+from gradflow_jax.experiments.options import Fraction, listed
 from gradflow_jax.experiments.presenting import (
     Bars,
     accuracy_table,
@@ -29,34 +30,6 @@ from gradflow_jax.experiments.sweep import SCOPES, Settings, rows_in_all, run_sw
 _DEFAULTS, _STRUCTURED = Settings(), StructuredSettings()
 
 
-def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, values))
-
-
-class Fraction(click.FloatRange):
-    """A sparsity: a fraction in [0, 1), or a percentage with its sign."""
-
-    name = "fraction"
-
-    def __init__(self) -> None:
-        super().__init__(0.0, 1.0, max_open=True)
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Returns the fraction that 0.9 and 90% stand for."""
-        text = str(value).strip()
-        scale = 1.0
-        if text.endswith("%"):
-            text, scale = text[:-1], 100.0
-        try:
-            fraction = float(text) / scale
-        except ValueError:
-            self.fail(f"{value!r} is not a fraction such as 0.9 or 90%.", param, ctx)
-        if not 0.0 <= fraction < 1.0:
-            hint = f"; did you mean {text}%?" if 1 < fraction < 100 else "."
-            self.fail(f"{value} is outside [0, 1){hint}", param, ctx)
-        return round(fraction, 12)
-
-
 @click.command()
 @click.option(
     "--measure",
@@ -65,8 +38,8 @@ class Fraction(click.FloatRange):
     type=click.Choice(list(MEASURES)),
     metavar="NAME",
     help="Rank weights by this measure; repeatable. All by default: "
-    f"{_listed(WEIGHT_MEASURES)}. With --structured units are ranked; by default by "
-    f"{_listed(_STRUCTURED.measures)}.",
+    f"{listed(WEIGHT_MEASURES)}. With --structured units are ranked; by default by "
+    f"{listed(_STRUCTURED.measures)}.",
 )
 @click.option(
     "--sparsity",
@@ -74,8 +47,8 @@ class Fraction(click.FloatRange):
     multiple=True,
     type=Fraction(),
     help="Remove this fraction of the prunable weights, 0.9 or 90%; repeatable. "
-    f"Default: {_listed(_DEFAULTS.sparsities)}; "
-    f"with --structured {_listed(_STRUCTURED.sparsities)}.",
+    f"Default: {listed(_DEFAULTS.sparsities)}; "
+    f"with --structured {listed(_STRUCTURED.sparsities)}.",
 )
 @click.option(
     "--structured",
@@ -179,7 +152,7 @@ def prune(
         if scope not in UNIT_SCOPES:
             raise click.UsageError(
                 f"--scope {scope} is of weights; with --structured: "
-                f"{_listed(UNIT_SCOPES)}."
+                f"{listed(UNIT_SCOPES)}."
             )
     elif of is not None:
         raise click.UsageError("--of says what --structured counts; add --structured.")
@@ -264,7 +237,7 @@ def _run(settings: Settings, dataset: Dataset, out: Path, console: Console) -> N
     else:
         console.print(accuracy_table(settings, dataset, rows))
     console.print(
-        f"Written to {out}: {_listed([*names, results.PLOT_NAME])}", highlight=False
+        f"Written to {out}: {listed([*names, results.PLOT_NAME])}", highlight=False
     )
 
 

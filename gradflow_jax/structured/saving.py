@@ -193,7 +193,7 @@ def _arranged(
     like: PyTree | None,
 ) -> PyTree:
     if like is None:
-        return _nested(leaves)
+        return nested(leaves)
     named = named_leaves(like)
     missing = [path for path in shapes if path not in dict(named)]
     if missing:
@@ -212,7 +212,13 @@ def _arranged(
     return jax.tree.structure(like).unflatten(leaves[path] for path, _ in named)
 
 
-def _nested(leaves: Mapping[str, Any]) -> PyTree:
+def nested(leaves: Mapping[str, Any]) -> PyTree:
+    """Returns leaves by path as dicts in dicts, by the pieces of their paths.
+
+    Example:
+        >>> nested({"dense/kernel": 1, "dense/bias": 2})
+        {'dense': {'kernel': 1, 'bias': 2}}
+    """
     if set(leaves) == {""}:
         return leaves[""]
     tree: dict[str, Any] = {}

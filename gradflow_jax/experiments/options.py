@@ -1,0 +1,93 @@
+"""What options of the commands stand for."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Returns values as a list in words."""
+    return ", ".join(map(str, values))
+
+
+class Fraction(click.FloatRange):
+    """A sparsity: a fraction in [0, 1), or a percentage with its sign."""
+
+    name = "fraction"
+
+    def __init__(self) -> None:
+        """Takes from 0 to below 1."""
+        super().__init__(0.0, 1.0, max_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Returns the fraction that 0.9 and 90% stand for."""
+        text = str(value).strip()
+        scale = 1.0
+        if text.endswith("%"):
+            text, scale = text[:-1], 100.0
+        try:
+            fraction = float(text) / scale
+        except ValueError:
+            self.fail(f"{value!r} is not a fraction such as 0.9 or 90%.", param, ctx)
+        if not 0.0 <= fraction < 1.0:
+            hint = f"; did you mean {text}%?" if 1 < fraction < 100 else "."
+            self.fail(f"{value} is outside [0, 1){hint}", param, ctx)
+        return round(fraction, 12)
+
+
+class Percent(click.ParamType):
+    """A percentage in [0, 100), with or without its sign; 0.75 is no 75 %."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Returns the fraction that 75 and 75% stand for."""
+        text = str(value).strip().removesuffix("%")
+        try:
+            percent = float(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a percentage such as 75.", param, ctx)
+        if not 0 <= percent < 100:
+            self.fail(f"{value} is outside [0, 100) percent.", param, ctx)
+        if 0 < percent < 1 and "%" not in str(value):
+            hint = f"{100 * percent:g}"
+            self.fail(
+                f"{value} is a percentage below 1: did you mean {hint}? Say {text}% if "
+                "not.",
+                param,
+                ctx,
+            )
+        return round(percent / 100, 12)
+
+
+class Schedule(click.ParamType):
+    """Stages of training, EPOCHS@RATE, separated by commas."""
+
+    name = "epochs@rate,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Returns (epochs, learning rate) of each stage."""
+        if not isinstance(value, str):
+            return value
+        stages = []
+        for part in value.split(","):
+            epochs, _, rate = part.partition("@")
+            try:
+                stage = int(epochs), float(rate)
+            except ValueError:
+                stage = 0, 0.0
+            if stage[0] < 1 or not 0 < stage[1] < float("inf"):
+                self.fail(
+                    f"{part.strip()!r} is no stage such as 80@0.1: epochs from 1 on, "
+                    "then @, then a positive learning rate.",
+                    param,
+                    ctx,
+                )
+            stages.append(stage)
+        return tuple(stages)
+
+    @staticmethod
+    def said(stages: Sequence[tuple[int, float]]) -> str:
+        """Returns stages as `convert` reads them."""
+        return ",".join(f"{epochs}@{rate:g}" for epochs, rate in stages)

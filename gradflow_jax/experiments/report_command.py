@@ -1,0 +1,119 @@
+"""The options of `gradflow-jax report`."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from gradflow_jax.experiments import report_pages
+from gradflow_jax.experiments.report_figures import figures
+from gradflow_jax.experiments.report_runs import Block, blocks, collect, ordered
+from gradflow_jax.experiments.report_tables import grids, screen, title
+from gradflow_jax.experiments.results import write_whole
+
+PAGE_NAME, JSON_NAME = "report.md", "report.json"
+
+
+@click.command()
+@click.argument(
+    "runs",
+    nargs=-1,
+    required=True,
+    metavar="RUNS...",
+    type=click.Path(exists=True, path_type=Path),
+)
+@click.option(
+    "--out",
+    default="report",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder for report.md, report.json and the figures.",
+)
+@click.option("--force", is_flag=True, help="Replace a report that is in --out.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def report(runs: tuple[Path, ...], out: Path, force: bool, quiet: bool) -> None:
+    """Compare runs of reproduce: tables, figures, and the paper's orderings.
+
+    RUNS are folders, which are searched for run.json at any depth, or such files.
+    Runs that differ in measure, rounds and seed alone share a table, over seeds;
+    incomplete ones are left out. What the paper says of the measures is tested on
+    pairs of runs of one seed, and the report says where it held and where not.
+    """
+    try:
+        found = collect(runs)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if not found.runs:
+        files = ", ".join(str(file) for file, _ in found.incomplete)
+        raise click.UsageError(f"none of the runs is complete: {files}.")
+    compared = blocks(found.runs)
+    measures = ordered({name for block in compared for name in block.measures})
+    drawn, sections = {}, []
+    for block, stem in zip(compared, _stems(compared), strict=True):
+        own = figures(block, measures)
+        names = {kind: f"{stem}-{kind}.png" for kind in own}
+        drawn.update({names[kind]: figure for kind, figure in own.items()})
+        sections.append(report_pages.section(block, names))
+    for name in (PAGE_NAME, JSON_NAME, *drawn):
+        if (out / name).exists() and not force:
+            raise click.UsageError(
+                f"{out / name} exists already; choose another --out, or --force to "
+                "replace."
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"{out} cannot be made: {error.strerror}.") from error
+    unfinished = [record for _, record in found.incomplete]
+    texts = {
+        JSON_NAME: report_pages.to_json(sections, unfinished),
+        PAGE_NAME: report_pages.to_markdown(sections, unfinished),
+    }
+    # The page last: what it shows is there when it is.
+    for name, figure in drawn.items():
+        write_whole(out / name, lambda path, own=figure: own.savefig(path, dpi=120))
+    for name, text in texts.items():
+        write_whole(
+            out / name, lambda path, own=text: path.write_text(own, encoding="utf-8")
+        )
+    console = Console(quiet=quiet)
+
+    def say(line: str, whole: bool = False) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=whole)
+
+    for file, record in found.incomplete:
+        done = f"{len(record.epochs)} of {record.settings.epochs} epochs"
+        say(f"Left out, incomplete: {file} ({done})", whole=True)
+    for block in compared:
+        for line in title(block):
+            say(line)
+        for grid in grids(block):
+            say("")
+            for table in screen(grid):
+                console.print(table)
+        say("")
+    for line in report_pages.summary(sections):
+        say(line)
+    # A path is never broken.
+    say(f"Written to {out}:", whole=True)
+    say(f"  {', '.join([*texts, *drawn])}")
+
+
+def _stems(compared: Sequence[Block]) -> list[str]:
+    """Returns the beginning of each block's file names, no two the same."""
+    stems: list[str] = []
+    for block in compared:
+        words = f"{block.settings.model}-{block.data.partition(' (')[0]}"
+        if block.runs:
+            words += f"-{100 * block.settings.prune:g}"
+        stem = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")
+        numbered = (f"{stem}-n{i}" for i in itertools.count(2))
+        stems.append(
+            stem
+            if stem not in stems
+            else next(name for name in numbered if name not in stems)
+        )
+    return stems

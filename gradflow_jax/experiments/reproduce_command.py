@@ -1,0 +1,236 @@
+"""The options of `gradflow-jax reproduce`."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from gradflow_jax.experiments import run_files
+from gradflow_jax.experiments.checkpoints import CheckpointError
+from gradflow_jax.experiments.data import DataError, Dataset, load, some_of
+from gradflow_jax.experiments.measuring import MEASURES, PAPER_MEASURES
+from gradflow_jax.experiments.options import Percent, Schedule, listed
+from gradflow_jax.experiments.presenting import Bars
+from gradflow_jax.experiments.rounds import check_rounds
+from gradflow_jax.experiments.rounds_table import rounds_table
+from gradflow_jax.experiments.run_files import FolderError, run_in_folder
+from gradflow_jax.experiments.run_record import RunSettings
+from gradflow_jax.models import MODELS
+
+_PAPER = RunSettings("vgg13", "magnitude", 0.75, 25)
+# A few hundred images, epochs and steps: seconds, for looking at how it goes.
+_FAST = {"examples": 300, "tests": 200, "batch_size": 50, "rounds": 2}
+_FAST_EPOCHS = 2
+
+
+@click.command()
+@click.option("--model", required=True, type=click.Choice(list(MODELS)))
+@click.option(
+    "--measure",
+    required=True,
+    type=click.Choice(list(MEASURES)),
+    metavar="NAME",
+    help=f"Rank filters by this measure. The paper's: {listed(PAPER_MEASURES)}. Also: "
+    f"{listed(name for name in MEASURES if name not in PAPER_MEASURES)}.",
+)
+@click.option(
+    "--prune",
+    default="75",
+    show_default=True,
+    type=Percent(),
+    help="Remove so many percent of all filters; 0 trains the whole network.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(0),
+    help="In so many rounds, each after an epoch. Default: 25; with --fast 2.",
+)
+@click.option(
+    "--data",
+    metavar="NAME|PATH",
+    help="cifar10, cifar100, or the path of an archive of theirs, of a folder or tar "
+    "with train/CLASS/*.png|jpg and test/CLASS/*, of an .npz or of IDX files. subset "
+    "is the Fashion-MNIST in the package. Default: cifar10; with --fast subset.",
+)
+@click.option(
+    "--examples",
+    type=click.IntRange(2),
+    help="Train on so many images, equally many of each class. Default: all.",
+)
+@click.option(
+    "--tests", type=click.IntRange(2), help="Test on so many images. Default: all."
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**31 - 1001),
+    help="Of the weights, the order of the images, augmentation and chance.",
+)
+@click.option(
+    "--width",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Multiply the number of filters of every layer.",
+)
+@click.option(
+    "--schedule",
+    type=Schedule(),
+    help="Epochs and learning rate of each stage; rounds are in the first. Default: "
+    f"{Schedule.said(_PAPER.schedule)}.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    help=f"Images a step. Default: {_PAPER.batch_size}.",
+)
+@click.option(
+    "--warmup",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Epochs before that of the first round.",
+)
+@click.option(
+    "--thresholds",
+    metavar="P,P,...",
+    help="How many percent are gone after each round, instead of what --prune gives.",
+)
+@click.option(
+    "--tracked",
+    is_flag=True,
+    help="Rank by an exponential average over the last mini-batches of the epoch.",
+)
+@click.option(
+    "--momentum",
+    default="reset",
+    show_default=True,
+    type=click.Choice(["reset", "keep"]),
+    help="What becomes of the optimizer's momentum when filters are cut.",
+)
+@click.option(
+    "--cut-stem",
+    is_flag=True,
+    help="Cut a ResNet's first convolution too, with the stream of its first stage.",
+)
+@click.option(
+    "--published-rules",
+    is_flag=True,
+    help="Choose filters as the authors' release does, quirks included.",
+)
+@click.option(
+    "--correlate-every",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="EPOCHS",
+    help="Compare how the paper's measures rank the filters; 0 for never.",
+)
+@click.option(
+    "--fast", is_flag=True, help="A tiny network on a few hundred images, in seconds."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder for the numbers, the network and the checkpoints. Default: "
+    "runs/MODEL-MEASURE-PRUNE-ROUNDS-SEED.",
+)
+@click.option("--force", is_flag=True, help="Start anew where --out holds a run.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def reproduce(
+    data: str | None, out: Path | None, force: bool, quiet: bool, **options: Any
+) -> None:
+    """Prune one of the paper's networks in rounds while it is trained.
+
+    After each of the first epochs the filters of all layers are ranked together and
+    those of the lowest scores are cut out: weights, statistics and momentum are smaller
+    from then on, and so is every later step.
+
+    Stopped at any moment, even killed, the same command goes on from the last epoch,
+    and ends with the very numbers that it would have had.
+    """
+    settings = _settings(**options)
+    dataset = _dataset(data or ("subset" if settings.fast else "cifar10"), settings)
+    if out is None:
+        name = "{0.model}-{0.measure}-{1:g}-{0.rounds}-{0.seed}"
+        out = Path("runs") / name.format(settings, 100 * settings.prune)
+    taken = run_files.existing(out)
+    if force:
+        for path in taken:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    # Before a device is asked for: without it a GPU's sums differ from run to run.
+    flag = "--xla_gpu_deterministic_ops=true"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    console = Console(quiet=quiet)
+    console.print(f"Data: {dataset}", highlight=False)
+    if taken and not force:
+        console.print(f"Going on with the run in {out}.", highlight=False)
+    try:
+        with Bars(settings.epochs, console, of="epochs") as bars:
+            record = run_in_folder(out, settings, dataset, _Watching(bars))
+    except (FolderError, CheckpointError) as error:
+        raise click.UsageError(str(error)) from error
+    times = run_files.read_times(out)
+    console.print(rounds_table(record, times), highlight=False, soft_wrap=True)
+    console.print(
+        f"Written to {out}: {listed(path.name for path in run_files.existing(out))}",
+        highlight=False,
+    )
+
+
+class _Watching:
+    """Shows a run as bars."""
+
+    def __init__(self, bars: Bars):
+        self._bars, self._what = bars, ""
+
+    def epoch(self, done: int) -> None:
+        self._bars.row(done)
+
+    def begin(self, what: str, steps: int) -> None:
+        self._what = what
+        self._bars.stage(what, steps)
+
+    def step(self, loss: float, accuracy: float) -> None:
+        self._bars.step(f"{self._what} {loss:.3f} {100 * accuracy:.0f} %")
+
+
+def _settings(**options: Any) -> RunSettings:
+    """Returns the settings of these options, checked."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if given["fast"]:
+        given = {**_FAST, **given}
+    given.setdefault("rounds", _PAPER.rounds)
+    if not given["prune"]:
+        given["rounds"] = 0
+    if given["fast"] and "schedule" not in given:
+        first = given["warmup"] + given["rounds"] + _FAST_EPOCHS
+        given["schedule"] = (first, 0.1), (1, 0.01), (1, 0.001)
+    if "thresholds" in given:
+        convert = Percent().convert
+        parts = given["thresholds"].split(",")
+        given["thresholds"] = tuple(convert(part, None, None) for part in parts)
+    settings = RunSettings(**given)
+    try:
+        check_rounds(settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return settings
+
+
+def _dataset(source: str, settings: RunSettings) -> Dataset:
+    try:
+        whole = load(source)
+        if settings.examples is None and settings.tests is None:
+            return whole
+        return some_of(
+            whole,
+            settings.examples or len(whole.y_train),
+            settings.tests or len(whole.y_test),
+        )
+    except DataError as error:
+        raise click.UsageError(str(error)) from error

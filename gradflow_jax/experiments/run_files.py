@@ -1,0 +1,204 @@
+"""A run in a folder: it goes on from where it was stopped, whenever that was."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradflow_jax.experiments.checkpoints import CheckpointError, Checkpoints, by_path
+from gradflow_jax.experiments.data import Dataset
+from gradflow_jax.experiments.forward_time import Times
+from gradflow_jax.experiments.reproduction import Progress, Run, Silent, Watcher
+from gradflow_jax.experiments.results import versions, write_whole
+from gradflow_jax.experiments.run_record import (
+    RunRecord,
+    RunSettings,
+    from_json,
+    to_json,
+)
+from gradflow_jax.structured import save_cut
+
+RECORD_NAME, TIMES_NAME, MODEL_NAME = "run.json", "times.json", "model.safetensors"
+CHECKPOINTS_NAME = "checkpoints"
+NAMES = (RECORD_NAME, TIMES_NAME, MODEL_NAME, CHECKPOINTS_NAME)
+
+
+class FolderError(ValueError):
+    """A folder that this run cannot use; the message says why and what to do."""
+
+
+def run_in_folder(
+    out: Path, settings: RunSettings, dataset: Dataset, watcher: Watcher | None = None
+) -> RunRecord:
+    """Runs, or goes on with, what `settings` say.
+
+    After each epoch all that decides the rest is saved: weights, statistics, momentum,
+    masks, widths, initial weights. The order of images and every random number follow
+    from the seed and the epoch. So a run that is killed at any moment and started again
+    ends with the numbers of one that was not. Every file appears whole or not at all.
+
+    Args:
+        out: the folder: the record of the run, times, the network, checkpoints.
+        settings: what to do.
+        dataset: labelled images.
+        watcher: told of progress.
+
+    Returns:
+        The record of the whole run.
+
+    Raises:
+        FolderError: if the folder holds another run or is in use.
+        CheckpointError: if its checkpoint is damaged or not of this run.
+        ValueError: if the settings cannot be met.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone_in(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
+        watcher = watcher or Silent()
+        run = Run(settings, dataset, watcher)
+        about = {"data": fingerprint(dataset), "settings": _plain(asdict(settings))}
+        latest = checkpoints.latest()
+        if latest is not None:
+            _resume(run, checkpoints, latest, about)
+        elif (out / RECORD_NAME).exists():
+            raise FolderError(
+                f"{out} holds a run whose checkpoints are gone: choose another --out, "
+                "or --force to start anew."
+            )
+        while True:
+            watcher.epoch(run.progress.epoch)
+            if run.progress.epoch:
+                _write(out, run.progress)
+            if run.done:
+                break
+            run.next_epoch()
+            progress = run.progress
+            own = {
+                "keep": {
+                    name: np.flatnonzero(flags).tolist()
+                    for name, flags in progress.keep.items()
+                },
+                "record": json.loads(to_json(progress.record)),
+                "times": [time._asdict() for time in progress.times],
+            }
+            arrays = by_path(jax.device_get(run.network.state))
+            checkpoints.save(progress.epoch, arrays, {**about, **own})
+        network = run.network
+        save_cut(out / MODEL_NAME, network.variables(), network.units, network.keep)
+        return run.progress.record
+
+
+def existing(out: Path) -> list[Path]:
+    """Returns what a folder holds of a run."""
+    return [out / name for name in NAMES if (out / name).exists()]
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Returns a SHA-256 of all images and labels."""
+    found = hashlib.sha256()
+    for array in dataset:
+        if isinstance(array, np.ndarray):
+            found.update(f"{array.dtype} {array.shape} ".encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _resume(
+    run: Run, checkpoints: Checkpoints, epoch: int, about: dict[str, Any]
+) -> None:
+    arrays, found = checkpoints.restore(epoch)
+    asked, was = about["settings"], found.get("settings", {})
+    for name in asked:
+        if asked[name] != was.get(name):
+            raise FolderError(
+                f"--out holds a run with {name} {_said(was.get(name))}, but now it is "
+                f"{_said(asked[name])}: choose another --out, or --force to start anew."
+            )
+    if found["data"] != about["data"]:
+        raise FolderError(
+            "--out holds a run on other images: pass the same --data, choose another "
+            "--out, or --force to start anew."
+        )
+    record = from_json(json.dumps(found["record"]))
+    if dict(record.versions) != versions():
+        odd = next(
+            name
+            for name, value in versions().items()
+            if record.versions.get(name) != value
+        )
+        raise FolderError(
+            f"--out holds a run with {odd} {record.versions.get(odd)}, and here is "
+            f"{versions()[odd]}: numbers would be of both. Go on with what it was "
+            "started with, choose another --out, or --force to start anew."
+        )
+    keep = {
+        family.name: np.isin(np.arange(family.size), found["keep"][family.name])
+        for family in run.network.units
+    }
+    times = [Times(**time) for time in found["times"]]
+    try:
+        run.resume(Progress(epoch, keep, record, times), arrays)
+    except ValueError as error:
+        raise CheckpointError(
+            f"the checkpoint of epoch {epoch} is not of this run: {error}. Choose "
+            "another --out, or --force to start anew."
+        ) from error
+
+
+def _said(value: Any) -> Any:
+    return "unsaid" if value is None else value
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings as JSON gives them back."""
+    return json.loads(json.dumps(settings))
+
+
+def _write(out: Path, progress: Progress) -> None:
+    record = to_json(progress.record)
+    write_whole(out / RECORD_NAME, lambda path: path.write_text(record))
+    rows = [
+        {
+            "round": number,
+            "forward_ms": time.milliseconds,
+            "dense_forward_ms": time.reference_milliseconds,
+            "times_faster": time.faster,
+        }
+        for number, time in enumerate(progress.times, 1)
+    ]
+    times = json.dumps({"rounds": rows}, indent=1) + "\n"
+    write_whole(out / TIMES_NAME, lambda path: path.write_text(times))
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Holds a folder for one process; the lock goes with the process, however it ends.
+
+    Raises:
+        FolderError: if another process has it.
+    """
+    with open(out / ".lock", "w") as file:
+        # Windows has no such locks; there nobody is warned.
+        with suppress(ModuleNotFoundError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise FolderError(
+                    f"{out} is in use by another run: wait for it, or choose another "
+                    "--out."
+                ) from error
+        yield
+
+
+def read_times(out: Path) -> list[Times]:
+    """Returns the times of the forward pass after each round of a run."""
+    rows = json.loads((out / TIMES_NAME).read_text())["rounds"]
+    names = "forward_ms", "dense_forward_ms", "times_faster"
+    return [Times(*(row[name] for name in names)) for row in rows]

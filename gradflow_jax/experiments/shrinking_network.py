@@ -1,0 +1,255 @@
+"""A network that is trained, and becomes smaller where units are cut."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from gradflow_jax.experiments import published_rules, rounds
+from gradflow_jax.experiments.augmentation import augmented, normalised
+from gradflow_jax.experiments.checkpoints import arranged
+from gradflow_jax.experiments.data import Dataset
+from gradflow_jax.experiments.forward import Forward, Network, scaled, split
+from gradflow_jax.experiments.forward_time import Times, time_in_pairs
+from gradflow_jax.experiments.run_record import RunSettings, Size
+from gradflow_jax.experiments.training import sgd
+from gradflow_jax.masks import apply
+from gradflow_jax.models import MODELS
+from gradflow_jax.structured import Units, compose_keep, cut, find_units, shrink
+from gradflow_jax.transforms import replace_masks
+from gradflow_jax.trees import PyTree
+
+# Images whose logits check a cut and whose forward pass is timed.
+CHECKED_IMAGES = 256
+# Relative to the largest logit; a cut that is right differs by rounding.
+TOLERANCE = 1e-4
+_TIMED_PAIRS = 10
+
+Flags = Mapping[str, np.ndarray]
+
+
+class State(NamedTuple):
+    """The arrays of a network in training.
+
+    Attributes:
+        network: weights and running statistics.
+        optimizer: momentum and masks.
+        origin: the initial weights of the filters that are left.
+    """
+
+    network: Network
+    optimizer: Any
+    origin: PyTree
+
+
+def make(settings: RunSettings, dataset: Dataset, key: Any) -> nnx.Module:
+    """Makes the network of a run for a data set's images and classes."""
+    return MODELS[settings.model](
+        dataset.x_train.shape[1:],
+        dataset.classes,
+        width=settings.width,
+        fast=settings.fast,
+        rngs=nnx.Rngs(key),
+    )
+
+
+def base_network(settings: RunSettings, dataset: Dataset) -> nnx.Module:
+    """Returns the network before it is cut, of shapes, in eval mode."""
+    model = nnx.eval_shape(lambda: make(settings, dataset, jax.random.key(0)))
+    model.eval()
+    return model
+
+
+def example(dataset: Dataset) -> jax.ShapeDtypeStruct:
+    """Returns the shape of a batch of one image."""
+    return jax.ShapeDtypeStruct((1, *dataset.x_train.shape[1:]), np.float32)
+
+
+class ShrinkingNetwork:
+    """One of the paper's networks, with the optimizer that trains it.
+
+    Attributes:
+        units: of the network before it was cut.
+        keep: which of them are left, by family.
+        forward: what the network computes at its present widths.
+        state: its arrays.
+    """
+
+    def __init__(self, settings: RunSettings, dataset: Dataset):
+        """Makes the network with fresh weights."""
+        self._dataset, self._momentum = dataset, settings.momentum
+        self._base = base_network(settings, dataset)
+        self._example = example(dataset)
+        self._transform = sgd()
+        self._dense = Forward(self._base)
+        self._at(self._base, self._dense)
+        self.units = self.find()
+        self.keep: Flags = self.units.checked({})
+        # The default generator is compiled for ten seconds where there are 57 layers.
+        key = jax.random.key(settings.seed, impl="rbg")
+        network = jax.jit(lambda key: split(make(settings, dataset, key)))(key)
+        optimizer = self._transform.init(network.params)
+        self.state = State(network, optimizer, network.params)
+
+    def _at(self, model: nnx.Module, forward: Forward) -> None:
+        """Trains this model from now on."""
+        self._model, self.forward = model, forward
+        self._step = jax.jit(
+            functools.partial(training_step, forward, self._transform),
+            donate_argnums=(0, 1),
+        )
+
+    def find(self) -> Units:
+        """Returns the units of the network as it is now."""
+        return find_units(self._model, self._example)
+
+    def step(
+        self, images: Any, labels: Any, counters: Any, rate: float
+    ) -> tuple[Any, Any]:
+        """Trains on one batch; returns loss and accuracy, see `training_step`."""
+        # The initial weights must survive the step that gives the first ones away.
+        if self.state.origin is self.state.network.params:
+            copied = jax.tree.map(jnp.copy, self.state.origin)
+            self.state = self.state._replace(origin=copied)
+        network, optimizer, loss, accuracy = self._step(
+            self.state.network, self.state.optimizer, images, labels, counters, rate
+        )
+        self.state = self.state._replace(network=network, optimizer=optimizer)
+        return loss, accuracy
+
+    def cut(self, units: Units, keep: Flags) -> None:
+        """Makes weights, statistics, optimizer and initial weights smaller.
+
+        Args:
+            units: of the network as it is now.
+            keep: which of them stay.
+
+        Raises:
+            ValueError: if on real images the small network computes something else
+                than the one before with zeros in place of what is gone.
+        """
+        network = self.state.network
+        images = scaled(self._dataset.x_test[:CHECKED_IMAGES])
+        masked = apply(network.params, units.masks(keep, network.params))
+        expected = self.forward.predict(network._replace(params=masked), images)
+        self.keep = compose_keep(self.units, self.keep, units, keep)
+        # On the host, where slices of every shape are taken without compiling.
+        state = jax.device_put(cut(jax.device_get(self.state), units, keep))
+        if self._momentum == "reset":
+            optimizer = self._transform.init(state.network.params)
+            state = state._replace(optimizer=optimizer)
+        self.state = state
+        model = shrink(self._base, self.units, self.keep)
+        self._at(model, Forward(model))
+        found = self.forward.predict(state.network, images)
+        error = float(jnp.max(jnp.abs(found - expected)))
+        if not error <= TOLERANCE * float(jnp.max(jnp.abs(expected))):
+            raise ValueError(
+                f"the network cut to {self.size().widths} differs from the masked one "
+                f"by {error:.2g} in its logits, more than rounding: no result of this "
+                "cut can be trusted."
+            )
+
+    def map_to_zero(self, zeroed: Flags) -> None:
+        """Keeps filters at zero that are not cut; see `published_rules.masks`."""
+        network, optimizer, _ = self.state
+        masks = published_rules.masks(network.params, zeroed)
+        params = apply(network.params, masks)
+        optimizer = replace_masks(self._transform, optimizer, params, masks)
+        self.state = self.state._replace(
+            network=network._replace(params=params), optimizer=optimizer
+        )
+
+    def resume(self, keep: Flags, arrays: PyTree) -> None:
+        """Goes on from the arrays of a `State` by path.
+
+        Raises:
+            ValueError: if they are not those of the network that `keep` leaves.
+        """
+        model = shrink(self._base, self.units, keep)
+        network = split(model)
+        optimizer = jax.eval_shape(self._transform.init, network.params)
+        like = State(network, optimizer, network.params)
+        self.state = jax.device_put(arranged(arrays, like))
+        self.keep = keep
+        self._at(model, Forward(model))
+
+    def variables(self) -> PyTree:
+        """Returns weights and statistics in one tree, as `units` name them."""
+        network = self.state.network
+        return nnx.merge_state(network.params, network.stats)
+
+    def size(self, zeroed: Flags | None = None) -> Size:
+        """Returns how large the network is.
+
+        Args:
+            zeroed: of kernels whose filters are mapped to zero, which are not, maybe
+                of none. Every convolution is counted for itself then, as the release
+                does.
+        """
+        return size_of(self.units, self.keep, zeroed)
+
+    def time(self) -> Times:
+        """Times a forward pass beside that of the network before it was cut."""
+        images = jax.device_put(scaled(self._dataset.x_test[:CHECKED_IMAGES]))
+        # Zeros take as long as any numbers.
+        dense = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), split(self._base))
+        return time_in_pairs(
+            lambda: self.forward.predict(self.state.network, images),
+            lambda: self._dense.predict(dense, images),
+            pairs=_TIMED_PAIRS,
+        )
+
+
+def training_step(
+    forward: Forward,
+    transform: optax.GradientTransformationExtraArgs,
+    network: Network,
+    optimizer: Any,
+    images: Any,
+    labels: Any,
+    counters: Any,
+    rate: Any,
+) -> tuple[Network, Any, Any, Any]:
+    """Trains on one batch; returns network, optimizer state, loss and accuracy.
+
+    Args:
+        forward: what the network computes.
+        transform: takes `rate` as an extra argument.
+        network: before the step.
+        optimizer: its state.
+        images: uint8 [batch, height, width, channel], as they are on disk.
+        labels: integers [batch].
+        counters: [3] of seed, epoch and step, which decide the augmentation.
+        rate: the learning rate.
+    """
+    seed, *rest = counters
+    key = functools.reduce(jax.random.fold_in, rest, jax.random.key(seed))
+    prepared = normalised(augmented(images, key))
+    gradient, stats, *result = forward.training_gradient(network, prepared, labels)
+    updates, optimizer = transform.update(
+        gradient, optimizer, network.params, rate=rate
+    )
+    params = optax.apply_updates(network.params, updates)
+    return Network(params, stats), optimizer, *result
+
+
+def size_of(units: Units, keep: Flags, zeroed: Flags | None = None) -> Size:
+    """Returns how large a network is at the widths that a cut leaves.
+
+    Args:
+        units: of the network before it was cut.
+        keep: which of them are left.
+        zeroed: as in `ShrinkingNetwork.size`.
+    """
+    widths = units.widths(keep)
+    names = rounds.layer_names(units)
+    layers = {layer: widths[name] for name, layer in names.items()}
+    if zeroed is not None:
+        layers = published_rules.widths(units, widths, zeroed)
+    return Size(sum(layers.values()), units.parameters(keep), units.flops(keep), layers)

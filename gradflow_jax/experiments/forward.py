@@ -1,5 +1,7 @@
 """A network's variables, and the functions of them that are trained and evaluated."""
 
+import functools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -34,22 +36,31 @@ def split(model: nnx.Module) -> Network:
     return Network(params, stats)
 
 
+@dataclass(frozen=True)
 class Forward:
     """An architecture at given widths: what its networks compute.
 
+    Equal architectures are equal, and compiled once.
+
     Attributes:
-        predict: logits of (network, images) in eval mode, compiled.
+        graph: the architecture, `nnx.graphdef(model)`.
     """
 
-    def __init__(self, model: nnx.Module):
+    graph: Any
+
+    @classmethod
+    def of(cls, model: nnx.Module) -> "Forward":
         """Takes the architecture of a model, whose variables may be shapes."""
-        self._graph = nnx.graphdef(model)
-        self.predict = jax.jit(lambda network, x: self.logits(network, x)[0])
+        return cls(nnx.graphdef(model))
+
+    def predict(self, network: Network, images: Any) -> jax.Array:
+        """Returns logits [image, class] in eval mode, compiled."""
+        return _predict(self, network, images)
 
     def logits(self, network: Network, images: Any, *, train: bool = False) -> Any:
         """Returns logits and, in training mode, the new running statistics."""
         # A copy, since batch norm writes its statistics in place.
-        model = nnx.merge(self._graph, network.params, network.stats, copy=True)
+        model = nnx.merge(self.graph, network.params, network.stats, copy=True)
         model.train() if train else model.eval()
         return model(images), nnx.split(model, nnx.Param, ...)[2]
 
@@ -92,6 +103,11 @@ class Forward:
         logits = np.concatenate([np.asarray(piece) for piece in pieces])[:count]
         right = np.mean(np.argmax(logits, -1) == dataset.y_test)
         return float(right), float(cross_entropy(logits / TEMPERATURE, dataset.y_test))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(forward: Forward, network: Network, images: Any) -> jax.Array:
+    return forward.logits(network, images)[0]
 
 
 def scaled(images: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward import scaled
 from gradflow_jax.experiments.forward_time import Times
 from gradflow_jax.experiments.input_pipeline import training_batches
-from gradflow_jax.experiments.measuring import PAPER_MEASURES, Scorer, UnitScores
+from gradflow_jax.experiments.measuring import PAPER_MEASURES, UnitScores
 from gradflow_jax.experiments.results import versions
 from gradflow_jax.experiments.run_record import (
     Correlations,
@@ -23,7 +23,6 @@ from gradflow_jax.experiments.run_record import (
 )
 from gradflow_jax.experiments.scoring_data import ScoringData, for_round
 from gradflow_jax.experiments.shrinking_network import Flags, ShrinkingNetwork
-from gradflow_jax.models import normalised_kernels
 from gradflow_jax.structured import Units
 from gradflow_jax.trees import PyTree
 
@@ -182,7 +181,7 @@ class Run:
         steps = len(self._dataset.y_train) // settings.batch_size
         self._watcher.begin(f"epoch {epoch}/{settings.epochs}: training", steps)
         rate = settings.learning_rate(epoch)
-        scorer, units = self._scorer(), self._ranked() if tracking else None
+        units = self._ranked() if tracking else None
         results, tracked = [], None
         for number, (images, labels) in enumerate(batches):
             counters = np.array([settings.seed, epoch, number], np.uint32)
@@ -190,16 +189,10 @@ class Run:
             self._watcher.step(*map(float, results[max(0, number - _LAG)]))
             if units is not None and number >= steps - TRACKED_BATCHES:
                 batch = [(scaled(images), labels)]
-                new = self._scores(scorer, units, ScoringData(batch, batch), epoch)
+                new = self._scores(units, ScoringData(batch, batch), epoch)
                 tracked = average(tracked, new)
         loss, accuracy = np.mean(np.asarray(jax.device_get(results), np.float64), 0)
         return float(loss), float(accuracy), tracked
-
-    def _scorer(self) -> Scorer:
-        """Returns what scores the network at its present widths."""
-        network = self.network
-        kernels = normalised_kernels(network.state.network.params)
-        return Scorer(network.forward.loss, kernels)
 
     def _ranked(self) -> Units:
         """Returns the units as they are ranked."""
@@ -207,12 +200,11 @@ class Run:
         published = self.settings.published_rules
         return published_rules.by_layer(units) if published else units
 
-    def _scores(
-        self, scorer: Scorer, units: Units, data: ScoringData, epoch: int
-    ) -> UnitScores:
+    def _scores(self, units: Units, data: ScoringData, epoch: int) -> UnitScores:
         network, _, origin = self.network.state
         measure, seed = self.settings.measure, self.settings.seed + epoch
-        found = scorer.of_units([measure], network, origin, units, data, seed=seed)
+        score = self.network.scorer.of_units
+        found = score([measure], network, origin, units, data, seed=seed)
         return found[measure]
 
     def _prune(self, round: int, epoch: int, scores: UnitScores | None) -> Flags | None:
@@ -225,7 +217,7 @@ class Run:
         if scores is None:
             self._watcher.begin(f"{about}, scoring", 0)
             data = for_round(self._dataset, seed=settings.seed, epoch=epoch)
-            scores = self._scores(self._scorer(), self._ranked(), data, epoch)
+            scores = self._scores(self._ranked(), data, epoch)
         self._watcher.begin(f"{about}, cutting", 0)
         units, zeroed = self.network.find(), None
         if settings.published_rules:
@@ -251,7 +243,7 @@ class Run:
         units = self.network.find()
         data = for_round(self._dataset, seed=self.settings.seed, epoch=epoch)
         network, _, origin = self.network.state
-        found = self._scorer().of_units(
+        found = self.network.scorer.of_units(
             PAPER_MEASURES, network, origin, units, data, seed=0
         )
         table = [np.concatenate(list(scores.values())) for scores in found.values()]

@@ -58,7 +58,7 @@ def evaluate_saved(path: Path, settings: RunSettings, dataset: Dataset) -> Evalu
     units = find_units(base, example(dataset))
     model = load_network(path, settings, dataset)
     keep = load_cut(path).keep
-    accuracy, loss = Forward(model).evaluate(split(model), dataset)
+    accuracy, loss = Forward.of(model).evaluate(split(model), dataset)
     return Evaluation(
         accuracy,
         loss,

@@ -16,10 +16,11 @@ from gradflow_jax.experiments.checkpoints import arranged
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward import Forward, Network, scaled, split
 from gradflow_jax.experiments.forward_time import Times, time_in_pairs
+from gradflow_jax.experiments.measuring import Scorer
 from gradflow_jax.experiments.run_record import RunSettings, Size
 from gradflow_jax.experiments.training import sgd
 from gradflow_jax.masks import apply
-from gradflow_jax.models import MODELS
+from gradflow_jax.models import MODELS, normalised_kernels
 from gradflow_jax.structured import Units, compose_keep, cut, find_units, shrink
 from gradflow_jax.transforms import replace_masks
 from gradflow_jax.trees import PyTree
@@ -47,20 +48,42 @@ class State(NamedTuple):
     origin: PyTree
 
 
-def make(settings: RunSettings, dataset: Dataset, key: Any) -> nnx.Module:
-    """Makes the network of a run for a data set's images and classes."""
-    return MODELS[settings.model](
-        dataset.x_train.shape[1:],
-        dataset.classes,
-        width=settings.width,
-        fast=settings.fast,
-        rngs=nnx.Rngs(key),
+class Maker(NamedTuple):
+    """What makes the network of a run, of a key."""
+
+    model: str
+    image_shape: tuple[int, int, int]
+    classes: int
+    width: float
+    fast: bool
+
+    def __call__(self, key: Any) -> nnx.Module:
+        """Makes a network with fresh weights."""
+        options = {"width": self.width, "fast": self.fast, "rngs": nnx.Rngs(key)}
+        return MODELS[self.model](self.image_shape, self.classes, **options)
+
+
+def _maker(settings: RunSettings, dataset: Dataset) -> Maker:
+    _, *shape = dataset.x_train.shape
+    return Maker(
+        settings.model, tuple(shape), dataset.classes, settings.width, settings.fast
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fresh(maker: Maker, key: Any) -> Network:
+    return split(maker(key))
+
+
+@functools.lru_cache(maxsize=8)
+def _scorer(forward: Forward, kernels: tuple[tuple[str, str], ...]) -> Scorer:
+    return Scorer(forward.loss, dict(kernels))
 
 
 def base_network(settings: RunSettings, dataset: Dataset) -> nnx.Module:
     """Returns the network before it is cut, of shapes, in eval mode."""
-    model = nnx.eval_shape(lambda: make(settings, dataset, jax.random.key(0)))
+    maker = _maker(settings, dataset)
+    model = nnx.eval_shape(lambda: maker(jax.random.key(0)))
     model.eval()
     return model
 
@@ -77,6 +100,7 @@ class ShrinkingNetwork:
         units: of the network before it was cut.
         keep: which of them are left, by family.
         forward: what the network computes at its present widths.
+        scorer: what scores it.
         state: its arrays.
     """
 
@@ -86,23 +110,21 @@ class ShrinkingNetwork:
         self._base = base_network(settings, dataset)
         self._example = example(dataset)
         self._transform = sgd()
-        self._dense = Forward(self._base)
+        self._dense = Forward.of(self._base)
         self._at(self._base, self._dense)
         self.units = self.find()
         self.keep: Flags = self.units.checked({})
         # The default generator is compiled for ten seconds where there are 57 layers.
         key = jax.random.key(settings.seed, impl="rbg")
-        network = jax.jit(lambda key: split(make(settings, dataset, key)))(key)
+        network = _fresh(_maker(settings, dataset), key)
         optimizer = self._transform.init(network.params)
         self.state = State(network, optimizer, network.params)
 
     def _at(self, model: nnx.Module, forward: Forward) -> None:
         """Trains this model from now on."""
         self._model, self.forward = model, forward
-        self._step = jax.jit(
-            functools.partial(training_step, forward, self._transform),
-            donate_argnums=(0, 1),
-        )
+        kernels = normalised_kernels(split(model).params)
+        self.scorer = _scorer(forward, tuple(kernels.items()))
 
     def find(self) -> Units:
         """Returns the units of the network as it is now."""
@@ -116,8 +138,15 @@ class ShrinkingNetwork:
         if self.state.origin is self.state.network.params:
             copied = jax.tree.map(jnp.copy, self.state.origin)
             self.state = self.state._replace(origin=copied)
-        network, optimizer, loss, accuracy = self._step(
-            self.state.network, self.state.optimizer, images, labels, counters, rate
+        network, optimizer, loss, accuracy = training_step(
+            self.forward,
+            self._transform,
+            self.state.network,
+            self.state.optimizer,
+            images,
+            labels,
+            counters,
+            rate,
         )
         self.state = self.state._replace(network=network, optimizer=optimizer)
         return loss, accuracy
@@ -145,7 +174,7 @@ class ShrinkingNetwork:
             state = state._replace(optimizer=optimizer)
         self.state = state
         model = shrink(self._base, self.units, self.keep)
-        self._at(model, Forward(model))
+        self._at(model, Forward.of(model))
         found = self.forward.predict(state.network, images)
         error = float(jnp.max(jnp.abs(found - expected)))
         if not error <= TOLERANCE * float(jnp.max(jnp.abs(expected))):
@@ -177,7 +206,7 @@ class ShrinkingNetwork:
         like = State(network, optimizer, network.params)
         self.state = jax.device_put(arranged(arrays, like))
         self.keep = keep
-        self._at(model, Forward(model))
+        self._at(model, Forward.of(model))
 
     def variables(self) -> PyTree:
         """Returns weights and statistics in one tree, as `units` name them."""
@@ -206,6 +235,7 @@ class ShrinkingNetwork:
         )
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
 def training_step(
     forward: Forward,
     transform: optax.GradientTransformationExtraArgs,

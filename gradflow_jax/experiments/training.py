@@ -1,5 +1,6 @@
 """Trains and evaluates a network with optax, its weights masked or not."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,7 @@ class Trainer:
         self._batch_size = min(BATCH_SIZE, len(dataset.y_train))
         self.steps_per_epoch = len(dataset.y_train) // self._batch_size
         # Of shapes: making weights that nobody trains would take seconds.
-        self.forward = Forward(nnx.eval_shape(lambda: self._model(0)))
+        self.forward = Forward.of(nnx.eval_shape(lambda: self._model(0)))
         self._transform = sgd()
         self._step = jax.jit(self._step_fn, donate_argnums=(0, 1, 2))
 
@@ -104,6 +105,7 @@ class Trainer:
         return optax.apply_updates(params, updates), stats, state
 
 
+@functools.cache
 def sgd() -> optax.GradientTransformationExtraArgs:
     """Returns the paper's optimizer, masked; `rate` is an extra argument of updates."""
     return optax.chain(

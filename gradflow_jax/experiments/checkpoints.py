@@ -45,6 +45,8 @@ class Checkpoints:
         """Opens a folder; what an interrupted run left unfinished there is deleted."""
         self._folder = folder.absolute()
         self._old = self._folder / _OLD
+        # Of a process that died while it deleted; nothing could be moved there.
+        shutil.rmtree(self._old, ignore_errors=True)
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(

@@ -127,7 +127,7 @@ def choose(
     if residual:
         rows[0][:] = _PROTECTED
         now, whole = sum(map(len, rows)), sum(base.values())
-        fraction = 1 - percent_left(shares, round) / 100 * whole / now
+        fraction = 1 - percent_left(shares, round) / 100 * (whole / now)
     else:
         fraction = shares[round - 1]
         for layer, row in zip(ranked, rows, strict=True):
@@ -138,7 +138,11 @@ def choose(
     keep: dict[str, np.ndarray] = {}
     zeroed: dict[str, np.ndarray] = {}
     ends = np.cumsum([len(row) for row in rows])[:-1]
-    for layer, row, flags in zip(ranked, rows, np.split(stays, ends), strict=True):
+    split = np.split(stays, ends)
+    if residual:
+        # Also where nothing shall be left.
+        split[0][:] = True
+    for layer, row, flags in zip(ranked, rows, split, strict=True):
         if not flags.any():
             flags[np.argmax(row)] = True
         if len(units[layer.family].producers) > 1:

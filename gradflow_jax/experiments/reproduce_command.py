@@ -9,14 +9,13 @@ import click
 from rich.console import Console
 
 from gradflow_jax.experiments import run_files
-from gradflow_jax.experiments.checkpoints import CheckpointError
 from gradflow_jax.experiments.data import DataError, Dataset, load, some_of
 from gradflow_jax.experiments.measuring import MEASURES, PAPER_MEASURES
 from gradflow_jax.experiments.options import Percent, Schedule, listed
 from gradflow_jax.experiments.presenting import Bars
 from gradflow_jax.experiments.rounds import check_rounds
-from gradflow_jax.experiments.rounds_table import rounds_table
-from gradflow_jax.experiments.run_files import FolderError, run_in_folder
+from gradflow_jax.experiments.rounds_table import table_of_rounds
+from gradflow_jax.experiments.run_files import run_in_folder
 from gradflow_jax.experiments.run_record import RunSettings
 from gradflow_jax.models import MODELS
 
@@ -161,21 +160,28 @@ def reproduce(
     taken = run_files.existing(out)
     if force:
         for path in taken:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            # Checkpoints lose their names first: what is half deleted is none.
+            gone = path.rename(path.with_name(f".{path.name}.partial"))
+            shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     # Before a device is asked for: without it a GPU's sums differ from run to run.
     flag = "--xla_gpu_deterministic_ops=true"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     console = Console(quiet=quiet)
     console.print(f"Data: {dataset}", highlight=False)
     if taken and not force:
-        console.print(f"Going on with the run in {out}.", highlight=False)
+        console.print(
+            f"Going on with the run in {out}.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     try:
         with Bars(settings.epochs, console, of="epochs") as bars:
             record = run_in_folder(out, settings, dataset, _Watching(bars))
-    except (FolderError, CheckpointError) as error:
+    except (ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     times = run_files.read_times(out)
-    console.print(rounds_table(record, times), highlight=False, soft_wrap=True)
+    console.print(table_of_rounds(record, times), highlight=False, soft_wrap=True)
     console.print(
         f"Written to {out}: {listed(path.name for path in run_files.existing(out))}",
         highlight=False,

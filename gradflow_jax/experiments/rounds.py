@@ -65,7 +65,11 @@ def check_rounds(settings: RunSettings) -> None:
     gone = settings.thresholds
     if gone is not None:
         rising = all(a < b for a, b in zip((0.0, *gone), gone, strict=False))
-        if len(gone) != settings.rounds or not rising or gone[-1] != settings.prune:
+        if (
+            len(gone) != settings.rounds
+            or not rising
+            or (gone and gone[-1] != settings.prune)
+        ):
             raise ValueError(
                 f"thresholds are {', '.join(f'{t:g}' for t in gone)}: they rise from "
                 f"above 0 to {settings.prune:g}, one for each of the "

@@ -10,7 +10,7 @@ from gradflow_jax.experiments.run_record import RunRecord, Size
 from gradflow_jax.experiments.structured_table import compact
 
 
-def rounds_table(record: RunRecord, times: Sequence[Times]) -> Table:
+def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
     """Returns a line for each round, the network before and the end.
 
     Args:

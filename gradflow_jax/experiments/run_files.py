@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -57,14 +58,16 @@ def run_in_folder(
         CheckpointError: if its checkpoint is damaged or not of this run.
         ValueError: if the settings cannot be met.
     """
+    watcher = watcher or Silent()
+    run = Run(settings, dataset, watcher)
     out.mkdir(parents=True, exist_ok=True)
     with _alone_in(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
-        watcher = watcher or Silent()
-        run = Run(settings, dataset, watcher)
+        for left in out.glob(".*.partial*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         about = {"data": fingerprint(dataset), "settings": _plain(asdict(settings))}
         latest = checkpoints.latest()
         if latest is not None:
-            _resume(run, checkpoints, latest, about)
+            _resume(run, out, checkpoints, latest, about)
         elif (out / RECORD_NAME).exists():
             raise FolderError(
                 f"{out} holds a run whose checkpoints are gone: choose another --out, "
@@ -109,22 +112,37 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def _resume(
-    run: Run, checkpoints: Checkpoints, epoch: int, about: dict[str, Any]
+    run: Run, out: Path, checkpoints: Checkpoints, epoch: int, about: dict[str, Any]
 ) -> None:
     arrays, found = checkpoints.restore(epoch)
     asked, was = about["settings"], found.get("settings", {})
     for name in asked:
         if asked[name] != was.get(name):
             raise FolderError(
-                f"--out holds a run with {name} {_said(was.get(name))}, but now it is "
+                f"{out} holds a run with {name} {_said(was.get(name))}, but now it is "
                 f"{_said(asked[name])}: choose another --out, or --force to start anew."
             )
-    if found["data"] != about["data"]:
+    if found.get("data") != about["data"]:
         raise FolderError(
-            "--out holds a run on other images: pass the same --data, choose another "
+            f"{out} holds a run on other images: pass the same --data, choose another "
             "--out, or --force to start anew."
         )
-    record = from_json(json.dumps(found["record"]))
+
+    def foreign(error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint of epoch {epoch} in {out} is not of this run: {error}. "
+            "Choose another --out, or --force to start anew."
+        )
+
+    try:
+        record = from_json(json.dumps(found["record"]))
+        keep = {
+            family.name: np.isin(np.arange(family.size), found["keep"][family.name])
+            for family in run.network.units
+        }
+        times = [Times(**time) for time in found["times"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise foreign(error) from error
     if dict(record.versions) != versions():
         odd = next(
             name
@@ -132,22 +150,14 @@ def _resume(
             if record.versions.get(name) != value
         )
         raise FolderError(
-            f"--out holds a run with {odd} {record.versions.get(odd)}, and here is "
+            f"{out} holds a run with {odd} {record.versions.get(odd)}, and here is "
             f"{versions()[odd]}: numbers would be of both. Go on with what it was "
             "started with, choose another --out, or --force to start anew."
         )
-    keep = {
-        family.name: np.isin(np.arange(family.size), found["keep"][family.name])
-        for family in run.network.units
-    }
-    times = [Times(**time) for time in found["times"]]
     try:
         run.resume(Progress(epoch, keep, record, times), arrays)
     except ValueError as error:
-        raise CheckpointError(
-            f"the checkpoint of epoch {epoch} is not of this run: {error}. Choose "
-            "another --out, or --force to start anew."
-        ) from error
+        raise foreign(error) from error
 
 
 def _said(value: Any) -> Any:

@@ -87,7 +87,7 @@ def test_every_network_is_cut_by_every_measure(model, measure, cuts):
     record = run.progress.record
     dense, (first, second) = record.dense, record.rounds
     # Two rounds of equal shares of 1 / left leave two thirds, then a half.
-    expected = [dense.filters // 3 * 2, dense.filters // 2]
+    expected = [2 * dense.filters // 3, dense.filters // 2]
     assert [first.size.filters, second.size.filters] == expected
     for before, after in ((dense, first.size), (first.size, second.size)):
         assert after.parameters < before.parameters and after.flops < before.flops

@@ -214,15 +214,6 @@ BAD_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("case", list(BAD_OPTIONS))
-def test_bad_options_are_one_line(monkeypatch, capsys, case):
-    options, message = BAD_OPTIONS[case]
-    line = refused(monkeypatch, capsys, "reproduce", *BASE, *options)
-    assert message in line
-    # Nothing is left that the next run would go on with.
-    assert list(Path().iterdir()) == []
-
-
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_a_missing_data_set_is_a_line_that_says_which_file_to_put_where(
     monkeypatch, capsys, tmp_path, name
@@ -312,17 +303,6 @@ def test_a_folder_of_another_run_is_refused(monkeypatch, capsys, finished):
         "a run with seed 0, but now it is 3: choose another --out, or --force" in line
     )
     assert (out / "run.json").read_bytes() == before
-
-
-def test_a_damaged_checkpoint_is_one_line_on_the_screen(finished, tmp_path):
-    out = tmp_path / "out"
-    shutil.copytree(finished[0], out)
-    for file in (out / "checkpoints" / "2" / "arrays").rglob("d/*"):
-        data = file.read_bytes()
-        file.write_bytes(data[: len(data) // 2])
-    run = installed("reproduce", *SHORT, "--out", out, code=2)
-    assert f"the checkpoint {out / 'checkpoints' / '2'} is damaged: " in run.stderr
-    assert len(run.stderr.splitlines()) == 1, run.stderr
 
 
 @pytest.mark.parametrize("name", ["runs[red]", "long" * 30], ids=["style", "long"])

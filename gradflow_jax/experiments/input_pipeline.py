@@ -1,14 +1,12 @@
 """Batches of training images, made ready on background threads by grain."""
 
 from collections.abc import Iterator
+from typing import Any
 
-import grain
 import numpy as np
+from absl import logging
 
 from gradflow_jax.experiments.data import Dataset
-
-# Two threads copy faster than a device computes; eight batches of CIFAR are 3 MB.
-_READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -71,8 +69,26 @@ class _Batches:
 
 
 def _read_ahead(source: _Batches) -> Iterator[Batch]:
-    batches = iter(grain.MapDataset.source(source).to_iter_dataset(_READ_AHEAD))
+    grain = _quietly_imported()
+    # Two threads copy faster than a device computes; eight batches of CIFAR are 3 MB.
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+    batches = iter(grain.MapDataset.source(source).to_iter_dataset(options))
     try:
         yield from batches
     finally:
         batches.close()
+
+
+def _quietly_imported() -> Any:
+    """Imports grain where a batch is read.
+
+    With older jaxlibs it logs that worker processes cannot be profiled; there are none.
+    """
+    logger = logging.get_absl_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        import grain
+    finally:
+        logger.setLevel(level)
+    return grain

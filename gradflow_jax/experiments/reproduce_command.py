@@ -1,7 +1,6 @@
 """The options of `gradflow-jax reproduce`."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +158,10 @@ def reproduce(
         out = Path("runs") / name.format(settings, 100 * settings.prune)
     taken = run_files.existing(out)
     if force:
-        for path in taken:
-            # Checkpoints lose their names first: what is half deleted is none.
-            gone = path.rename(path.with_name(f".{path.name}.partial"))
-            shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        try:
+            run_files.delete_run(out)
+        except (ValueError, OSError) as error:
+            raise click.UsageError(str(error)) from error
     # Before a device is asked for: without it a GPU's sums differ from run to run.
     flag = "--xla_gpu_deterministic_ops=true"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()

@@ -62,8 +62,7 @@ def run_in_folder(
     run = Run(settings, dataset, watcher)
     out.mkdir(parents=True, exist_ok=True)
     with _alone_in(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
-        for left in out.glob(".*.partial*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        _tidy(out)
         about = {"data": fingerprint(dataset), "settings": _plain(asdict(settings))}
         latest = checkpoints.latest()
         if latest is not None:
@@ -94,6 +93,28 @@ def run_in_folder(
         network = run.network
         save_cut(out / MODEL_NAME, network.variables(), network.units, network.keep)
         return run.progress.record
+
+
+def delete_run(out: Path) -> None:
+    """Deletes what a folder holds of a run.
+
+    Raises:
+        FolderError: if the run is in use; nothing is deleted then.
+    """
+    if not existing(out):
+        return
+    with _alone_in(out):
+        _tidy(out)
+        for path in existing(out):
+            # It loses its name first: what is half deleted is no checkpoint.
+            path.rename(path.with_name(f".{path.name}.partial"))
+        _tidy(out)
+
+
+def _tidy(out: Path) -> None:
+    """Deletes what a killed process had not finished writing or deleting."""
+    for left in out.glob("*.partial*"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def existing(out: Path) -> list[Path]:

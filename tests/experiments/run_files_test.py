@@ -15,6 +15,7 @@ from gradflow_jax.experiments.run_files import (
     RECORD_NAME,
     TIMES_NAME,
     FolderError,
+    delete_run,
     existing,
     fingerprint,
     read_times,
@@ -195,7 +196,9 @@ def test_a_complete_run_gets_back_what_was_deleted(whole, tmp_path):
     assert tree(out) == tree(whole)
 
 
-@pytest.mark.parametrize("name", [f".{RECORD_NAME}.1.partial.json", "old"])
+@pytest.mark.parametrize(
+    "name", [f".{RECORD_NAME}.1.partial.json", f"{MODEL_NAME}.1.partial", "old"]
+)
 def test_what_a_killed_process_left_is_cleaned_away(half, tmp_path, name):
     out = tmp_path / "copy"
     shutil.copytree(half, out)
@@ -439,3 +442,24 @@ def test_by_published_rules_tracked_with_momentum_it_ends_the_same(tmp_path):
 def leaves_of(arrays):
     for leaf in arrays.values():
         yield from leaves_of(leaf) if isinstance(leaf, dict) else [leaf]
+
+
+def test_a_run_in_use_is_not_deleted(copied):
+    before = tree(copied)
+
+    class Deleting(Silent):
+        def epoch(self, done):
+            with pytest.raises(FolderError, match="is in use by another run"):
+                delete_run(copied)
+            raise Stopped
+
+    stop(copied, Deleting())
+    assert tree(copied) == before
+
+
+def test_a_deletion_that_was_cut_short_is_ended(copied):
+    for name in (".checkpoints.partial", f".{MODEL_NAME}.partial"):
+        (copied / name / "left").mkdir(parents=True)
+    delete_run(copied)
+    assert existing(copied) == [] and tree(copied) == {}
+    delete_run(copied)

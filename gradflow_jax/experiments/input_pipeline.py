@@ -7,6 +7,7 @@ import numpy as np
 from absl import logging
 
 from gradflow_jax.experiments.data import Dataset
+from gradflow_jax.experiments.run_record import SettingsError
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -30,7 +31,7 @@ def training_batches(
         [batch].
 
     Raises:
-        ValueError: if a batch would be empty or need more images than there are.
+        SettingsError: see `check_batch_size`.
 
     Example:
         >>> from gradflow_jax.experiments.data import load
@@ -39,13 +40,23 @@ def training_batches(
         >>> images.shape, labels.shape, len(list(batches))
         ((128, 28, 28, 1), (128,), 38)
     """
+    check_batch_size(dataset, batch_size)
     count = len(dataset.y_train)
-    if not 1 <= batch_size <= count:
-        raise ValueError(
-            f"batch_size is {batch_size}: {dataset} allows from 1 to {count:,}."
-        )
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return _read_ahead(_Batches(dataset, order, batch_size))
+
+
+def check_batch_size(dataset: Dataset, batch_size: int) -> None:
+    """Checks that there are images for a batch.
+
+    Raises:
+        SettingsError: if a batch would be empty or need more images than there are.
+    """
+    count = len(dataset.y_train)
+    if not 1 <= batch_size <= count:
+        raise SettingsError(
+            f"batch_size is {batch_size}: {dataset} allows from 1 to {count:,}."
+        )
 
 
 class _Batches:

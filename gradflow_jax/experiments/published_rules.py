@@ -12,6 +12,9 @@ The release differs from it as follows.
   anew in every round, with scores of zero, and can come back.
 - There the percentage left is rounded down to an integer in each round, which removes
   more than was asked for, and no layer is protected but for its last filter.
+
+One thing is not as there: a layer of a single filter is no family of units, so it is
+not ranked any more, and the share is taken of one filter fewer than in the release.
 """
 
 from collections.abc import Mapping, Sequence

@@ -8,14 +8,15 @@ import click
 from rich.console import Console
 
 from gradflow_jax.experiments import run_files
+from gradflow_jax.experiments.checkpoints import CheckpointError
 from gradflow_jax.experiments.data import DataError, Dataset, load, some_of
 from gradflow_jax.experiments.measuring import MEASURES, PAPER_MEASURES
 from gradflow_jax.experiments.options import Percent, Schedule, listed
 from gradflow_jax.experiments.presenting import Bars
 from gradflow_jax.experiments.rounds import check_rounds
 from gradflow_jax.experiments.rounds_table import table_of_rounds
-from gradflow_jax.experiments.run_files import run_in_folder
-from gradflow_jax.experiments.run_record import RunSettings
+from gradflow_jax.experiments.run_files import FolderError, run_in_folder
+from gradflow_jax.experiments.run_record import RunSettings, SettingsError
 from gradflow_jax.models import MODELS
 
 _PAPER = RunSettings("vgg13", "magnitude", 0.75, 25)
@@ -145,7 +146,7 @@ def reproduce(
     """Prune one of the paper's networks in rounds while it is trained.
 
     After each of the first epochs the filters of all layers are ranked together and
-    those of the lowest scores are cut out: weights, statistics and momentum are smaller
+    those of the lowest scores are cut out: weights and statistics are smaller
     from then on, and so is every later step.
 
     Stopped at any moment, even killed, the same command goes on from the last epoch,
@@ -160,7 +161,7 @@ def reproduce(
     if force:
         try:
             run_files.delete_run(out)
-        except (ValueError, OSError) as error:
+        except FolderError as error:
             raise click.UsageError(str(error)) from error
     # Before a device is asked for: without it a GPU's sums differ from run to run.
     flag = "--xla_gpu_deterministic_ops=true"
@@ -177,7 +178,7 @@ def reproduce(
     try:
         with Bars(settings.epochs, console, of="epochs") as bars:
             record = run_in_folder(out, settings, dataset, _Watching(bars))
-    except (ValueError, OSError) as error:
+    except (SettingsError, FolderError, CheckpointError) as error:
         raise click.UsageError(str(error)) from error
     times = run_files.read_times(out)
     console.print(table_of_rounds(record, times), highlight=False, soft_wrap=True)
@@ -222,7 +223,7 @@ def _settings(**options: Any) -> RunSettings:
     settings = RunSettings(**given)
     try:
         check_rounds(settings)
-    except ValueError as error:
+    except SettingsError as error:
         raise click.UsageError(str(error)) from error
     return settings
 

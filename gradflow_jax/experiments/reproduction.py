@@ -11,7 +11,7 @@ from gradflow_jax.experiments import published_rules, rounds
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward import scaled
 from gradflow_jax.experiments.forward_time import Times
-from gradflow_jax.experiments.input_pipeline import training_batches
+from gradflow_jax.experiments.input_pipeline import check_batch_size, training_batches
 from gradflow_jax.experiments.measuring import PAPER_MEASURES, UnitScores
 from gradflow_jax.experiments.results import versions
 from gradflow_jax.experiments.run_record import (
@@ -90,9 +90,11 @@ class Run:
         """Makes a network with fresh weights.
 
         Raises:
-            ValueError: if the rounds do not fit, or cannot remove so much.
+            SettingsError: if the rounds do not fit or cannot remove so much, or a
+                batch is larger than the data.
         """
         rounds.check_rounds(settings)
+        check_batch_size(dataset, settings.batch_size)
         self.settings, self._dataset = settings, dataset
         self._watcher = watcher or Silent()
         self.network = ShrinkingNetwork(settings, dataset)

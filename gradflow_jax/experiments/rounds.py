@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradflow_jax.experiments.run_record import RunSettings
+from gradflow_jax.experiments.run_record import RunSettings, SettingsError
 from gradflow_jax.structured import Family, Units, choose_units
 
 MAX_REMOVED = 0.95
@@ -47,18 +47,18 @@ def check_rounds(settings: RunSettings) -> None:
     """Checks that the rounds fit the schedule and the thresholds rise.
 
     Raises:
-        ValueError: naming what does not.
+        SettingsError: naming what does not.
     """
     if not 0 <= settings.prune < 1:
-        raise ValueError(f"prune is {settings.prune:g}, outside [0, 1).")
+        raise SettingsError(f"prune is {settings.prune:g}, outside [0, 1).")
     if settings.rounds < 0 or (settings.rounds == 0) != (settings.prune == 0):
-        raise ValueError(
+        raise SettingsError(
             f"{settings.rounds} rounds are asked to remove {settings.prune:g}: both "
             "are 0, for training alone, or none is."
         )
     first = settings.schedule[0][0]
     if settings.warmup + settings.rounds > first:
-        raise ValueError(
+        raise SettingsError(
             f"{settings.warmup} epochs of warm-up and {settings.rounds} rounds of one "
             f"epoch do not fit into the first stage of {first} epochs."
         )
@@ -70,7 +70,7 @@ def check_rounds(settings: RunSettings) -> None:
             or not rising
             or (gone and gone[-1] != settings.prune)
         ):
-            raise ValueError(
+            raise SettingsError(
                 f"thresholds are {', '.join(f'{t:g}' for t in gone)}: they rise from "
                 f"above 0 to {settings.prune:g}, one for each of the "
                 f"{settings.rounds} rounds."
@@ -143,13 +143,25 @@ def check_reachable(units: Units, settings: RunSettings) -> None:
     """Checks that the floors let so much go, before anything is trained.
 
     Raises:
-        ValueError: if they do not, saying how much can be removed.
+        SettingsError: if they do not, saying how much can be removed.
     """
-    if settings.prune and not settings.published_rules:
-        widths = {family.name: family.size for family in units}
-        zeros = {name: np.zeros(size) for name, size in widths.items()}
-        count = removed_by([settings.prune], sum(widths.values()))[-1]
-        choose(zeros, units, count, widths, cut_stem=settings.cut_stem)
+    if settings.published_rules:
+        return
+    kept = floors({family.name: family.size for family in units})
+    total = sum(family.size for family in units)
+    free = sum(
+        family.size - kept[family.name]
+        for family in units
+        if settings.cut_stem or not is_stem(family)
+    )
+    if removed_by([settings.prune], total)[-1] > free:
+        # Rounded down, so that what is named can be reached.
+        most = math.floor(1e4 * free / total) / 1e4
+        raise SettingsError(
+            f"prune is {settings.prune:g}, but a layer keeps 5 % of its filters and "
+            "one at least, and a ResNet's first all that it has: "
+            f"{math.floor(1e3 * most) / 10:g} % can go, ask for at most {most:g}."
+        )
 
 
 def in_order(units: Units) -> list[Family]:

@@ -54,13 +54,16 @@ def run_in_folder(
         The record of the whole run.
 
     Raises:
-        FolderError: if the folder holds another run or is in use.
+        FolderError: if the folder cannot be made, holds another run or is in use.
         CheckpointError: if its checkpoint is damaged or not of this run.
-        ValueError: if the settings cannot be met.
+        SettingsError: if the settings cannot be met.
     """
     watcher = watcher or Silent()
     run = Run(settings, dataset, watcher)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"{out} cannot be made: {error.strerror}.") from error
     with _alone_in(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
         _tidy(out)
         about = {"data": fingerprint(dataset), "settings": _plain(asdict(settings))}

@@ -214,6 +214,15 @@ BAD_OPTIONS = {
 }
 
 
+@pytest.mark.parametrize("case", list(BAD_OPTIONS))
+def test_bad_options_are_one_line(monkeypatch, capsys, case):
+    options, message = BAD_OPTIONS[case]
+    line = refused(monkeypatch, capsys, "reproduce", *BASE, *options)
+    assert message in line
+    # Nothing is left that the next run would go on with.
+    assert list(Path().iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_a_missing_data_set_is_a_line_that_says_which_file_to_put_where(
     monkeypatch, capsys, tmp_path, name

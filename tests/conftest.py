@@ -1,8 +1,23 @@
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
 from gradflow_jax.experiments.data import load
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs():
+    """Forgets compiled programs before Linux refuses to map more of them.
+
+    Each is three mappings, of which a process may have 65,530 by default; JAX keeps
+    all that it compiled, and dies at the next one.
+    """
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > 25_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +10,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gradflow_jax.experiments.results import delete_whole, tidy
 from gradflow_jax.structured.saving import nested
 from gradflow_jax.trees import PyTree, named_leaves
 
 _VERSION = 1
-_OLD = "old"
+_ARRAYS, _ABOUT = "arrays", "about.json"
+_KEPT = 2
 
 
 class CheckpointError(ValueError):
@@ -37,31 +38,22 @@ class Saved(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run, by epoch; the last two are kept.
 
-    A checkpoint appears under its name when all of it is on disk, and goes from its
-    name before any of it is deleted. A SHA-256 of all it holds stands beside it.
+    A checkpoint gets its name when all of it is on disk, and loses it before any of it
+    is deleted. A SHA-256 of each of its files stands in it.
     """
 
     def __init__(self, folder: Path):
         """Opens a folder; what an interrupted run left unfinished there is deleted."""
         self._folder = folder.absolute()
-        self._old = self._folder / _OLD
-        # Of a process that died while it deleted; nothing could be moved there.
-        shutil.rmtree(self._old, ignore_errors=True)
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2,
-                enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,
-                todelete_subdir=_OLD,
-            ),
-        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        tidy(self._folder)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+        self._orbax.close()
 
     def save(self, epoch: int, arrays: PyTree, about: Mapping[str, Any]) -> None:
         """Saves what a run is after an epoch.
@@ -71,22 +63,24 @@ class Checkpoints:
             arrays: nested dicts of arrays.
             about: what JSON can hold, for `restore` to give back.
         """
-        about = dict(about)
-        found = digest(arrays, about)
-        content = {"version": _VERSION, "sha256": found, "about": about}
-        self._manager.save(
-            epoch,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays),
-                about=ocp.args.JsonSave(content),
-            ),
-            force=True,
-        )
-        shutil.rmtree(self._old, ignore_errors=True)
+        path = self._path(epoch)
+        partial = path.with_name(f".{path.name}.partial")
+        self._orbax.save(partial / _ARRAYS, arrays)
+        files = {
+            file.relative_to(partial).as_posix(): _sha256(file.read_bytes())
+            for file in sorted(partial.rglob("*"))
+            if file.is_file()
+        }
+        content = {"files": files, "about": dict(about)}
+        own = {"version": _VERSION, "sha256": _sha256(_text(content)), **content}
+        (partial / _ABOUT).write_bytes(_text(own))
+        partial.rename(path)
+        for old in self._epochs()[:-_KEPT]:
+            delete_whole(self._path(old))
 
     def latest(self) -> int | None:
         """Returns the last epoch that was saved."""
-        return self._manager.latest_step()
+        return max(self._epochs(), default=None)
 
     def restore(self, epoch: int) -> Saved:
         """Reads a checkpoint, all of it or nothing.
@@ -94,41 +88,50 @@ class Checkpoints:
         Raises:
             CheckpointError: if it is damaged or of another version.
         """
-        path = self._folder / str(epoch)
-        wanted = ocp.args.Composite(
-            arrays=ocp.args.StandardRestore(), about=ocp.args.JsonRestore()
-        )
+        path = self._path(epoch)
         try:
-            found = self._manager.restore(epoch, args=wanted)
-            content = found["about"]
-            version, expected = content["version"], content["sha256"]
-            arrays = jax.tree.map(np.asarray, found["arrays"])
-            about = content["about"]
-            if version == _VERSION and digest(arrays, about) != expected:
-                raise ValueError("its content is not what was written")
+            content = json.loads((path / _ABOUT).read_bytes())
+            version, expected = content.pop("version"), content.pop("sha256")
+            if version == _VERSION:
+                # Before Orbax reads: it trusts its files.
+                _check(path, content, expected)
+                found = self._orbax.restore(path / _ARRAYS)
+                return Saved(jax.tree.map(np.asarray, found), content["about"])
         # Whatever Orbax, TensorStore and JSON raise for files that are not as written.
         except Exception as error:
             raise CheckpointError(
                 f"the checkpoint {path} is damaged: {_line(error)}. Delete that folder "
                 "to go on from the one before it, or start anew with --force."
             ) from error
-        if version != _VERSION:
-            raise CheckpointError(
-                f"the checkpoint {path} is of format {version}, and this version reads "
-                f"{_VERSION}: go on with the version that wrote it, or start anew with "
-                "--force."
-            )
-        return Saved(arrays, about)
+        raise CheckpointError(
+            f"the checkpoint {path} is of format {version}, and this version reads "
+            f"{_VERSION}: go on with the version that wrote it, or start anew with "
+            "--force."
+        )
+
+    def _path(self, epoch: int) -> Path:
+        return self._folder / str(epoch)
+
+    def _epochs(self) -> list[int]:
+        names = (path.name for path in self._folder.iterdir())
+        return sorted(int(name) for name in names if name.isdecimal())
 
 
-def digest(tree: PyTree, about: Any = None) -> str:
-    """Returns a SHA-256 of a tree of arrays, and of what JSON says beside it."""
-    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for path, leaf in sorted(named_leaves(tree)):
-        array = np.asarray(leaf)
-        found.update(f"{path} {array.dtype} {array.shape} ".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+def _check(path: Path, content: Mapping[str, Any], expected: str) -> None:
+    """Checks that all is as it was written."""
+    if _sha256(_text(content)) != expected:
+        raise ValueError(f"{_ABOUT} is not as it was written")
+    for name, sha256 in content["files"].items():
+        if _sha256((path / name).read_bytes()) != sha256:
+            raise ValueError(f"{name} is not as it was written")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content).encode()
 
 
 def _line(error: Exception) -> str:

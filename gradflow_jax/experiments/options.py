@@ -61,6 +61,22 @@ class Percent(click.ParamType):
         return round(percent / 100, 12)
 
 
+class Percents(click.ParamType):
+    """Percentages that rise from above 0, separated by commas."""
+
+    name = "P,P,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Returns the fractions that 40,60,75 stand for."""
+        if not isinstance(value, str):
+            return value
+        convert = Percent().convert
+        found = tuple(convert(part, param, ctx) for part in value.split(","))
+        if not all(a < b for a, b in zip((0.0, *found), found, strict=False)):
+            self.fail(f"{value} do not rise from above 0.", param, ctx)
+        return found
+
+
 class Schedule(click.ParamType):
     """Stages of training, EPOCHS@RATE, separated by commas."""
 

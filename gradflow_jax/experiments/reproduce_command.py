@@ -1,6 +1,7 @@
 """The options of `gradflow-jax reproduce`."""
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from gradflow_jax.experiments import run_files
 from gradflow_jax.experiments.checkpoints import CheckpointError
 from gradflow_jax.experiments.data import DataError, Dataset, load, some_of
 from gradflow_jax.experiments.measuring import MEASURES, PAPER_MEASURES
-from gradflow_jax.experiments.options import Percent, Schedule, listed
+from gradflow_jax.experiments.options import Percent, Percents, Schedule, listed
 from gradflow_jax.experiments.presenting import Bars
 from gradflow_jax.experiments.rounds import check_rounds
 from gradflow_jax.experiments.rounds_table import table_of_rounds
@@ -37,14 +38,13 @@ _FAST_EPOCHS = 2
 )
 @click.option(
     "--prune",
-    default="75",
-    show_default=True,
     type=Percent(),
-    help="Remove so many percent of all filters; 0 trains the whole network.",
+    help="Remove so many percent of all filters; 0 trains the whole network. "
+    "Default: 75.",
 )
 @click.option(
     "--rounds",
-    type=click.IntRange(0),
+    type=click.IntRange(1),
     help="In so many rounds, each after an epoch. Default: 25; with --fast 2.",
 )
 @click.option(
@@ -96,8 +96,8 @@ _FAST_EPOCHS = 2
 )
 @click.option(
     "--thresholds",
-    metavar="P,P,...",
-    help="How many percent are gone after each round, instead of what --prune gives.",
+    type=Percents(),
+    help="How many percent are gone after each round, instead of --prune and --rounds.",
 )
 @click.option(
     "--tracked",
@@ -130,7 +130,9 @@ _FAST_EPOCHS = 2
     help="Compare how the paper's measures rank the filters; 0 for never.",
 )
 @click.option(
-    "--fast", is_flag=True, help="A tiny network on a few hundred images, in seconds."
+    "--fast",
+    is_flag=True,
+    help="A tiny network on a few hundred images: less than a minute.",
 )
 @click.option(
     "--out",
@@ -157,7 +159,6 @@ def reproduce(
     if out is None:
         name = "{0.model}-{0.measure}-{1:g}-{0.rounds}-{0.seed}"
         out = Path("runs") / name.format(settings, 100 * settings.prune)
-    taken = run_files.existing(out)
     if force:
         try:
             run_files.delete_run(out)
@@ -167,34 +168,37 @@ def reproduce(
     flag = "--xla_gpu_deterministic_ops=true"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     console = Console(quiet=quiet)
-    console.print(f"Data: {dataset}", highlight=False)
-    if taken and not force:
-        console.print(
-            f"Going on with the run in {out}.",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+
+    def say(line: str) -> None:
+        # As it is: neither is a path broken, nor what stands in brackets a style.
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    say(f"Data: {dataset}")
     try:
         with Bars(settings.epochs, console, of="epochs") as bars:
-            record = run_in_folder(out, settings, dataset, _Watching(bars))
+            watching = _Watching(bars, settings.epochs, out, say)
+            record = run_in_folder(out, settings, dataset, watching)
     except (SettingsError, FolderError, CheckpointError) as error:
         raise click.UsageError(str(error)) from error
     times = run_files.read_times(out)
     console.print(table_of_rounds(record, times), highlight=False, soft_wrap=True)
-    console.print(
-        f"Written to {out}: {listed(path.name for path in run_files.existing(out))}",
-        highlight=False,
-    )
+    say(f"Written to {out}: {listed(path.name for path in run_files.existing(out))}")
 
 
 class _Watching:
-    """Shows a run as bars."""
+    """Shows a run as bars, and says where it goes on from."""
 
-    def __init__(self, bars: Bars):
-        self._bars, self._what = bars, ""
+    def __init__(self, bars: Bars, epochs: int, out: Path, say: Callable[[str], None]):
+        self._bars, self._epochs, self._out, self._say = bars, epochs, out, say
+        self._what = ""
+        self._first = True
 
     def epoch(self, done: int) -> None:
+        if self._first and done == self._epochs:
+            self._say(f"The run in {self._out} had ended: there is nothing to do.")
+        elif self._first and done:
+            self._say(f"Going on with the run in {self._out} after epoch {done}.")
+        self._first = False
         self._bars.row(done)
 
     def begin(self, what: str, steps: int) -> None:
@@ -208,24 +212,43 @@ class _Watching:
 def _settings(**options: Any) -> RunSettings:
     """Returns the settings of these options, checked."""
     given = {name: value for name, value in options.items() if value is not None}
+    given = {**_as_thresholds(given), **given}
     if given["fast"]:
         given = {**_FAST, **given}
-    given.setdefault("rounds", _PAPER.rounds)
+    given = {"prune": _PAPER.prune, "rounds": _PAPER.rounds, **given}
     if not given["prune"]:
         given["rounds"] = 0
     if given["fast"] and "schedule" not in given:
         first = given["warmup"] + given["rounds"] + _FAST_EPOCHS
         given["schedule"] = (first, 0.1), (1, 0.01), (1, 0.001)
-    if "thresholds" in given:
-        convert = Percent().convert
-        parts = given["thresholds"].split(",")
-        given["thresholds"] = tuple(convert(part, None, None) for part in parts)
     settings = RunSettings(**given)
     try:
         check_rounds(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     return settings
+
+
+def _as_thresholds(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what thresholds say of the other options, which must not say another.
+
+    Raises:
+        click.UsageError: if they do.
+    """
+    if "thresholds" not in given:
+        return {}
+    gone = given["thresholds"]
+    said = {"prune": gone[-1], "rounds": len(gone)}
+    for name, value in said.items():
+        if given.get(name, value) != value:
+            percent = name == "prune"
+            own = f"{100 * value:g} percent" if percent else f"{value} rounds"
+            other = 100 * given[name] if percent else given[name]
+            raise click.UsageError(
+                f"--thresholds are {own}, but --{name} is {other:g}: leave --{name} "
+                "out."
+            )
+    return said
 
 
 def _dataset(source: str, settings: RunSettings) -> Dataset:

@@ -105,7 +105,14 @@ class Run:
         self._shares = rounds.shares(settings)
         self._gone = rounds.removed_by(self._shares, sum(self._widths.values()))
         size = self.network.size({} if settings.published_rules else None)
-        record = RunRecord(settings, str(dataset), versions(), size)
+        record = RunRecord(
+            settings,
+            str(dataset),
+            dataset.x_train.shape[1:],
+            dataset.classes,
+            versions(),
+            size,
+        )
         self.progress = Progress(0, self.network.keep, record, [])
 
     @property

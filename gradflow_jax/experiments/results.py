@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -93,6 +94,22 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def delete_whole(path: Path) -> None:
+    """Deletes a file or a folder, which loses its name before any of it goes."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _delete(path.rename(partial))
+
+
+def tidy(folder: Path) -> None:
+    """Deletes what a killed process had not finished writing or deleting there."""
+    for left in folder.glob("*.partial*"):
+        _delete(left)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def spread(rows: Sequence[AnyRow], measure: str, sparsity: float, field: str) -> Spread:

@@ -20,8 +20,7 @@ def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
     settings, last = record.settings, record.epochs[-1]
     best = record.best_accuracy
     table = Table(
-        title=f"{settings.model} on {record.data} by {settings.measure}, seed "
-        f"{settings.seed}",
+        title=f"{settings.model} by {settings.measure}, seed {settings.seed}",
         caption=f"after {last.epoch} epochs: {_percent(last.test_accuracy)} % of the "
         "test images"
         + (f", at best {_percent(best)} %" if best is not None else "")
@@ -39,7 +38,8 @@ def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
     ):  # fmt: skip
         table.add_column(name, justify="right", no_wrap=True)
     dense = record.dense
-    table.add_row("dense", *_size(dense, dense), *[""] * 4)
+    before = f"{times[0].reference_milliseconds:.1f}" if times else ""
+    table.add_row("dense", *_size(dense, dense), before, *[""] * 3)
     for row, time in zip(record.rounds, times, strict=True):
         table.add_row(
             str(row.round),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -16,7 +15,12 @@ from gradflow_jax.experiments.checkpoints import CheckpointError, Checkpoints, b
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward_time import Times
 from gradflow_jax.experiments.reproduction import Progress, Run, Silent, Watcher
-from gradflow_jax.experiments.results import versions, write_whole
+from gradflow_jax.experiments.results import (
+    delete_whole,
+    tidy,
+    versions,
+    write_whole,
+)
 from gradflow_jax.experiments.run_record import (
     RunRecord,
     RunSettings,
@@ -54,18 +58,24 @@ def run_in_folder(
         The record of the whole run.
 
     Raises:
-        FolderError: if the folder cannot be made, holds another run or is in use.
+        FolderError: if the folder cannot be used, holds another run or is in use.
         CheckpointError: if its checkpoint is damaged or not of this run.
         SettingsError: if the settings cannot be met.
     """
     watcher = watcher or Silent()
     run = Run(settings, dataset, watcher)
+    if set("*?[") & set(str(out.absolute())):
+        # Orbax takes its own folder for a pattern, and saves no arrays.
+        raise FolderError(
+            f"{out.absolute()} has one of * ? [ in it, where no checkpoint can be "
+            "saved: choose another --out."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FolderError(f"{out} cannot be made: {error.strerror}.") from error
     with _alone_in(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
-        _tidy(out)
+        tidy(out)
         about = {"data": fingerprint(dataset), "settings": _plain(asdict(settings))}
         latest = checkpoints.latest()
         if latest is not None:
@@ -107,17 +117,9 @@ def delete_run(out: Path) -> None:
     if not existing(out):
         return
     with _alone_in(out):
-        _tidy(out)
+        tidy(out)
         for path in existing(out):
-            # It loses its name first: what is half deleted is no checkpoint.
-            path.rename(path.with_name(f".{path.name}.partial"))
-        _tidy(out)
-
-
-def _tidy(out: Path) -> None:
-    """Deletes what a killed process had not finished writing or deleting."""
-    for left in out.glob("*.partial*"):
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+            delete_whole(path)
 
 
 def existing(out: Path) -> list[Path]:

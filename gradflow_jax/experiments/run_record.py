@@ -159,6 +159,8 @@ class RunRecord:
     Attributes:
         settings: what was asked for.
         data: the data set's name and size.
+        image_shape: [height, width, channel] of its images.
+        classes: how many it has.
         versions: of packages, and the device.
         dense: the size before pruning.
         epochs: one row each.
@@ -170,6 +172,8 @@ class RunRecord:
 
     settings: RunSettings
     data: str
+    image_shape: tuple[int, ...]
+    classes: int
     versions: Mapping[str, str]
     dense: Size
     epochs: Sequence[EpochRow] = ()

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from gradflow_jax.experiments import checkpoints as module
+from gradflow_jax.experiments import results
 from gradflow_jax.experiments.checkpoints import (
     CheckpointError,
     Checkpoints,
     arranged,
     by_path,
-    digest,
 )
+from gradflow_jax.trees import named_leaves
 
 ABOUT = {"record": {"loss": 0.1, "names": ["a", "é"]}, "none": None, "keep": [0, 2]}
 
@@ -37,13 +38,20 @@ def content(seed=0):
     }
 
 
+def bits(tree):
+    """Returns names, dtypes, shapes and bytes: NaN equals itself, 0.0 not −0.0."""
+    return {
+        path: (leaf.dtype, leaf.shape, leaf.tobytes())
+        for path, leaf in named_leaves(tree)
+    }
+
+
 def numbers(folder):
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def assert_same(found, arrays, about=ABOUT):
-    # A digest is of names, dtypes, shapes and bytes, NaN among them.
-    assert digest(found.arrays, found.about) == digest(arrays, about)
+    assert bits(found.arrays) == bits(arrays)
     assert found.about == about
 
 
@@ -101,21 +109,13 @@ def damages(size):
     yield "absent", None
 
 
-# Where reading fails early, TensorStore tells an event loop that Orbax has closed.
-TOLD_LATE = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
-)
-
-
-@TOLD_LATE
-def test_a_damaged_checkpoint_is_refused_or_read_as_it_was(two_saved, tmp_path):
+def test_a_damaged_checkpoint_is_refused(two_saved, tmp_path):
     files = sorted(
         path.relative_to(two_saved)
         for path in (two_saved / "2").rglob("*")
         if path.is_file()
     )
     assert len(files) >= 5
-    refused = set()
     for file in files:
         data = (two_saved / file).read_bytes()
         for name, damage in damages(len(data)):
@@ -126,59 +126,29 @@ def test_a_damaged_checkpoint_is_refused_or_read_as_it_was(two_saved, tmp_path):
             if damage:
                 (folder / file).write_bytes(damage(data))
             with Checkpoints(folder) as checkpoints:
-                latest = checkpoints.latest()
-                assert latest in (1, 2), case
-                try:
-                    found = checkpoints.restore(latest)
-                except CheckpointError as error:
-                    refused.add(str(file))
-                    text = str(error)
-                    assert str(folder / "2") in text, case
-                    assert "Delete that folder" in text and "--force" in text, case
-                    assert len(text.splitlines()) == 1, case
-                    # And the one before it serves, as the error says.
-                    shutil.rmtree(folder / "2")
-                else:
-                    assert_same(found, content(latest))
-            with Checkpoints(folder) as checkpoints:
-                assert_same(checkpoints.restore(1), content(1))
+                assert checkpoints.latest() == 2, case
+                with pytest.raises(CheckpointError) as raised:
+                    checkpoints.restore(2)
+                text = str(raised.value)
+                assert f"{folder / '2'} is damaged" in text, case
+                assert "Delete that folder" in text and "--force" in text, case
+                assert len(text.splitlines()) == 1, case
+                # And the one before it serves, as the error says.
+                shutil.rmtree(folder / "2")
+                assert_same(checkpoints.restore(checkpoints.latest()), content(1))
             shutil.rmtree(folder)
-    # Weights and what is said beside them are among what cannot be damaged unseen.
-    assert any("arrays" in file for file in refused)
-    assert any("about" in file for file in refused)
-
-
-@TOLD_LATE
-def test_every_byte_of_the_weights_counts(two_saved, tmp_path):
-    """Wherever a bit of the arrays' data is flipped, nothing else is restored."""
-    random = np.random.default_rng(0)
-    files = [path for path in (two_saved / "2" / "arrays").rglob("*") if path.is_file()]
-    for number in range(40):
-        folder = tmp_path / str(number)
-        shutil.copytree(two_saved, folder)
-        file = files[random.integers(len(files))].relative_to(two_saved)
-        data = bytearray((folder / file).read_bytes())
-        if not data:
-            continue
-        data[random.integers(len(data))] ^= 1 << random.integers(8)
-        (folder / file).write_bytes(bytes(data))
-        with Checkpoints(folder) as checkpoints:
-            try:
-                assert_same(checkpoints.restore(2), content(2))
-            except CheckpointError as error:
-                assert "is damaged" in str(error)
 
 
 def test_what_is_said_beside_the_arrays_is_checked_too(two_saved, tmp_path):
     """Still JSON, but another learning history."""
     folder = tmp_path / "copy"
     shutil.copytree(two_saved, folder)
-    file = folder / "2" / "about" / "metadata"
+    file = folder / "2" / "about.json"
     text = file.read_text()
     assert "0.1" in text
     file.write_text(text.replace("0.1", "0.2"))
     with Checkpoints(folder) as checkpoints:
-        with pytest.raises(CheckpointError, match="content is not what was written"):
+        with pytest.raises(CheckpointError, match="json is not as it was written"):
             checkpoints.restore(2)
 
 
@@ -191,6 +161,7 @@ def test_one_of_something_else_is_refused(tmp_path):
         with pytest.raises(CheckpointError) as raised:
             checkpoints.restore(checkpoints.latest())
     assert str(tmp_path / "1") in str(raised.value) and "--force" in str(raised.value)
+    assert (tmp_path / "1").exists()
 
 
 def test_an_absent_one_is_refused(two_saved, tmp_path):
@@ -284,20 +255,18 @@ def test_what_is_deleted_has_lost_its_name_before(tmp_path, monkeypatch):
         pass
 
     def die(path, *_, **__):
-        files = sorted(path.rglob("*.txt"))
-        assert files
-        files[0].unlink()
+        (path / "about.json").unlink()
         raise Killed
 
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, content(1), ABOUT)
         checkpoints.save(2, content(2), ABOUT)
         with monkeypatch.context() as patch:
-            patch.setattr(module.shutil, "rmtree", die)
+            patch.setattr(results.shutil, "rmtree", die)
             with pytest.raises(Killed):
                 checkpoints.save(3, content(3), ABOUT)
     assert numbers(tmp_path) == [2, 3]
-    assert {path.name for path in tmp_path.iterdir()} == {"2", "3", "old"}
+    assert len(list(tmp_path.iterdir())) == 3
     with Checkpoints(tmp_path) as checkpoints:
         # What is unfinished is deleted when a folder is opened.
         assert {path.name for path in tmp_path.iterdir()} == {"2", "3"}
@@ -316,7 +285,7 @@ def test_arrays_are_arranged_as_they_were():
     assert arrays["a"]["0"] is LIKE["a"][0] or arrays["a"]["0"].dtype == bool
     found = arranged(arrays, LIKE)
     assert isinstance(found["a"], tuple)
-    assert digest(found) == digest(LIKE)
+    assert bits(found) == bits(LIKE)
 
 
 def without(arrays):
@@ -344,19 +313,3 @@ def test_arrays_of_another_network_are_refused_by_name(change, named):
     change(arrays)
     with pytest.raises(ValueError, match=f"^'{named}' is not what the network"):
         arranged(arrays, LIKE)
-
-
-def test_a_digest_tells_apart_what_differs():
-    arrays = content()
-    same = digest(arrays, ABOUT)
-    assert digest(content(), dict(reversed(ABOUT.items()))) == same
-    assert digest(arrays, {**ABOUT, "none": 0}) != same
-    changed = content()
-    changed["odd"][1] = 0.0
-    assert digest(changed, ABOUT) != same
-    changed = content()
-    changed["count"] = changed["count"].astype(np.uint32)
-    assert digest(changed, ABOUT) != same
-    changed = content()
-    changed["network"]["0"]["kernel"] = changed["network"]["0"]["kernel"].reshape(4, 3)
-    assert digest(changed, ABOUT) != same

@@ -92,6 +92,8 @@ def made_run(
     return RunRecord(
         settings=own,
         data=data,
+        image_shape=(32, 32, 3),
+        classes=10,
         versions=VERSIONS,
         dense=dense,
         epochs=tuple(epochs),

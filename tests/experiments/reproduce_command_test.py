@@ -149,6 +149,13 @@ def test_fast_is_small_where_nothing_else_is_said(asked):
     assert (found.settings.examples, found.settings.tests) == (100, 50)
 
 
+def test_thresholds_say_how_much_and_in_how_many_rounds(asked):
+    found = asked(*BASE, *SUBSET, "--thresholds", "20,40,60").settings
+    assert (found.prune, found.rounds) == (0.6, 3)
+    found = asked(*BASE, "--fast", "--thresholds", "12.5%").settings
+    assert (found.thresholds, found.prune, found.rounds) == ((0.125,), 0.125, 1)
+
+
 def test_nothing_to_prune_is_training_alone(asked):
     found = asked(*BASE, *SUBSET, "--prune", "0")
     assert (found.settings.prune, found.settings.rounds) == (0.0, 0)
@@ -183,16 +190,23 @@ BAD_OPTIONS = {
         ["--rounds", "3", "--warmup", "2", "--schedule", "4@0.1"],
         "2 epochs of warm-up and 3 rounds of one epoch do not fit",
     ),
-    "no rounds": (["--rounds", "0"], "both are 0, for training alone, or none is."),
+    "no rounds": (["--rounds", "0"], "0 is not in the range x>=1."),
     "falling": (
-        ["--rounds", "3", "--thresholds", "50,40,75"],
-        "they rise from above 0 to ",
+        ["--thresholds", "50,40,75"],
+        "'--thresholds': 50,40,75 do not rise from above 0.",
     ),
-    "too few": (["--rounds", "3", "--thresholds", "50,75"], "one for each of the 3"),
-    "other end": (["--rounds", "2", "--thresholds", "50,70"], "they rise from above 0"),
+    "none at first": (["--thresholds", "0,40"], "0,40 do not rise from above 0."),
+    "too few": (
+        ["--rounds", "3", "--thresholds", "50,75"],
+        "--thresholds are 2 rounds, but --rounds is 3: leave --rounds out.",
+    ),
+    "other end": (
+        ["--prune", "75", "--thresholds", "50,70%"],
+        "--thresholds are 70 percent, but --prune is 75: leave --prune out.",
+    ),
     "no threshold": (
-        ["--rounds", "2", "--thresholds", "a,75"],
-        "'a' is not a percentage such as 75.",
+        ["--thresholds", "a,75"],
+        "'--thresholds': 'a' is not a percentage such as 75.",
     ),
     "model": (["--model", "vgg"], "'vgg' is not one of 'vgg13', 'mobilenet'"),
     "measure": (["--measure", "gras"], "'gras' is not one of 'magnitude'"),
@@ -210,6 +224,7 @@ BAD_OPTIONS = {
     ),
     "too much": (["--fast", "--prune", "97"], "91.6"),
     "out": (["--out", __file__], "is a file."),
+    "pattern": (["--fast", "--out", "a[1]"], "a[1] has one of * ? [ in it"),
     "no folder": (["--fast", "--out", f"{__file__}/out"], "cannot be made: Not a dir"),
 }
 
@@ -240,9 +255,19 @@ def test_a_missing_data_set_is_a_line_that_says_which_file_to_put_where(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder and the screen of a run by the installed command."""
-    out = tmp_path_factory.mktemp("run") / "out"
+    """The folder and the screen of a run by the installed command.
+
+    Its path is longer than a line of the screen, and not to be broken.
+    """
+    out = tmp_path_factory.mktemp("run") / ("long" * 20) / "out"
     return out, installed("reproduce", *SHORT, "--out", out)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of a finished run's folder."""
+    shutil.copytree(finished[0], tmp_path / "out")
+    return tmp_path / "out"
 
 
 def test_a_run_ends_in_a_table(finished):
@@ -251,9 +276,13 @@ def test_a_run_ends_in_a_table(finished):
     assert record.complete and len(record.epochs) == 2 and len(record.rounds) == 1
     assert "Data: Fashion-MNIST subset, 300 + 200 of" in run.stdout
     assert "dense       36  100.0" in run.stdout and " 9   25.0" in run.stdout
+    times = json.loads((out / "times.json").read_text())["rounds"][0]
+    assert f" {times['dense_forward_ms']:.1f}" in run.stdout
     last = f"{100 * record.epochs[-1].test_accuracy:.1f} % of the test images"
     assert f"after 2 epochs: {last}" in run.stdout
-    assert f"Written to {out}" in run.stdout
+    lines = run.stdout.splitlines()
+    assert max(len(line) for line in lines if str(out) not in line) <= 80
+    assert lines[-1].startswith(f"Written to {out}: ")
     for name in ("run.json", "times.json", "model.safetensors", "checkpoints"):
         assert name in run.stdout
     assert run.stderr == ""
@@ -297,7 +326,7 @@ def test_the_same_command_once_more_says_so_and_changes_nothing(finished):
     before = (out / "run.json").read_bytes(), (out / "model.safetensors").read_bytes()
     found = CliRunner().invoke(reproduce_command.reproduce, [*SHORT, "--out", str(out)])
     assert found.exit_code == 0, found.output
-    assert f"Going on with the run in {out}." in found.output
+    assert f"The run in {out} had ended: there is nothing to do." in found.output
     assert found.output.splitlines()[2:] == first.stdout.splitlines()[1:]
     after = (out / "run.json").read_bytes(), (out / "model.safetensors").read_bytes()
     assert after == before
@@ -314,14 +343,37 @@ def test_a_folder_of_another_run_is_refused(monkeypatch, capsys, finished):
     assert (out / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["runs[red]", "long" * 30], ids=["style", "long"])
-def test_a_path_is_printed_as_it_is(asked, tmp_path, name):
-    """Rich takes what stands in brackets for a style, and breaks long lines."""
-    out = tmp_path / name
-    (out / "checkpoints").mkdir(parents=True)
-    options = [*BASE, "--fast", "--out", str(out)]
-    found = CliRunner().invoke(reproduce_command.reproduce, options)
-    assert f"Going on with the run in {out}." in found.output
+def test_a_run_goes_on_where_it_was(copied):
+    """Of a run that had ended, all but the first epoch is taken away."""
+    before = (copied / "run.json").read_bytes()
+    shutil.rmtree(copied / "checkpoints" / "2")
+    found = CliRunner().invoke(
+        reproduce_command.reproduce, [*SHORT, "--out", str(copied)]
+    )
+    assert found.exit_code == 0, found.output
+    assert f"Going on with the run in {copied} after epoch 1." in found.output
+    assert (copied / "run.json").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_one_line_on_the_screen(copied):
+    for file in (copied / "checkpoints" / "2" / "arrays").rglob("d/*"):
+        data = file.read_bytes()
+        file.write_bytes(data[: len(data) // 2])
+    run = installed("reproduce", *SHORT, "--out", copied, code=2)
+    assert f"the checkpoint {copied / 'checkpoints' / '2'} is damaged: " in run.stderr
+    assert len(run.stderr.splitlines()) == 1, run.stderr
+
+
+def test_force_does_not_delete_a_run_that_is_in_use(monkeypatch, capsys, copied):
+    before = (copied / "run.json").read_bytes()
+    with open(copied / ".lock", "w") as file:
+        fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        line = refused(
+            monkeypatch, capsys, "reproduce", *SHORT, "--out", copied, "--force"
+        )
+    assert f"{copied} is in use by another run" in line
+    assert (copied / "run.json").read_bytes() == before
 
 
 def test_nothing_pruned_trains_without_rounds(tmp_path, tiny_npz):
@@ -340,16 +392,19 @@ def test_nothing_pruned_trains_without_rounds(tmp_path, tiny_npz):
 
 def test_evaluate_without_a_run(monkeypatch, capsys, tmp_path):
     line = refused(monkeypatch, capsys, "evaluate", tmp_path, *SUBSET)
-    assert f"{tmp_path} holds no run.json" in line and "reproduce" in line
+    assert f"{tmp_path / 'run.json'}, which says what network {tmp_path} is" in line
+    assert "reproduce` wrote" in line
     line = refused(monkeypatch, capsys, "evaluate", tmp_path / "absent", *SUBSET)
     assert "does not exist" in line
 
 
-@pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of a finished run's folder."""
-    shutil.copytree(finished[0], tmp_path / "out")
-    return tmp_path / "out"
+def test_evaluate_on_images_that_it_was_not_trained_for(
+    monkeypatch, capsys, finished, tiny_npz
+):
+    line = refused(monkeypatch, capsys, "evaluate", finished[0], "--data", tiny_npz)
+    assert "was trained on Fashion-MNIST subset, 300 + 200 of" in line
+    assert "28×28×1 pixels in 10 classes, and tiny (120 + 60 images) has 7×7×1" in line
+    assert "in 3 classes: pass the --data of the run." in line
 
 
 def test_evaluate_before_there_is_a_network(monkeypatch, capsys, copied):

@@ -197,13 +197,13 @@ def test_a_complete_run_gets_back_what_was_deleted(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [f".{RECORD_NAME}.1.partial.json", f"{MODEL_NAME}.1.partial", "old"]
+    "name", [f".{RECORD_NAME}.1.partial.json", f"{MODEL_NAME}.1.partial", "1"]
 )
 def test_what_a_killed_process_left_is_cleaned_away(half, tmp_path, name):
     out = tmp_path / "copy"
     shutil.copytree(half, out)
-    if name == "old":
-        left = out / CHECKPOINTS_NAME / name / "1"
+    if name == "1":
+        left = out / CHECKPOINTS_NAME / ".1.partial" / "arrays"
         left.mkdir(parents=True)
     else:
         left = out / name

@@ -13,6 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Each may import what stands before it and itself.
 ORDER = (
     "trees",
+    "whole_files",
     "scores",
     "masks",
     "structured",

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gradflow_jax.experiments.results import delete_whole, tidy
 from gradflow_jax.structured.saving import nested
 from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.whole_files import delete_whole, tidy
 
 _VERSION = 1
 _ARRAYS, _ABOUT = "arrays", "about.json"

@@ -7,8 +7,8 @@ import click
 from rich.console import Console
 
 from gradflow_jax.experiments.data import DataError, Dataset, load
-from gradflow_jax.experiments.run_files import MODEL_NAME, RECORD_NAME
-from gradflow_jax.experiments.run_record import RunRecord, from_json
+from gradflow_jax.experiments.run_files import MODEL_NAME
+from gradflow_jax.experiments.run_record import RECORD_NAME, RunRecord, from_json
 from gradflow_jax.experiments.saved_network import evaluate_saved
 from gradflow_jax.experiments.structured_table import compact
 

@@ -1,8 +1,10 @@
 """The options of `gradflow-jax report`."""
 
 import itertools
+import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -12,7 +14,7 @@ from gradflow_jax.experiments import report_pages
 from gradflow_jax.experiments.report_figures import figures
 from gradflow_jax.experiments.report_runs import Block, blocks, collect, ordered
 from gradflow_jax.experiments.report_tables import grids, screen, title
-from gradflow_jax.experiments.results import write_whole
+from gradflow_jax.whole_files import write_whole
 
 PAGE_NAME, JSON_NAME = "report.md", "report.json"
 
@@ -72,6 +74,8 @@ def report(runs: tuple[Path, ...], out: Path, force: bool, quiet: bool) -> None:
         JSON_NAME: report_pages.to_json(sections, unfinished),
         PAGE_NAME: report_pages.to_markdown(sections, unfinished),
     }
+    for name in _figures_of_before(out / JSON_NAME) - set(drawn):
+        (out / name).unlink(missing_ok=True)
     # The page last: what it shows is there when it is.
     for name, figure in drawn.items():
         write_whole(out / name, lambda path, own=figure: own.savefig(path, dpi=120))
@@ -100,6 +104,16 @@ def report(runs: tuple[Path, ...], out: Path, force: bool, quiet: bool) -> None:
     # A path is never broken.
     say(f"Written to {out}:", whole=True)
     say(f"  {', '.join([*texts, *drawn])}")
+
+
+def _figures_of_before(file: Path) -> set[str]:
+    """Returns the names of the figures of the report that is replaced."""
+    if not file.exists():
+        return set()
+    with suppress(ValueError, LookupError, TypeError, AttributeError):
+        blocks = json.loads(file.read_text(encoding="utf-8"))["blocks"]
+        return {Path(name).name for own in blocks for name in own["figures"].values()}
+    return set()
 
 
 def _stems(compared: Sequence[Block]) -> list[str]:

@@ -38,7 +38,7 @@ def figures(block: Block, order: Sequence[str]) -> dict[str, Figure]:
     """
     order = [*order, DENSE]
     found = {"training": _training(block, order)}
-    if block.runs and layer_shares(block.runs):
+    if block.runs:
         found["layers"] = _layers(block, order[:-1])
     panels = _correlation_panels(block)
     if panels:
@@ -47,20 +47,12 @@ def figures(block: Block, order: Sequence[str]) -> dict[str, Figure]:
 
 
 def layer_shares(runs: Sequence[Run]) -> dict[str, list[float]]:
-    """Returns the fraction of filters pruned of each layer, one a run.
-
-    A layer that is not counted both before and after pruning has none.
-    """
-    both = [
-        layer
-        for layer in runs[0].record.dense.widths
-        if all(layer in left(run).widths for run in runs)
-    ]
+    """Returns the fraction of filters pruned of each layer, one a run."""
     return {
         layer: [
             1 - left(run).widths[layer] / run.record.dense.widths[layer] for run in runs
         ]
-        for layer in both
+        for layer in runs[0].record.dense.widths
     }
 
 
@@ -85,7 +77,7 @@ def _training(block: Block, order: Sequence[str]) -> Figure:
             ax.label_outer()
     for ax, count in zip(axes[0], columns, strict=True):
         ax.set_title(counted(count) if count else "unpruned")
-    _finish(figure, axes, block, order, _BANDS)
+    _finish(figure, axes, block, (*block.runs, *block.dense), order, _BANDS)
     return figure
 
 
@@ -120,7 +112,7 @@ def _layers(block: Block, order: Sequence[str]) -> Figure:
         pruned_by_layer(ax, names, shares, order=order)
         ax.set_title(counted(count))
         ax.label_outer()
-    _finish(figure, axes, block, order, "bars: deviation over seeds")
+    _finish(figure, axes, block, block.runs, order, "bars: deviation over seeds")
     return figure
 
 
@@ -153,6 +145,10 @@ def _correlation_panels(block: Block) -> list[_Panel]:
             }
             panels.append((name, reference, curves, _round_epochs(runs)))
     return panels
+
+
+def _correlated(block: Block) -> list[Run]:
+    return [run for run in (*block.runs, *block.dense) if run.record.correlations]
 
 
 def _correlation(runs: Sequence[Run], first: str, second: str) -> EpochCurve:
@@ -192,7 +188,7 @@ def _correlations(
     for ax in axes.ravel()[len(panels) - across : len(panels)]:
         # Also above an empty panel.
         ax.tick_params(labelbottom=True)
-    _finish(figure, axes, block, names, _BANDS)
+    _finish(figure, axes, block, _correlated(block), names, _BANDS)
     return figure
 
 
@@ -213,9 +209,17 @@ def _panels(
 
 
 def _finish(
-    figure: Figure, axes: Any, block: Block, order: Sequence[str], notes: str
+    figure: Figure,
+    axes: Any,
+    block: Block,
+    runs: Sequence[Run],
+    order: Sequence[str],
+    notes: str,
 ) -> None:
-    """Adds one legend of all panels, and of what and how many runs it is."""
+    """Adds one legend of all panels, and of what and how many runs it is.
+
+    Of `runs` is what was drawn; of `block` they are.
+    """
     entries = {}
     for ax in axes.ravel():
         handles, labels = ax.get_legend_handles_labels()
@@ -228,7 +232,7 @@ def _finish(
         ncols=3,
         frameon=False,
     )
-    seeds = {run.record.settings.seed for run in (*block.runs, *block.dense)}
+    seeds = {run.record.settings.seed for run in runs}
     many = f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}"
     pruned = f", {100 * block.settings.prune:g} % of filters pruned"
     figure.suptitle(

@@ -1,6 +1,5 @@
 """Records of runs on disk, gathered into blocks that can be compared."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,13 +11,13 @@ from gradflow_jax.experiments.measuring import MEASURES
 from gradflow_jax.experiments.orderings import alike, counted, final_accuracy
 from gradflow_jax.experiments.results import Spread
 from gradflow_jax.experiments.run_record import (
+    RECORD_NAME,
     RunRecord,
     RunSettings,
     Size,
     from_json,
 )
-
-RECORD_NAME, TIMES_NAME = "run.json", "times.json"
+from gradflow_jax.experiments.run_times import read_times
 
 # Settings that say how to prune and mean nothing of a dense run; and the seed.
 _CUTS = frozenset(
@@ -123,7 +122,8 @@ def collect(paths: Iterable[Path]) -> Collected:
                 f"{first} and {file} are one run, {described(record.settings)} on "
                 f"{record.data}: leave one of them out."
             )
-        runs.append(Run(record, _times_faster(file.with_name(TIMES_NAME))))
+        times = read_times(file.parent)
+        runs.append(Run(record, times[-1].faster if times else None))
     return Collected(runs, incomplete)
 
 
@@ -198,14 +198,8 @@ def left(run: Run) -> Size:
     return run.record.rounds[-1].size if run.record.rounds else run.record.dense
 
 
-def filters_left(run: Run) -> float | None:
-    """Returns the fraction of filters that is left.
-
-    None where the layers are not those that were counted before pruning: by the
-    published rules each convolution may be counted for itself, and then only.
-    """
-    if set(left(run).widths) != set(run.record.dense.widths):
-        return None
+def filters_left(run: Run) -> float:
+    """Returns the fraction of filters that is left."""
     return left(run).filters / run.record.dense.filters
 
 
@@ -245,16 +239,6 @@ def _read(file: Path) -> RunRecord:
     if record.complete and not record.epochs:
         raise ValueError(f"{file} cannot be read: it is complete but has no epoch.")
     return record
-
-
-def _times_faster(file: Path) -> float | None:
-    if not file.exists():
-        return None
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))["rounds"]
-        return float(rows[-1]["times_faster"]) if rows else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{file} cannot be read: {error!r}.") from error
 
 
 def _training(record: RunRecord) -> Any:

@@ -18,6 +18,7 @@ from gradflow_jax.experiments.rounds import check_rounds
 from gradflow_jax.experiments.rounds_table import table_of_rounds
 from gradflow_jax.experiments.run_files import FolderError, run_in_folder
 from gradflow_jax.experiments.run_record import RunSettings, SettingsError
+from gradflow_jax.experiments.run_times import read_times
 from gradflow_jax.models import MODELS
 
 _PAPER = RunSettings("vgg13", "magnitude", 0.75, 25)
@@ -180,8 +181,9 @@ def reproduce(
             record = run_in_folder(out, settings, dataset, watching)
     except (SettingsError, FolderError, CheckpointError) as error:
         raise click.UsageError(str(error)) from error
-    times = run_files.read_times(out)
-    console.print(table_of_rounds(record, times), highlight=False, soft_wrap=True)
+    console.print(
+        table_of_rounds(record, read_times(out)), highlight=False, soft_wrap=True
+    )
     say(f"Written to {out}: {listed(path.name for path in run_files.existing(out))}")
 
 

@@ -4,10 +4,8 @@ import csv
 import importlib.metadata
 import io
 import json
-import os
 import platform
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,6 +16,7 @@ import jax
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.structured_sweep import StructuredRow
 from gradflow_jax.experiments.sweep import TIMED, Row, Settings
+from gradflow_jax.whole_files import write_whole
 
 JSON_NAME, CSV_NAME, PLOT_NAME = "results.json", "results.csv", "accuracy.png"
 TIMES_NAME = "times.csv"
@@ -83,33 +82,6 @@ def write_results(
         write_whole(out / name, lambda path, table=table: path.write_text(table))
         names.append(name)
     return names
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a file beside `path` and puts it in its place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def delete_whole(path: Path) -> None:
-    """Deletes a file or a folder, which loses its name before any of it goes."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    _delete(path.rename(partial))
-
-
-def tidy(folder: Path) -> None:
-    """Deletes what a killed process had not finished writing or deleting there."""
-    for left in folder.glob("*.partial*"):
-        _delete(left)
-
-
-def _delete(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def spread(rows: Sequence[AnyRow], measure: str, sparsity: float, field: str) -> Spread:

@@ -15,21 +15,19 @@ from gradflow_jax.experiments.checkpoints import CheckpointError, Checkpoints, b
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward_time import Times
 from gradflow_jax.experiments.reproduction import Progress, Run, Silent, Watcher
-from gradflow_jax.experiments.results import (
-    delete_whole,
-    tidy,
-    versions,
-    write_whole,
-)
+from gradflow_jax.experiments.results import versions
 from gradflow_jax.experiments.run_record import (
+    RECORD_NAME,
     RunRecord,
     RunSettings,
     from_json,
     to_json,
 )
+from gradflow_jax.experiments.run_times import TIMES_NAME, write_times
 from gradflow_jax.structured import save_cut
+from gradflow_jax.whole_files import delete_whole, tidy, write_whole
 
-RECORD_NAME, TIMES_NAME, MODEL_NAME = "run.json", "times.json", "model.safetensors"
+MODEL_NAME = "model.safetensors"
 CHECKPOINTS_NAME = "checkpoints"
 NAMES = (RECORD_NAME, TIMES_NAME, MODEL_NAME, CHECKPOINTS_NAME)
 
@@ -198,17 +196,7 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 def _write(out: Path, progress: Progress) -> None:
     record = to_json(progress.record)
     write_whole(out / RECORD_NAME, lambda path: path.write_text(record))
-    rows = [
-        {
-            "round": number,
-            "forward_ms": time.milliseconds,
-            "dense_forward_ms": time.reference_milliseconds,
-            "times_faster": time.faster,
-        }
-        for number, time in enumerate(progress.times, 1)
-    ]
-    times = json.dumps({"rounds": rows}, indent=1) + "\n"
-    write_whole(out / TIMES_NAME, lambda path: path.write_text(times))
+    write_times(out, progress.times)
 
 
 @contextmanager
@@ -231,10 +219,3 @@ def _alone_in(out: Path) -> Iterator[None]:
                     "--out."
                 ) from error
         yield
-
-
-def read_times(out: Path) -> list[Times]:
-    """Returns the times of the forward pass after each round of a run."""
-    rows = json.loads((out / TIMES_NAME).read_text())["rounds"]
-    names = "forward_ms", "dense_forward_ms", "times_faster"
-    return [Times(*(row[name] for name in names)) for row in rows]

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+RECORD_NAME = "run.json"
+"""Of the file of a record in the folder of a run."""
+
 VERSION = 1
 """Of the format of records; another one is refused."""
 

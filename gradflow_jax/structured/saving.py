@@ -14,6 +14,7 @@ import numpy as np
 from gradflow_jax.structured.composing import Indices, kept_indices
 from gradflow_jax.structured.units import Keep, Units
 from gradflow_jax.trees import PyTree, describe, named_leaves
+from gradflow_jax.whole_files import write_whole
 
 _KEY = "gradflow_jax.cut"
 _VERSION = 1
@@ -123,14 +124,10 @@ def save_cut(
         },
     }
     library = _safetensors()
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + f".{os.getpid()}.partial")
-    try:
-        library.flax.save_file(tensors, partial, {_KEY: json.dumps(record)})
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    about = {_KEY: json.dumps(record)}
+    write_whole(
+        Path(path), lambda partial: library.flax.save_file(tensors, partial, about)
+    )
 
 
 def load_cut(path: str | os.PathLike, *, like: PyTree | None = None) -> SavedCut:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradflow_jax import whole_files
 from gradflow_jax.experiments import checkpoints as module
-from gradflow_jax.experiments import results
 from gradflow_jax.experiments.checkpoints import (
     CheckpointError,
     Checkpoints,
@@ -262,7 +262,7 @@ def test_what_is_deleted_has_lost_its_name_before(tmp_path, monkeypatch):
         checkpoints.save(1, content(1), ABOUT)
         checkpoints.save(2, content(2), ABOUT)
         with monkeypatch.context() as patch:
-            patch.setattr(results.shutil, "rmtree", die)
+            patch.setattr(whole_files.shutil, "rmtree", die)
             with pytest.raises(Killed):
                 checkpoints.save(3, content(3), ABOUT)
     assert numbers(tmp_path) == [2, 3]

@@ -12,13 +12,9 @@ import numpy as np
 import pytest
 
 from gradflow_jax.experiments.checkpoints import Checkpoints
-from gradflow_jax.experiments.run_files import (
-    CHECKPOINTS_NAME,
-    MODEL_NAME,
-    RECORD_NAME,
-    TIMES_NAME,
-)
-from gradflow_jax.experiments.run_record import from_json
+from gradflow_jax.experiments.run_files import CHECKPOINTS_NAME, MODEL_NAME
+from gradflow_jax.experiments.run_record import RECORD_NAME, from_json
+from gradflow_jax.experiments.run_times import TIMES_NAME
 from gradflow_jax.structured import load_cut
 
 COMMAND = Path(sys.executable).parent / "gradflow-jax"

@@ -1,13 +1,12 @@
 """Which runs share a table and a figure, and what these say they are of."""
 
 import re
-from dataclasses import replace
 from statistics import mean
 
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from gradflow_jax.experiments.report_figures import figures, layer_shares
+from gradflow_jax.experiments.report_figures import figures
 from gradflow_jax.experiments.report_runs import Run, blocks
 from gradflow_jax.experiments.report_tables import grids, title
 from tests.experiments.made_runs import MEASURES, made_run
@@ -99,21 +98,10 @@ def test_figures_have_a_panel_for_each_number_of_rounds_and_one_legend():
     first = [1 - r.rounds[-1].size.widths["blocks/0/conv1/conv/kernel[3]"] / 16
              for r in own]  # fmt: skip
     assert bars.lines[0].get_xdata()[0] == pytest.approx(mean(first))
+    assert ", 2 seeds\nbands" in ranks.get_suptitle()
     # Of one kind of network, a panel for each reference.
-    (block,) = blocks(of(runs[0]))
+    (block,) = blocks(of(runs[0], made_run("grasp", 5, 1, layers=layers)))
     ranks = figures(block, MEASURES)["correlations"]
+    # One of the two was compared.
+    assert ranks.get_suptitle().endswith(", 1 seed")
     assert len([ax for ax in ranks.axes if ax.axison]) == len(MEASURES)
-
-
-def test_layers_that_were_not_counted_before_have_no_share():
-    """As where the published rules count each convolution for itself."""
-    run = made_run(published_rules=True)
-    row = run.rounds[-1]
-    size = replace(row.size, widths={"conv1": 4, "conv1b": 9, "conv3": 6})
-    run = replace(run, rounds=(replace(row, size=size),))
-    assert layer_shares(of(run)) == {"conv1": [0.5], "conv3": [0.75]}
-    (block,) = blocks(of(run))
-    grid = grids(block)[-1]
-    assert grid.rows[0][2] == "–" and "–" not in grid.rows[0][3:5]
-    assert any("by the published rules" in note for note in grid.notes)
-    assert len(figures(block, MEASURES)["layers"].axes[0].get_yticks()) == 2

@@ -175,6 +175,13 @@ def test_a_report_is_replaced_only_by_force_and_is_the_same_again(tmp_path):
     found = call(tmp_path / "runs", "--out", out, "--force", "--quiet")
     assert found == (0, "", "")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # Of the report before, no figure stays that is not drawn anew.
+    (out / "mine.png").touch()
+    write_run(tmp_path / "other", made_run(model="mobilenet"))
+    assert call(tmp_path / "other", "--out", out, "--force", "--quiet") == found
+    names = {path.name for path in out.iterdir()}
+    assert names.isdisjoint(name for name in before if name.endswith(".png"))
+    assert {"mine.png", "report.md", "report.json"} < names
 
 
 def test_two_records_of_one_run_are_refused(tmp_path):

@@ -12,16 +12,14 @@ from gradflow_jax.experiments.reproduction import Silent
 from gradflow_jax.experiments.run_files import (
     CHECKPOINTS_NAME,
     MODEL_NAME,
-    RECORD_NAME,
-    TIMES_NAME,
     FolderError,
     delete_run,
     existing,
     fingerprint,
-    read_times,
     run_in_folder,
 )
-from gradflow_jax.experiments.run_record import RunSettings, from_json
+from gradflow_jax.experiments.run_record import RECORD_NAME, RunSettings, from_json
+from gradflow_jax.experiments.run_times import TIMES_NAME, read_times
 from gradflow_jax.structured import load_cut
 
 # The measure is of initial weights too, which must be kept and come back.
@@ -197,7 +195,7 @@ def test_a_complete_run_gets_back_what_was_deleted(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [f".{RECORD_NAME}.1.partial.json", f"{MODEL_NAME}.1.partial", "1"]
+    "name", [f".{RECORD_NAME}.1.partial.json", f".{MODEL_NAME}.1.partial", "1"]
 )
 def test_what_a_killed_process_left_is_cleaned_away(half, tmp_path, name):
     out = tmp_path / "copy"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.scores.batching import BatchedLoss
+from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn, scalar_loss
 from gradflow_jax.trees import PyTree, check_floating, mask_leaves, widen
@@ -83,36 +84,15 @@ def removal_effects(
         params: PyTree, masks: PyTree, /, *args: Any, **kwargs: Any
     ) -> RemovalEffects:
         check_floating(params, "params")
-        kept = mask_leaves(masks, params)
-        structure = jax.tree.structure(params)
-        weights = jax.tree.leaves(params)
-        removed = structure.unflatten(
-            jnp.where(mask, 0, leaf) for mask, leaf in zip(kept, weights, strict=True)
-        )
+        removed = _removed(params, mask_leaves(masks, params))
 
-        def at(scale: float) -> Any:
-            moved = jax.tree.map(lambda x, away: x - scale * away, params, removed)
-            found = gradient(moved, *args, **kwargs)
-            return found[0] if has_aux else found
+        def at(scale: float) -> Derivatives:
+            found = gradient(_shrunk(params, removed, scale), *args, **kwargs)
+            found = found[0] if has_aux else found
+            return found._replace(params=None)
 
-        here, slope = at(0.0), along(params, *args, removed, **kwargs)
-        r, g, hr = removed, here.gradient, slope.gradient
-        norm = _dot(g, g)
-        loss, gradient_norm = [], []
-        for scale in scales:
-            there = at(scale)
-            loss.append(there.loss - here.loss)
-            gradient_norm.append(_dot(there.gradient, there.gradient) - norm)
-        epsilon = jnp.asarray(scales, norm.dtype)
-        first = -epsilon * slope.loss
-        return RemovalEffects(
-            epsilon,
-            jnp.stack(loss),
-            first,
-            first + epsilon**2 * _dot(r, hr) / 2,
-            jnp.stack(gradient_norm),
-            -2 * epsilon * _dot(g, hr),
-        )
+        slope = along(params, *args, removed, **kwargs)
+        return _compared(scales, removed, slope, at(0.0), list(map(at, scales)))
 
     return effects
 
@@ -177,6 +157,43 @@ def _derivative_along(loss_fn: LossFn, has_aux: bool) -> LossFn:
         return along
     return BatchedLoss(
         along, loss_fn.weight, loss_fn.micro_batch, loss_fn.dtype, loss_fn.progress
+    )
+
+
+@jax.jit
+def _removed(params: PyTree, kept: list[Any]) -> PyTree:
+    leaves, structure = jax.tree.flatten(params)
+    return structure.unflatten(
+        jnp.where(mask, 0, leaf) for mask, leaf in zip(kept, leaves, strict=True)
+    )
+
+
+@jax.jit
+def _shrunk(params: PyTree, removed: PyTree, scale: float) -> PyTree:
+    return jax.tree.map(lambda leaf, away: leaf - scale * away, params, removed)
+
+
+@jax.jit
+def _compared(
+    scales: Sequence[float],
+    removed: PyTree,
+    slope: Derivatives,
+    here: Derivatives,
+    there: list[Derivatives],
+) -> RemovalEffects:
+    """Compares losses and gradients, of θ and at each scale; slope is rᵀg and Hr."""
+    g, hr = here.gradient, slope.gradient
+    losses = jnp.stack([d.loss for d in there])
+    norms = jnp.stack([_dot(d.gradient, d.gradient) for d in there])
+    epsilon = jnp.stack(list(scales)).astype(losses.dtype)
+    first = -epsilon * slope.loss
+    return RemovalEffects(
+        scales=epsilon,
+        loss=losses - here.loss,
+        loss_first=first,
+        loss_second=first + epsilon**2 * _dot(removed, hr) / 2,
+        gradient_norm=norms - _dot(g, g),
+        gradient_norm_first=-2 * epsilon * _dot(g, hr),
     )
 
 

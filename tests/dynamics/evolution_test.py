@@ -146,7 +146,7 @@ def test_a_filter_under_train_mode_batch_norm_is_scale_invariant(float64):
     np.testing.assert_allclose(found.theta_hg, -found.g2, rtol=1e-8)
 
 
-def test_units_of_another_model_are_refused():
+def test_units_of_another_model_are_refused(float64):
     own = problem("mlp")
 
     def refused(params, message):
@@ -158,7 +158,7 @@ def test_units_of_another_model_are_refused():
         return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
 
     wider = {"in": {"kernel": jnp.ones((5, 7)), "bias": jnp.ones(7)}}
-    refused(wider, "params leaf 'in/bias' is float32[7], but the")
+    refused(wider, "params leaf 'in/bias' is float64[7], but the")
     refused({"out": {"kernel": jnp.ones((4, 3))}}, "params hold none of the leaves")
 
 

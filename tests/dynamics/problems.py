@@ -121,7 +121,7 @@ class Transformer(nnx.Module):
 
     def __init__(self):
         own = {"rngs": nnx.Rngs(0), "param_dtype": float}
-        self.embed = nnx.Embed(6, 4, **own)
+        self.embed = nnx.Embed(6, 4, embedding_init=nnx.initializers.normal(1.0), **own)
         self.norm = nnx.LayerNorm(4, **own)
         self.mixed = nnx.LinearGeneral(4, (3, 2, 3), **own)
         self.merge = nnx.LinearGeneral((2, 3), 4, axis=(-2, -1), **own)
@@ -163,6 +163,6 @@ def run_of(name):
     """The flow of a problem and its evolution, computed once for all tests."""
     own = problem(name)
     flow = gf.gradient_flow(own.loss, rtol=1e-11, atol=1e-13)
-    trajectory = flow(own.params, np.linspace(0, 0.02, 9), *own.args)
+    trajectory = flow(own.params, np.linspace(0, 0.012, 9), *own.args)
     follow = dynamics.follow(own.loss, units=own.units)
     return trajectory, follow(trajectory, *own.args)

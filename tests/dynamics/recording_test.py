@@ -29,11 +29,12 @@ def test_a_loop_of_linen_and_optax():
     record = dynamics.Recorder(loss, every=2, learning_rate=0.1)
     state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.sgd(0.1))
     gradient = jax.jit(jax.grad(loss.loss))
-    for step in range(5):
+    traces = set()
+    for _ in range(5):
         record(state.params, X)
-        traces = loss.traces if step == 0 else traces
+        traces.add(loss.traces)
         state = state.apply_gradients(grads=gradient(state.params, X))
-    assert loss.traces == traces
+    assert len(traces) == 1
     run = dynamics.gradient_descent(loss.loss, 0.1)(params, [0, 2, 4], X)
     assert_close(record.evolution(), dynamics.follow(loss.loss)(run, X))
     assert list(record.evolution().leaves) == ["bias", "kernel"]

@@ -76,7 +76,7 @@ def follow(
         moving = np.flatnonzero(np.diff(times, prepend=-1.0) > 0)
         readings = []
         for i in moving:
-            found = evaluate(trajectory.at(i), *args, **kwargs)
+            found = evaluate(trajectory.at(int(i)), *args, **kwargs)
             readings.append(found[0] if has_aux else found)
         return evolved(times[moving], readings, trajectory.params, units)
 

@@ -32,7 +32,7 @@ class TrackState(NamedTuple):
         products: [capacity, product, set].
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     time: jax.Array
     stride: jax.Array
     size: jax.Array

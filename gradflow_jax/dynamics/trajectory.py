@@ -60,7 +60,7 @@ def held_batches(loss_fn: LossFn, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """
     if not isinstance(loss_fn, BatchedLoss) or not args:
         return args
-    batches = args[0]() if callable(args[0]) else args[0]
+    batches: Any = args[0]() if callable(args[0]) else args[0]
     # A single batch is refused by the loss itself, which says how to pass it.
     if not (hasattr(batches, "shape") or isinstance(batches, Mapping)):
         batches = list(batches)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gradflow_jax.dynamics.evolution import Evolution, evolved, reading
+from gradflow_jax.dynamics.products import Products
 from gradflow_jax.dynamics.trajectory import held_batches
 from gradflow_jax.scores.evaluation import finished
 from gradflow_jax.scores.losses import LossFn
@@ -22,7 +23,7 @@ class TrackState(NamedTuple):
     """The state of `track`; `tracked` reads it.
 
     Attributes:
-        count: steps seen.
+        seen: how many steps.
         time: the sum of their learning rates.
         stride: steps from one sample to the next.
         size: samples held.
@@ -32,7 +33,7 @@ class TrackState(NamedTuple):
         products: [capacity, product, set].
     """
 
-    count: jax.Array  # type: ignore[assignment]
+    seen: jax.Array
     time: jax.Array
     stride: jax.Array
     size: jax.Array
@@ -107,10 +108,6 @@ def track(
     check_sizes(every, capacity)
     evaluate = finished(partial(reading, units), loss_fn, order=2, has_aux=has_aux)
 
-    def read(params: PyTree, loss_args: tuple[Any, ...]) -> Any:
-        found = evaluate(params, *loss_args)
-        return found[0] if has_aux else found
-
     def init(params: PyTree) -> TrackState:
         check_floating(params, "params")
         dtype = jnp.result_type(*map(widen, jax.tree.leaves(params)))
@@ -118,18 +115,19 @@ def track(
         sets += sum(family.size for family in units or ())
         number = partial(jnp.zeros, dtype=jnp.int32)
         return TrackState(
-            count=number(()),
+            seen=number(()),
             time=jnp.zeros((), dtype),
             stride=jnp.full((), every, jnp.int32),
             size=number(()),
             steps=number(capacity),
             times=jnp.zeros(capacity, dtype),
             loss=jnp.zeros(capacity, dtype),
-            products=jnp.zeros((capacity, 5, sets), dtype),
+            products=jnp.zeros((capacity, len(Products._fields), sets), dtype),
         )
 
     def record(state: TrackState, params: PyTree, loss_args: Any) -> TrackState:
-        loss, products = read(params, loss_args)
+        found = evaluate(params, *loss_args)
+        loss, products = found[0] if has_aux else found
         full = state.size == capacity
         order = jnp.where(
             full, jnp.arange(capacity) * 2 % capacity, jnp.arange(capacity)
@@ -142,7 +140,7 @@ def track(
         return state._replace(
             stride=jnp.where(full, 2 * state.stride, state.stride),
             size=size + 1,
-            steps=put(state.steps, state.count),
+            steps=put(state.steps, state.seen),
             times=put(state.times, state.time),
             loss=put(state.loss, loss),
             products=put(state.products, products),
@@ -169,13 +167,17 @@ def track(
                 f"loss_args is a {type(loss_args).__name__}: pass a tuple of what the "
                 "loss takes after params, for one batch (batch,)."
             )
-        due = state.count % state.stride == 0
+        due = state.seen % state.stride == 0
         held = held_batches(loss_fn, loss_args)
         state = jax.lax.cond(due, record, lambda state, *_: state, state, params, held)
-        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
-        return updates, state._replace(
-            count=state.count + 1, time=state.time + jnp.asarray(rate, state.time.dtype)
-        )
+        seen = state.seen + 1
+        if callable(learning_rate):
+            time = state.time + learning_rate(state.seen)
+        else:
+            # Many small summands would add up their rounding.
+            time = learning_rate * seen
+        time = jnp.asarray(time, state.time.dtype)
+        return updates, state._replace(seen=seen, time=time)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -19,13 +19,13 @@ PROBLEMS = ("ResNet-20, training mode", "transformer")
 NEVER = 2**30
 
 BRANCH = (
-    "tens of times: XLA's CPU is so slow at a convolution's gradient in a branch. Record "
-    "such networks from outside of the step"
+    "tens of times: so slow is XLA's CPU at a convolution's gradient in a branch. "
+    "Record such networks from outside of the step"
 )
 
 MEMORY = (
-    "what the branch would need is allocated in every step: where it is this that comes "
-    "to 32 MiB, glibc maps it anew each time, and pages fault"
+    "what the branch would need is allocated in every step: where this makes it more "
+    "than 32 MiB, glibc maps it anew each time, and pages fault"
 )
 
 

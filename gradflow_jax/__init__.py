@@ -15,11 +15,15 @@ is a pytree of bool with the tree of params, True keeps. Pruning is score × all
     masks        which weights stay
     structured   whole channels, found in a model's program and cut
     transforms   pruning as optax transformations
+    dynamics     gradient flow: followed, tracked in training, and changed by pruning
     models       networks for experiments
     experiments  data, training, sweeps: what the `gradflow-jax` command runs
     plotting     functions of (Axes, data)
 """
 
+from gradflow_jax.dynamics import gradient_flow as gradient_flow
+from gradflow_jax.dynamics import removal_effects as removal_effects
+from gradflow_jax.dynamics import track as track
 from gradflow_jax.masks import LayerReport as LayerReport
 from gradflow_jax.masks import Report as Report
 from gradflow_jax.masks import apply as apply

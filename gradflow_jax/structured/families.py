@@ -1,7 +1,8 @@
 """Families of units: the slices of leaves that can only be removed together."""
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -134,3 +135,30 @@ def labels(dim: Axis, roots: Sequence[Axis]) -> list[np.ndarray]:
                 layers.append(shifted)
         start += root.size
     return layers
+
+
+def shares(
+    chosen: Sequence[Slices],
+) -> Iterator[tuple[str, int, dict[int, np.ndarray]]]:
+    """Yields what to add up so that every unit has each of its weights once.
+
+    A weight where several axes meet, or that an axis gives the unit twice, belongs to
+    it once: by inclusion and exclusion.
+
+    Yields:
+        The path of a leaf; the sign of its share; for some of its axes the unit that
+        each index goes with, −1 with none. The share of a unit is the weights that all
+        of these axes give it.
+    """
+    layers: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for own in chosen:
+        found = layers.setdefault(own.path, [])
+        found += [(own.axis, labels) for labels in own.units]
+    for path, found in layers.items():
+        for count in range(1, len(found) + 1):
+            for subset in itertools.combinations(found, count):
+                agreed: dict[int, np.ndarray] = {}
+                for axis, own in subset:
+                    known = agreed.get(axis, own)
+                    agreed[axis] = np.where(known == own, own, -1)
+                yield path, 1 if count % 2 else -1, agreed

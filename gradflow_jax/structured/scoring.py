@@ -1,7 +1,6 @@
 """Scores of units, by each measure's own rule."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -12,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.rules import check_needs, rule_of, squared_weight
 from gradflow_jax.structured.alignment import align
-from gradflow_jax.structured.families import Family, Slices
+from gradflow_jax.structured.families import Family, Slices, shares
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import PyTree, describe, named_leaves, widen
 
@@ -130,25 +129,16 @@ def _sums(
     family: Family, chosen: tuple[Slices, ...], terms: Mapping[str, Any]
 ) -> np.ndarray:
     """Returns the sum of terms over the weights of each unit, each weight once."""
-    layers: dict[str, list[tuple[int, np.ndarray]]] = {}
-    for own in chosen:
-        if own.path in terms:
-            found = layers.setdefault(own.path, [])
-            found += [(own.axis, labels) for labels in own.units]
-    if not layers:
+    held = [own for own in chosen if own.path in terms]
+    if not held:
         missing = ", ".join(dict.fromkeys(own.path for own in chosen))
         raise ValueError(
             f"params hold none of the leaves of the family {family.name!r}: {missing}."
         )
     total = np.zeros(family.size)
-    for path, found in layers.items():
+    for path, sign, labels in shares(held):
         term, scale = terms[path]
-        # A weight where several axes meet, or that an axis gives the unit twice,
-        # belongs to it once: by inclusion and exclusion.
-        for count in range(1, len(found) + 1):
-            for subset in itertools.combinations(found, count):
-                sums = _common(widen(term), subset, family.size)
-                total += scale * (sums if count % 2 else -sums)
+        total += scale * sign * _common(widen(term), labels, family.size)
     return total
 
 
@@ -161,14 +151,8 @@ def _fetchable(array: jax.Array) -> jax.Array:
     return jax.jit(lambda x: x, out_shardings=everywhere)(array)
 
 
-def _common(
-    term: jax.Array, layers: Sequence[tuple[int, np.ndarray]], size: int
-) -> np.ndarray:
-    """Returns the sums over the weights that every layer of labels gives to a unit."""
-    labels: dict[int, np.ndarray] = {}
-    for axis, own in layers:
-        known = labels.get(axis, own)
-        labels[axis] = np.where(known == own, own, -1)
+def _common(term: jax.Array, labels: Mapping[int, np.ndarray], size: int) -> np.ndarray:
+    """Returns the sums over the weights that the labels of all axes give to a unit."""
     rest = tuple(axis for axis in range(term.ndim) if axis not in labels)
     table = np.asarray(_fetchable(jnp.sum(term, rest)), np.float64)
     total = np.zeros(size)

@@ -1,0 +1,25 @@
+"""Gradient flow, dθ/dt = −∇L(θ): what it does, and what pruning does to it.
+
+`flow` integrates it, `descent` is its discrete twin, `trajectory` what both return;
+`evolution` evaluates the `products` of θ, g and Hg along them and `rates` compares
+their predicted and measured derivatives; `tracking` and `recording` do so in training;
+`effects` compares what removing weights does with what scores predict.
+"""
+
+from gradflow_jax.dynamics.descent import gradient_descent as gradient_descent
+from gradflow_jax.dynamics.effects import RemovalEffects as RemovalEffects
+from gradflow_jax.dynamics.effects import convergence_order as convergence_order
+from gradflow_jax.dynamics.effects import removal_effects as removal_effects
+from gradflow_jax.dynamics.evolution import Evolution as Evolution
+from gradflow_jax.dynamics.evolution import follow as follow
+from gradflow_jax.dynamics.flow import gradient_flow as gradient_flow
+from gradflow_jax.dynamics.products import Products as Products
+from gradflow_jax.dynamics.rates import NormRates as NormRates
+from gradflow_jax.dynamics.rates import Rates as Rates
+from gradflow_jax.dynamics.rates import measured_rates as measured_rates
+from gradflow_jax.dynamics.rates import predicted_rates as predicted_rates
+from gradflow_jax.dynamics.recording import Recorder as Recorder
+from gradflow_jax.dynamics.tracking import TrackState as TrackState
+from gradflow_jax.dynamics.tracking import track as track
+from gradflow_jax.dynamics.tracking import tracked as tracked
+from gradflow_jax.dynamics.trajectory import Trajectory as Trajectory

@@ -1,0 +1,202 @@
+"""What removing weights does to the loss and to ‖g‖²: predicted, and measured."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow_jax.scores.batching import BatchedLoss
+from gradflow_jax.scores.derivatives import Derivatives
+from gradflow_jax.scores.evaluation import differentiate
+from gradflow_jax.scores.losses import LossFn, scalar_loss
+from gradflow_jax.trees import PyTree, check_floating, mask_leaves, widen
+
+
+class RemovalEffects(NamedTuple):
+    """Changes when weights are removed, or scaled by 1 − ε.
+
+    With r the removed weights, θ where the mask is False and 0 elsewhere, the model
+    goes from θ to θ − εr.
+
+    Attributes:
+        scales: ε, [scale]; 1 removes.
+        loss: L(θ − εr) − L(θ), measured, [scale].
+        loss_first: −ε rᵀg, the prediction of the first order.
+        loss_second: −ε rᵀg + ½ε² rᵀHr, that of the second.
+        gradient_norm: ‖g(θ − εr)‖² − ‖g(θ)‖², measured.
+        gradient_norm_first: −2ε rᵀHg, the prediction of the first order.
+    """
+
+    scales: jax.Array
+    loss: jax.Array
+    loss_first: jax.Array
+    loss_second: jax.Array
+    gradient_norm: jax.Array
+    gradient_norm_first: jax.Array
+
+
+def removal_effects(
+    loss_fn: LossFn, *, scales: Sequence[float] = (1.0,), has_aux: bool = False
+) -> Callable[..., RemovalEffects]:
+    """Predicts what removing weights does to loss and gradient norm, and measures it.
+
+    The predictions are what scores promise: −Σθg is what `taylor` and loss
+    preservation sum up, −2ΣθHg what GraSP and gradient-norm preservation do. Their
+    errors say whether the weights removed are few and small enough for the scores to
+    be believed. It costs the gradient, one Hessian-vector product Hr, which serves all
+    predictions, and a gradient for each scale.
+
+    Args:
+        loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
+            or `gf.over_batches(loss_fn)`.
+        scales: ε: by how much the weights are shrunk, 1.0 to remove them. Several
+            show how the error falls, see `convergence_order`.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
+            out.
+
+    Returns:
+        A function `(params, masks, *args, **kwargs) -> RemovalEffects`. `masks`: a
+        tree like params of bool, True keeps.
+
+    Raises:
+        TypeError: at the call, for a mask that is not bool, parameters that are not
+            real floating-point arrays, or a loss that is not a scalar.
+        ValueError: at the call, if masks are another tree than params.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> loss_fn = lambda w: jnp.sum(w**2) / 2  # g = w, H = 1
+        >>> w, masks = jnp.array([3.0, 1.0]), jnp.array([True, False])
+        >>> effects = gf.removal_effects(loss_fn)(w, masks)
+        >>> effects.loss.tolist(), effects.loss_second.tolist()  # a quadratic: exact
+        ([-0.5], [-0.5])
+        >>> effects.gradient_norm.tolist(), effects.gradient_norm_first.tolist()
+        ([-1.0], [-2.0])
+    """
+    gradient = differentiate(loss_fn, order=1, has_aux=has_aux)
+    # ∇(rᵀ∇L) = Hr: the loss's derivative along r is a loss, also over batches.
+    along = differentiate(_derivative_along(loss_fn, has_aux), order=1)
+
+    def effects(
+        params: PyTree, masks: PyTree, /, *args: Any, **kwargs: Any
+    ) -> RemovalEffects:
+        check_floating(params, "params")
+        removed = _removed(params, mask_leaves(masks, params))
+
+        def at(scale: float) -> Derivatives:
+            found = gradient(_shrunk(params, removed, scale), *args, **kwargs)
+            found = found[0] if has_aux else found
+            return found._replace(params=None)
+
+        slope = along(params, *args, removed, **kwargs)
+        return _compared(scales, removed, slope, at(0.0), list(map(at, scales)))
+
+    return effects
+
+
+def convergence_order(scales: Any, predicted: Any, measured: Any) -> float:
+    """Returns the order p with which an error falls, |error| ∼ εᵖ as ε → 0.
+
+    The slope of log |error| over log ε, by least squares. A prediction of the first
+    order has an error of order 2, one of the second of order 3; rounding, which does
+    not fall, shows as an order that is too low: measure in float64, or at larger ε.
+
+    Args:
+        scales: ε, [scale], two of them or more.
+        predicted: [scale].
+        measured: [scale].
+
+    Returns:
+        The order.
+
+    Raises:
+        ValueError: if there are fewer than two scales, if one is not positive, or if
+            an error is 0, of which there is no order.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> scales = (0.5, 0.25)
+        >>> effects = gf.removal_effects(lambda w: jnp.sum(w**2), scales=scales)
+        >>> found = effects(jnp.array([2.0]), jnp.array([False]))
+        >>> order = gf.dynamics.convergence_order(scales, found.loss_first, found.loss)
+        >>> round(order, 3)
+        2.0
+    """
+    scales = np.asarray(scales, np.float64)
+    if scales.size < 2 or not (scales > 0).all():
+        raise ValueError(
+            f"scales is {scales.tolist()}: an order takes two positive ones or more."
+        )
+    errors = np.abs(np.asarray(predicted, np.float64) - np.asarray(measured))
+    if not errors.all():
+        raise ValueError(
+            f"the errors are {errors.tolist()}: where one is 0 there is no order. The "
+            "prediction is exact there, or scales are so small that rounding hides it."
+        )
+    return float(np.polyfit(np.log(scales), np.log(errors), 1)[0])
+
+
+def _derivative_along(loss_fn: LossFn, has_aux: bool) -> LossFn:
+    """Returns `(params, *args, direction) -> directionᵀ∇L`, a loss of the same kind."""
+    batched = isinstance(loss_fn, BatchedLoss)
+    loss = scalar_loss(loss_fn.loss_fn if batched else loss_fn, has_aux)
+
+    def along(params: PyTree, *rest: Any, **kwargs: Any) -> jax.Array:
+        *args, direction = rest
+
+        def value(params: PyTree) -> jax.Array:
+            return loss(params, *args, **kwargs)[0]
+
+        return jax.jvp(value, (params,), (direction,))[1]
+
+    if not batched:
+        return along
+    return BatchedLoss(
+        along, loss_fn.weight, loss_fn.micro_batch, loss_fn.dtype, loss_fn.progress
+    )
+
+
+@jax.jit
+def _removed(params: PyTree, kept: list[Any]) -> PyTree:
+    leaves, structure = jax.tree.flatten(params)
+    return structure.unflatten(
+        jnp.where(mask, 0, leaf) for mask, leaf in zip(kept, leaves, strict=True)
+    )
+
+
+@jax.jit
+def _shrunk(params: PyTree, removed: PyTree, scale: float) -> PyTree:
+    return jax.tree.map(lambda leaf, away: leaf - scale * away, params, removed)
+
+
+@jax.jit
+def _compared(
+    scales: Sequence[float],
+    removed: PyTree,
+    slope: Derivatives,
+    here: Derivatives,
+    there: list[Derivatives],
+) -> RemovalEffects:
+    """Compares losses and gradients, of θ and at each scale; slope is rᵀg and Hr."""
+    g, hr = here.gradient, slope.gradient
+    losses = jnp.stack([d.loss for d in there])
+    norms = jnp.stack([_dot(d.gradient, d.gradient) for d in there])
+    epsilon = jnp.stack(list(scales)).astype(losses.dtype)
+    first = -epsilon * slope.loss
+    return RemovalEffects(
+        scales=epsilon,
+        loss=losses - here.loss,
+        loss_first=first,
+        loss_second=first + epsilon**2 * _dot(removed, hr) / 2,
+        gradient_norm=norms - _dot(g, g),
+        gradient_norm_first=-2 * epsilon * _dot(g, hr),
+    )
+
+
+def _dot(a: PyTree, b: PyTree) -> jax.Array:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return sum((jnp.sum(widen(x) * widen(y)) for x, y in pairs), start=jnp.zeros(()))

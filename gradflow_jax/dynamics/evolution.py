@@ -1,0 +1,97 @@
+"""What the products of θ, g and Hg do along a trajectory."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradflow_jax.dynamics.products import Products, named_products, packed_products
+from gradflow_jax.dynamics.trajectory import Trajectory
+from gradflow_jax.scores.derivatives import Derivatives
+from gradflow_jax.scores.evaluation import finished
+from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.structured.units import Units
+from gradflow_jax.trees import PyTree, named_leaves
+
+
+class Evolution(NamedTuple):
+    """The loss and the products of θ, g and Hg along a run.
+
+    Attributes:
+        times: [time].
+        loss: L, [time].
+        model: of all weights, each product [time].
+        leaves: of each leaf of params, by its path, [time].
+        units: of the weights that make each unit, by its family's name, [time, unit].
+    """
+
+    times: np.ndarray
+    loss: np.ndarray
+    model: Products
+    leaves: dict[str, Products]
+    units: dict[str, Products]
+
+
+def follow(
+    loss_fn: LossFn, *, units: Units | None = None, has_aux: bool = False
+) -> Callable[..., Evolution]:
+    """Evaluates ‖θ‖², ‖g‖², θᵀg, θᵀHg and gᵀHg along a trajectory, set by set.
+
+    Each time of the trajectory costs one evaluation of the second order,
+    `gf.differentiate`, about three gradients; all sets of weights share it. Runs that
+    are too long to be kept are tracked as they go: `track`.
+
+    Args:
+        loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
+            or `gf.over_batches(loss_fn)`.
+        units: of the model, from `gf.find_units`; None leaves units out.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
+            out.
+
+    Returns:
+        A function `(trajectory, *args, **kwargs) -> Evolution`, compiled once. Times
+        at which a flow that met its target stood still are left out.
+
+    Raises:
+        TypeError: at the call, for parameters that are not real floating-point arrays
+            or a loss that is not a scalar.
+        ValueError: at the call, for units of another model.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> loss_fn = lambda params: jnp.sum(jnp.array([1.0, 2.0]) * params["w"] ** 2)
+        >>> descend = gf.dynamics.gradient_descent(loss_fn, 0.125)
+        >>> run = descend({"w": jnp.array([4.0, 2.0])}, [0, 1])
+        >>> evolution = gf.dynamics.follow(loss_fn)(run)
+        >>> evolution.loss.tolist(), evolution.leaves["w"].theta_g.tolist()
+        ([24.0, 11.0], [48.0, 22.0])
+    """
+    evaluate = finished(partial(reading, units), loss_fn, order=2, has_aux=has_aux)
+
+    def along(trajectory: Trajectory, /, *args: Any, **kwargs: Any) -> Evolution:
+        times = np.asarray(trajectory.times)
+        moving = np.flatnonzero(np.diff(times, prepend=-1.0) > 0)
+        readings = []
+        for i in moving:
+            found = evaluate(trajectory.at(int(i)), *args, **kwargs)
+            readings.append(found[0] if has_aux else found)
+        return evolved(times[moving], readings, trajectory.params, units)
+
+    return along
+
+
+def reading(units: Units | None, d: Derivatives) -> tuple[jax.Array, jax.Array]:
+    """Returns what is read of a model at one time: the loss and packed products."""
+    return d.loss, packed_products(d, units)
+
+
+def evolved(
+    times: Any, readings: Sequence[Any], params: PyTree, units: Units | None
+) -> Evolution:
+    """Returns readings at times as an evolution of params of that structure."""
+    losses, packed = map(np.stack, zip(*jax.device_get(readings), strict=True))
+    paths = [path for path, _ in named_leaves(params)]
+    return Evolution(np.asarray(times), losses, *named_products(packed, paths, units))

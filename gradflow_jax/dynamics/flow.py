@@ -1,0 +1,173 @@
+"""Gradient flow, dθ/dt = −∇L(θ), integrated to a tolerance by diffrax."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradflow_jax.dynamics.trajectory import Trajectory, check_rising, held_batches
+from gradflow_jax.scores.evaluation import differentiate
+from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.trees import PyTree, check_floating, is_traced, widen
+
+
+def gradient_flow(
+    loss_fn: LossFn,
+    *,
+    target: float | None = None,
+    solver: Any = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+    max_steps: int = 10_000,
+    has_aux: bool = False,
+) -> Callable[..., Trajectory]:
+    """Integrates dθ/dt = −∇L(θ) from the parameters given, at time 0.
+
+    It is what gradient descent tends to as its learning rate goes to 0, and what the
+    measures are about; `gradient_descent` is its discrete twin. It needs diffrax:
+    `pip install 'gradflow-jax[flow]'`. The integration is one compiled loop, in which
+    XLA's CPU is slow at a convolution's gradient. The trap: curvature. The explicit
+    solvers take steps of about 2/λ, with λ the largest eigenvalue of the Hessian,
+    however slowly the loss still falls; for long flows pass `diffrax.Kvaerno5()`.
+
+    Args:
+        loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
+            or `gf.over_batches(loss_fn)`, whose batches are then all held at once and
+            compiled one after the other: few and large ones.
+        target: the loss at which the flow stops; None lets it run.
+        solver: of diffrax; None is `diffrax.Tsit5()`.
+        rtol: the relative error of the weights in each step.
+        atol: the absolute one, for weights near 0. In float32 below 1e-8 it is
+            rounding that is measured, and steps become tiny.
+        max_steps: after which it is given up.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
+            out.
+
+    Returns:
+        A function `(params, times, *args, **kwargs) -> Trajectory`, compiled once for
+        any times of one number. `times`: [time], increasing, not negative.
+
+    Raises:
+        ModuleNotFoundError: if diffrax is not installed.
+        TypeError: at the call, for parameters that are not real floating-point arrays
+            or a loss that is not a scalar.
+        ValueError: at the call, for times that do not rise from 0.
+        RuntimeError: at the call, if the flow did not arrive in `max_steps`. Inside
+            your own `jax.jit` nothing is raised and what was not reached is inf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> flow = gf.gradient_flow(lambda w: jnp.sum(w**2) / 2)  # w(t) = w(0)·e⁻ᵗ
+        >>> run = flow(jnp.array([1.0, -2.0]), [0.0, 1.0])
+        >>> print(run.params[1], run.loss[1])
+        [ 0.367... -0.735...] 0.338...
+        >>> halved = gf.gradient_flow(lambda w: jnp.sum(w**2) / 2, target=1.25)
+        >>> print(halved(jnp.array([1.0, -2.0]), [9.0]).reached.round(4))  # ln(2) / 2
+        0.3466
+
+    Reference:
+        Kidger, On Neural Differential Equations, 2021 (diffrax); Lubana & Dick, ICLR
+        2021, for the view of pruning.
+    """
+    diffrax, optimistix = _libraries()
+    solver = diffrax.Tsit5() if solver is None else solver
+    gradient = differentiate(loss_fn, order=1, has_aux=has_aux)
+
+    def derivatives(params: PyTree, data: Any) -> Any:
+        args, kwargs = data
+        found = gradient(params, *args, **kwargs)
+        return found[0] if has_aux else found
+
+    def velocity(t: Any, params: PyTree, data: Any) -> PyTree:
+        return jax.tree.map(jnp.negative, derivatives(params, data).gradient)
+
+    # diffrax passes these by keyword, and stops where the sign changes.
+    def gap(t: Any, y: PyTree, args: Any, **kwargs: Any) -> jax.Array:
+        return derivatives(y, args).loss - target
+
+    event = None
+    if target is not None:
+        locate = optimistix.Bisection(rtol, max(atol, rtol * abs(target)), flip=True)
+        event = diffrax.Event(gap, locate, direction=False)
+
+    def saved(t: Any, params: PyTree, data: Any) -> Any:
+        return params, derivatives(params, data).loss
+
+    @jax.jit
+    def solve(params: PyTree, times: jax.Array, data: Any) -> Any:
+        params = jax.tree.map(widen, params)
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        times = times.astype(dtype)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(velocity),
+            solver,
+            t0=jnp.zeros((), dtype),
+            t1=times[-1],
+            dt0=None,
+            y0=params,
+            args=data,
+            saveat=diffrax.SaveAt(
+                subs=[
+                    diffrax.SubSaveAt(ts=times, fn=saved),
+                    diffrax.SubSaveAt(t1=True, fn=saved),
+                ]
+            ),
+            stepsize_controller=diffrax.PIDController(rtol, atol),
+            event=event,
+            max_steps=max_steps,
+            throw=False,
+        )
+        (at, states), (last, final) = zip(solution.ts, solution.ys, strict=True)
+        stopped = jnp.zeros((), bool)
+        if target is not None:
+            # Where the start meets the target no sign changes on the way.
+            loss = derivatives(params, data).loss
+            start = jnp.zeros_like(last), (params, loss)
+            met = loss <= target
+            # Not by the result: in float32 a root may be as close as it gets and yet
+            # not within the tolerance.
+            stopped = met | solution.event_mask
+            last, final = jax.tree.map(
+                lambda first, leaf: jnp.where(met, first, leaf), start, (last, final)
+            )
+        # What diffrax has for times after the event is inf.
+        after = stopped & (times > last[0])
+
+        def stand_still(saved: jax.Array, final: jax.Array) -> jax.Array:
+            late = after.reshape(-1, *[1] * (saved.ndim - 1))
+            return jnp.where(late, final, saved)
+
+        params, loss = jax.tree.map(stand_still, states, final)
+        reached = jnp.where(stopped, last[0], jnp.inf)
+        run = Trajectory(stand_still(at, last), params, loss, reached)
+        arrived = stopped | (solution.result == diffrax.RESULTS.successful)
+        return run, arrived, last[0]
+
+    def flow(params: PyTree, times: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
+        check_floating(params, "params")
+        check_rising(times, "times")
+        data = held_batches(loss_fn, args), kwargs
+        run, arrived, last = solve(params, jnp.asarray(times), data)
+        if not is_traced(arrived) and not arrived:
+            raise RuntimeError(
+                f"the flow came to t = {float(last):g} of {float(times[-1]):g} in "
+                f"max_steps={max_steps}: allow more, ask for less accuracy by rtol "
+                "and atol, or pass solver=diffrax.Kvaerno5(), which takes long steps "
+                "on stiff losses. A loss that is not finite ends here too."
+            )
+        return run
+
+    return flow
+
+
+def _libraries() -> Any:
+    try:
+        import diffrax
+        import optimistix
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "integrating gradient flow needs diffrax: pip install 'gradflow-jax[flow]'."
+        ) from error
+    return diffrax, optimistix

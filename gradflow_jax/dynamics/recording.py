@@ -1,0 +1,98 @@
+"""The products of θ, g and Hg recorded by a plain call in a training loop."""
+
+from functools import partial
+from typing import Any
+
+import jax
+
+from gradflow_jax.dynamics.evolution import Evolution, evolved, reading
+from gradflow_jax.dynamics.tracking import LearningRate, check_sizes
+from gradflow_jax.scores.evaluation import finished
+from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.structured.units import Units
+from gradflow_jax.trees import PyTree
+
+
+class Recorder:
+    """A callback that records the quantities of gradient flow in any training loop.
+
+        record = gf.dynamics.Recorder(loss_fn, every=50, learning_rate=0.1)
+        for batch in batches:
+            record(nnx.state(model, nnx.Param), held_out)
+            train_step(model, optimizer, batch)
+        evolution = record.evolution()
+
+    It does what `gf.track` does, from outside of the compiled step: nothing of the
+    loop changes, and the loss may be one of `gf.over_batches`, batch after batch. When
+    `capacity` samples are held, every other one goes and the stride doubles.
+
+    Args:
+        loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
+            or `gf.over_batches(loss_fn)`.
+        every: calls from one recorded call to the next, at the start.
+        capacity: the most samples held, an even number.
+        learning_rate: the time that a call stands for, a number or an optax schedule
+            `count -> value`.
+        units: of the model, from `gf.find_units`; None leaves units out.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
+            out.
+
+    Raises:
+        ValueError: if `every` or `capacity` is not a whole number above 0, or
+            `capacity` is odd.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> record = gf.dynamics.Recorder(lambda w: jnp.sum(w**2), every=2)
+        >>> for step in range(4):
+        ...     record(jnp.array([10.0 - step]))
+        >>> record.evolution().loss.tolist()
+        [100.0, 64.0]
+    """
+
+    def __init__(
+        self,
+        loss_fn: LossFn,
+        *,
+        every: int = 1,
+        capacity: int = 256,
+        learning_rate: LearningRate = 1.0,
+        units: Units | None = None,
+        has_aux: bool = False,
+    ):
+        check_sizes(every, capacity)
+        self._evaluate = finished(
+            partial(reading, units), loss_fn, order=2, has_aux=has_aux
+        )
+        self._has_aux, self._units, self._rate = has_aux, units, learning_rate
+        self._capacity, self._stride = capacity, every
+        self._count, self._time = 0, 0.0
+        self._samples: list[tuple[float, Any]] = []
+        self._params: PyTree = None
+
+    def __call__(self, params: PyTree, /, *args: Any, **kwargs: Any) -> None:
+        """Counts a step and, where one is due, records the model before it."""
+        if self._count % self._stride == 0:
+            if len(self._samples) == self._capacity:
+                self._samples, self._stride = self._samples[::2], 2 * self._stride
+            found = self._evaluate(params, *args, **kwargs)
+            self._samples.append((self._time, found[0] if self._has_aux else found))
+            self._params = jax.eval_shape(lambda params: params, params)
+        rate = self._rate
+        self._time += float(rate(self._count) if callable(rate) else rate)
+        self._count += 1
+
+    def evolution(self) -> Evolution:
+        """Returns what was recorded, each sample at the sum of the rates before it.
+
+        Raises:
+            ValueError: if nothing was recorded yet.
+        """
+        if not self._samples:
+            raise ValueError(
+                "nothing was recorded yet: call it with the parameters and what the "
+                "loss takes, at each step."
+            )
+        times, readings = zip(*self._samples, strict=True)
+        return evolved(times, readings, self._params, self._units)

@@ -1,0 +1,127 @@
+"""What removal does: in closed form, to its order, in three kinds of trees."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradflow_jax as gf
+from gradflow_jax.dynamics import convergence_order
+from tests.dynamics.problems import (
+    MAKERS,
+    THETA,
+    A,
+    B,
+    Counted,
+    joined,
+    problem,
+    quadratic,
+    split,
+)
+
+MASKS = {"a": jnp.array([True, False]), "b": jnp.array([True, False, False])}
+SCALES = (0.004, 0.002, 0.001)
+
+
+def masks_of(params):
+    """Of half of the weights, by chance."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.random(leaf.shape) < 0.5), params)
+
+
+def test_a_quadratic_in_closed_form(float64):
+    effects = gf.removal_effects(quadratic, scales=(1.0, 0.5))
+    found = effects(split(THETA), MASKS, A, B)
+    scales = np.array([1.0, 0.5])
+    g, r = A @ THETA - B, np.where(joined(MASKS), 0, THETA)
+
+    def close(found, expected):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+    close(found.scales, scales)
+    close(found.loss_first, -scales * (r @ g))
+    close(found.loss_second, -scales * (r @ g) + scales**2 * (r @ A @ r) / 2)
+    close(found.loss, found.loss_second)
+    close(found.gradient_norm_first, -2 * scales * (r @ A @ g))
+    moved = g - scales[:, None] * (A @ r)
+    close(found.gradient_norm, (moved**2).sum(1) - g @ g)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_predictions_have_the_order_they_promise(float64, name):
+    own = problem(name)
+    masks = masks_of(own.params)
+    effects = gf.removal_effects(own.loss, scales=SCALES)
+    found = effects(own.params, masks, *own.args)
+    orders = [
+        (2, found.loss_first, found.loss),
+        (3, found.loss_second, found.loss),
+        (2, found.gradient_norm_first, found.gradient_norm),
+    ]
+    for order, predicted, measured in orders:
+        assert abs(convergence_order(SCALES, predicted, measured) - order) < 0.1
+
+
+def test_predictions_are_sums_of_scores(float64):
+    own = problem("mlp")
+    masks = masks_of(own.params)
+    found = gf.removal_effects(own.loss)(own.params, masks, *own.args)
+
+    def removed(scores):
+        pairs = zip(jax.tree.leaves(scores), jax.tree.leaves(masks), strict=True)
+        return sum(jnp.sum(jnp.where(mask, 0, leaf)) for leaf, mask in pairs)
+
+    first = removed(gf.first_order_terms(own.loss)(own.params, *own.args))
+    second = removed(gf.grasp(own.loss)(own.params, *own.args))
+    np.testing.assert_allclose(found.loss_first, [-first], rtol=1e-10)
+    np.testing.assert_allclose(found.gradient_norm_first, [-2 * second], rtol=1e-10)
+    pruned = gf.apply(own.params, masks)
+    change = own.loss(pruned, *own.args) - own.loss(own.params, *own.args)
+    np.testing.assert_allclose(found.loss, [change], rtol=1e-9)
+
+
+def test_over_batches_effects_are_those_of_the_mean_loss(float64):
+    own = problem("mlp")
+    x, labels = own.args
+    masks = masks_of(own.params)
+    expected = gf.removal_effects(own.loss)(own.params, masks, *own.args)
+    loss = gf.over_batches(
+        lambda params, batch: (own.loss(params, *batch), 0.0), micro_batch=2
+    )
+    batches = [(x[:4], labels[:4]), (x[4:], labels[4:])]
+    found = gf.removal_effects(loss, has_aux=True)(own.params, masks, batches)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9), found, expected)
+
+
+def test_new_masks_and_data_trace_nothing():
+    loss = Counted(lambda w, x, *, shift: jnp.sum((w * x + shift) ** 2))
+    effects = gf.removal_effects(loss, scales=(1.0, 0.5))
+    w, masks = jnp.ones(2), jnp.array([True, False])
+    effects(w, masks, jnp.ones(2), shift=jnp.ones(2))
+    traces = loss.traces
+    effects(2 * w, ~masks, jnp.zeros(2), shift=jnp.zeros(2))
+    assert loss.traces == traces
+
+
+def test_masks_that_do_not_fit_are_refused():
+    effects = gf.removal_effects(lambda w: jnp.sum(w["w"] ** 2))
+    with pytest.raises(TypeError, match=r"masks leaf 'w' is float32\[2\], not bool"):
+        effects({"w": jnp.ones(2)}, {"w": jnp.ones(2)})
+    with pytest.raises(ValueError, match="masks lacks the leaf 'w'"):
+        effects({"w": jnp.ones(2)}, {"v": jnp.ones(2, bool)})
+
+
+BAD_ORDERS = {
+    "one": (([0.1], [1.0], [0.0]), "scales is [0.1]: an order takes two positive ones"),
+    "zero": (([0.1, 0.0], [1.0, 2.0], [0.0, 0.0]), "scales is [0.1, 0.0]"),
+    "exact": (([0.2, 0.1], [1.0, 2.0], [0.0, 2.0]), "the errors are [1.0, 0.0]: where"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ORDERS)
+def test_what_has_no_order_is_refused(case):
+    arguments, message = BAD_ORDERS[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        convergence_order(*arguments)

@@ -152,14 +152,24 @@ def _with_numbers(
     is zero; what carries it is told by the same rule.
     """
     numbers = _bound(eqn, [own.number for own in given])
-    arriving = [own._replace(reached=own.carried) for own in given]
+    arriving = [
+        own._replace(nonzero=gated(own.nonzero, _stands(own)), reached=own.carried)
+        for own in given
+    ]
     results = []
     for (nonzero, reached), number, (_, count) in zip(
         found, numbers, rule(eqn, arriving), strict=True
     ):
         carried = None
         if reached is not None and count is not None:
-            stands = jnp.asarray(number != 0, jnp.float32)
+            stands = _stands(Signal(nonzero, number=number))
             carried = gated(count, jnp.maximum(reached, stands))
         results.append(Signal(nonzero, reached, None, number, carried))
     return results
+
+
+def _stands(own: Signal) -> jax.Array:
+    """Returns 1.0 where a value's number is not zero in the run."""
+    if jnp.issubdtype(own.number.dtype, jax.dtypes.extended):  # a random key
+        return own.nonzero
+    return jnp.asarray(own.number != 0, jnp.float32)

@@ -137,9 +137,9 @@ def effective_report(
     Returns:
         A function `(params, masks, *inputs) -> EffectiveReport`, compiled once for each
         set of shapes. `print` the report, or read `.direct.sparsity`,
-        `.effective.sparsity`, `.collapsed`, `.units` and `.guessed`. With units the
-        numbers of params matter, those of inputs never. A kept weight of exactly 0.0
-        counts as any other kept one.
+        `.effective.sparsity`, `.collapsed`, `.units` and `.guessed`. Masks alone say
+        what is effective and what is dead; whether a constant goes on is also up to
+        the numbers in params. Those in inputs never matter.
 
     Raises:
         TypeError: at the call, if a mask is not bool.

@@ -2,11 +2,13 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -259,3 +261,200 @@ def test_exactly_the_weights_whose_removal_matters_are_effective(apply, float64)
         assert_same(*({n: tree[n] for n in kernels} for tree in (found, expected)))
         dropped += sum(int((masks[n] & ~found[n]).sum()) for n in kernels)
     assert dropped > 0
+
+
+# What follows from it, and other frameworks.
+
+
+class Residual(nn.Module):
+    """A small residual network with batch norm, in eval mode."""
+
+    @nn.compact
+    def __call__(self, x):
+        h = nn.relu(self.norm(nn.Conv(4, (3, 3), use_bias=False)(x)))
+        inner = nn.relu(self.norm(nn.Conv(3, (3, 3), use_bias=False)(h)))
+        h = nn.relu(h + self.norm(nn.Conv(4, (3, 3), use_bias=False)(inner)))
+        return nn.Dense(2)(h.mean((1, 2)))
+
+    def norm(self, x):
+        return nn.BatchNorm(use_running_average=True)(x)
+
+
+def test_dropping_weights_that_are_not_effective_changes_nothing():
+    x = jax.random.normal(jax.random.key(0), (8, 4, 4, 2))
+    model = Residual()
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    stats = variables["batch_stats"]
+
+    def apply(params, x):
+        return model.apply({"params": params, "batch_stats": stats}, x)
+
+    params, find, run = variables["params"], gf.effective_masks(apply), jax.jit(apply)
+    dropped = 0
+    for seed in range(6):
+        masks = drawn(params, seed, 0.1)
+        found = find(params, masks, x[:1])
+        # Biases and shifts are zero at first: dead units make no constant.
+        np.testing.assert_array_equal(
+            run(gf.apply(params, masks), x), run(gf.apply(params, found), x)
+        )
+        dropped += gf.report(found).sparsity - gf.report(masks).sparsity
+        assert found["BatchNorm_0"] is not None
+    assert dropped > 0.1
+
+
+def test_what_a_bias_makes_of_a_dead_unit_is_a_constant():
+    params = random_weights(MLP[:2])
+    masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    masks[0]["kernel"] = masks[0]["kernel"].at[:, 0].set(False)
+    params[0]["bias"] = jnp.ones(3)
+    found = gf.effective_masks(mlp)(params, masks, jnp.ones((1, 2)))
+    assert not found[1]["kernel"][0].any() and found[1]["kernel"][1:].all()
+    x = jax.random.normal(jax.random.key(0), (16, 2))
+    change = mlp(gf.apply(params, found), x) - mlp(gf.apply(params, masks), x)
+    np.testing.assert_allclose(change, jnp.tile(change[:1], (16, 1)), atol=1e-6)
+    assert jnp.abs(change).min() > 0.01
+
+
+def three_layers(kernels):
+    """The same perceptron as a linen, an NNX and an Equinox model: apply, params."""
+    x = jnp.ones((1, WIDTHS[0]))
+    linen = nn.Sequential([nn.Dense(WIDTHS[1]), nn.relu, nn.Dense(WIDTHS[2])])
+    params = linen.init(jax.random.key(0), x)["params"]
+    yield lambda p, x: linen.apply({"params": p}, x), params, x
+
+    flax = nnx.Sequential(
+        nnx.Linear(WIDTHS[0], WIDTHS[1], rngs=nnx.Rngs(0)),
+        nnx.relu,
+        nnx.Linear(WIDTHS[1], WIDTHS[2], rngs=nnx.Rngs(0)),
+    )
+    graphdef, state = nnx.split(flax)
+    yield lambda p, x: nnx.merge(graphdef, p)(x), state, x
+
+    keys = jax.random.split(jax.random.key(0))
+    layers = [
+        eqx.nn.Linear(*size, key=key)
+        for size, key in zip(itertools.pairwise(WIDTHS[:3]), keys, strict=True)
+    ]
+    arrays, static = eqx.partition(layers, eqx.is_inexact_array)
+
+    def apply(params, x):
+        first, last = eqx.combine(params, static)
+        return jax.vmap(lambda x: last(jax.nn.relu(first(x))))(x)
+
+    yield apply, arrays, x
+
+
+def test_linen_nnx_and_equinox_models_have_the_same_effective_weights():
+    first = jnp.asarray([[True, False, True], [False, False, True]])
+    last = jnp.asarray([[False] * 4, [True] * 4, [True, False, False, True]])
+    for apply, params, x in three_layers((first, last)):
+        transposed = any("weight" in path for path, _ in gf.trees.named_leaves(params))
+        given = {first.size: first, last.size: last}
+
+        def mask(leaf, given=given, transposed=transposed):
+            if leaf.ndim < 2:
+                return jnp.ones(leaf.shape, bool)
+            return given[leaf.size].T if transposed else given[leaf.size]
+
+        found = gf.effective_masks(apply)(params, jax.tree.map(mask, params), x)
+        kernels = [leaf for leaf in jax.tree.leaves(found) if leaf.ndim == 2]
+        kernels = [leaf.T if transposed else leaf for leaf in kernels]
+        expected = [
+            first & jnp.asarray([False, False, True]),
+            last & jnp.asarray([[False], [False], [True]]),
+        ]
+        assert_same(kernels, expected)
+
+
+@pytest.mark.parametrize(
+    "spread",
+    [
+        lambda h: jnp.fft.fft(h).real,
+        lambda h: lax.while_loop(lambda h: h.sum() < 9, lambda h: h[::-1] + 1, h),
+        lambda h: h[::-1].at[jnp.argmax(h)].set(1.0),
+        lambda h: lax.dynamic_update_slice(h, h[:1], (jnp.argmax(h),)),
+    ],
+    ids=["fft", "while", "scatter", "update"],
+)
+def test_what_has_no_rule_lets_everything_depend_on_everything(spread):
+    def apply(v, x):
+        return spread(v["a"] * x) * v["b"]
+
+    params = {"a": jnp.ones(3), "b": jnp.ones(3)}
+    masks = {"a": jnp.array([True, True, False]), "b": jnp.array([False, False, True])}
+    find = gf.effective_masks(apply, prunable=lambda path, leaf: True)
+    assert_same(find(params, masks, jnp.ones(3)), masks)
+
+
+def test_indices_that_are_constants_are_looked_up_exactly():
+    def apply(v, x):
+        h = v["a"] * x
+        h = jnp.concatenate([h[jnp.array([2, 0])], lax.dynamic_slice(h, (1,), (1,))])
+        return lax.dynamic_update_slice(h, jnp.zeros(1), (0,)) * v["b"]
+
+    params = {"a": jnp.ones(3), "b": jnp.ones(3)}
+    masks = jax.tree.map(lambda leaf: jnp.ones(3, bool), params)
+    find = gf.effective_masks(apply, prunable=lambda path, leaf: True)
+    expected = {"a": [True, True, False], "b": [False, True, True]}
+    assert_same(
+        jax.tree.map(lambda leaf: leaf.tolist(), find(params, masks, jnp.ones(3))),
+        expected,
+    )
+
+
+def test_without_a_path_nothing_is_effective():
+    def apply(v, x):
+        return (v["kernel"] * 2).sum()  # the input goes nowhere
+
+    params = {"kernel": jnp.ones((2, 2))}
+    masks = {"kernel": jnp.ones((2, 2), bool)}
+    assert not gf.effective_masks(apply)(params, masks, jnp.ones(2))["kernel"].any()
+
+
+def test_a_number_of_paths_beyond_all_floats_is_no_matter():
+    # 64 layers of 128: 10^135 paths, and with one layer of a single weight still many.
+    params = {"layers": jnp.ones((64, 128, 128)), "narrow": jnp.ones((128, 128))}
+
+    def apply(v, x):
+        h, _ = lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, v["layers"])
+        return h @ v["narrow"]
+
+    masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    masks["narrow"] = masks["narrow"] & (jnp.arange(128)[:, None] == 5)
+    found = gf.effective_masks(apply)(params, masks, jnp.ones((1, 128)))
+    assert_same(found["narrow"], masks["narrow"])
+    assert found["layers"][:-1].all()
+    assert_same(found["layers"][-1], jnp.ones((128, 1), bool) & masks["narrow"][:, 0])
+
+
+def test_new_masks_compile_nothing():
+    traces = []
+
+    def apply(v, x):
+        traces.append(x)
+        return x @ v
+
+    find, params = gf.effective_masks(apply), jnp.ones((2, 2))
+    for value in (True, False):
+        masks = jnp.full((2, 2), value)
+        assert_same(find(params, masks, jnp.ones((1, 2))), masks)
+    assert len(traces) == 1
+
+
+def test_elementwise_primitives_of_ones_own_pass_signals():
+    gf.register_rule("sign", gf.elementwise)  # has a rule; says the same again
+    find = gf.effective_masks(lambda v, x: jnp.sign(x @ v))
+    masks = jnp.eye(2, dtype=bool)
+    assert_same(find(jnp.ones((2, 2)), masks, jnp.ones((1, 2))), masks)
+
+
+def test_masks_of_another_tree_are_an_error():
+    find = gf.effective_masks(mlp)
+    with pytest.raises(ValueError, match="masks and params are different trees"):
+        find(MLP, MLP_MASKS[:1], jnp.ones((1, 2)))
+    with pytest.raises(TypeError, match="not bool"):
+        find(MLP, MLP, jnp.ones((1, 2)))
+
+
+MLP_MASKS = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), MLP)

@@ -49,7 +49,8 @@ class Reader:
 
         def signal(atom: Any) -> Signal:
             if isinstance(atom, Literal):
-                return constant(np.asarray(atom.val, atom.aval.dtype))
+                kind = jnp.result_type(atom.aval)
+                return constant(np.asarray(atom.val, kind))
             return known[atom]
 
         for eqn in jaxpr.eqns:

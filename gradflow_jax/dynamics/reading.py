@@ -36,27 +36,22 @@ class Reader:
         Args:
             jaxpr: its equations.
             consts: the values of its constvars.
-            operands: the signals of its inputs, all with numbers or all without.
+            operands: the signals of its inputs. If all of them have numbers, so have
+                the results.
         """
-        numbered = any(own.number is not None for own in operands)
-
-        def constant(value: Any) -> Signal:
-            known = constant_signal(value)
-            return _numbered(known) if numbered else known
-
         known = dict(zip(jaxpr.invars, operands, strict=True))
-        known.update(zip(jaxpr.constvars, map(constant, consts), strict=True))
+        known.update(zip(jaxpr.constvars, map(constant_signal, consts), strict=True))
 
         def signal(atom: Any) -> Signal:
             if isinstance(atom, Literal):
                 kind = jnp.result_type(atom.aval)
-                return constant(np.asarray(atom.val, kind))
+                return constant_signal(np.asarray(atom.val, kind))
             return known[atom]
 
         for eqn in jaxpr.eqns:
             given = [signal(atom) for atom in eqn.invars]
             if eqn.primitive.name not in CALLS and _foldable(given):
-                results = [constant(value) for value in _folded(eqn, given)]
+                results = [constant_signal(value) for value in _folded(eqn, given)]
             else:
                 results = self._results(eqn, given)
             known.update(zip(eqn.outvars, results, strict=True))
@@ -74,9 +69,9 @@ class Reader:
             return self.read(*opened(called(eqn.params)), given)
         rule = self._rule(name)
         found = rule(eqn, given)
-        if all(own.number is None for own in given):
-            return [Signal(*pair) for pair in found]
-        return _with_numbers(eqn, given, found, rule)
+        if _numbered(given):
+            return _with_numbers(eqn, given, found, rule)
+        return [Signal(*pair) for pair in found]
 
     def _rule(self, name: str) -> Rule:
         if name == "cond":
@@ -99,6 +94,8 @@ class Reader:
         Whether the input reaches what is carried may differ from step to step.
         """
         consts, carries = scan_numbers(eqn.params)
+        if not _numbered(given):
+            given = [own._replace(number=None) for own in given]
         closed, carried, stacked = (
             given[:consts],
             [_carry(own) for own in given[consts : consts + carries]],
@@ -140,8 +137,8 @@ def _carry(own: Signal) -> Signal:
     return own._replace(reached=reached_of(own), constant=None, carried=carried)
 
 
-def _numbered(own: Signal) -> Signal:
-    return own._replace(number=own.constant)
+def _numbered(given: Sequence[Signal]) -> bool:
+    return all(own.number is not None for own in given)
 
 
 def _with_numbers(

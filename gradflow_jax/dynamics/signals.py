@@ -25,7 +25,7 @@ class Signal(NamedTuple):
         reached: 1.0 where the input reaches it; None where it is computed from
             parameters and constants alone. Nowhere without `nonzero`.
         constant: its numbers, where neither inputs nor parameters make them.
-        number: its numbers in one run of the model, where they are asked for.
+        number: its numbers in one run of the model, where they are known.
         carried: 1.0 where a signal arrives or a constant other than zero stands, where
             numbers are asked for.
     """
@@ -51,9 +51,10 @@ class Signal(NamedTuple):
 def constant_signal(value: Any) -> Signal:
     """Returns the signal of a value that neither inputs nor parameters make."""
     if jnp.issubdtype(jnp.result_type(value), jax.dtypes.extended):  # a random key
-        return Signal(jnp.ones(jnp.shape(value), jnp.float32), constant=value)
-    nonzero = jnp.asarray(np.asarray(value) != 0, jnp.float32)
-    return Signal(nonzero, constant=value)
+        nonzero = jnp.ones(jnp.shape(value), jnp.float32)
+    else:
+        nonzero = jnp.asarray(np.asarray(value) != 0, jnp.float32)
+    return Signal(nonzero, constant=value, number=value)
 
 
 @jax.custom_vjp

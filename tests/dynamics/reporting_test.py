@@ -161,6 +161,22 @@ def test_in_a_loop_a_dead_unit_is_what_it_is_at_its_last_step():
     assert (found.silent, found.leaking) == ((1,), (2,))
 
 
+def test_constants_of_inner_functions_have_numbers_too():
+    def inner(v, x):
+        ones = jax.jit(lambda: jnp.ones(3))()
+        h = x @ v["in"] + v["bias"]
+        h = jax.lax.cond(v["bias"].sum() > 0, jnp.sin, jnp.tanh, h)
+        return (h * ones) @ v["out"]
+
+    params = {"in": jnp.ones((2, 3)), "bias": jnp.ones(3), "out": jnp.ones((3, 1))}
+    masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    masks["in"] = masks["in"].at[:, 0].set(False)
+    x = jnp.ones((1, 2))
+    units = gf.find_units(inner, params, x)
+    (found,) = gf.effective_report(inner, units=units)(params, masks, x).units
+    assert (found.silent, found.leaking) == ((), (0,))
+
+
 def test_primitives_without_a_rule_are_named():
     def spectral(v, x):
         return jnp.fft.fft(x @ v).real

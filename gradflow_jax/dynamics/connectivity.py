@@ -1,7 +1,7 @@
 """Which of the weights that masks keep are on a path from the input to the output."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,7 @@ def effective_masks(
     @jax.jit
     def effective_masks(params: PyTree, masks: PyTree, *inputs: Any) -> PyTree:
         found = on_paths(reader, apply, params, masks, inputs)
-        return where_prunable(found, params, masks, prunable)
+        return where_prunable(found.signals, params, masks, prunable)
 
     return effective_masks
 
@@ -89,6 +89,19 @@ def where_prunable(
     )
 
 
+class OnPaths(NamedTuple):
+    """What passes through the weights that are kept, a bool array for each leaf.
+
+    Attributes:
+        signals: whether a signal from the input does, on its way to an output.
+        constants: whether a signal or a constant other than zero does; empty if it was
+            not asked for.
+    """
+
+    signals: list[jax.Array]
+    constants: list[jax.Array]
+
+
 def on_paths(
     reader: Reader,
     apply: Callable[..., Any],
@@ -97,8 +110,8 @@ def on_paths(
     inputs: Sequence[Any],
     *,
     constants: bool = False,
-) -> list[jax.Array]:
-    """Returns for each leaf which of its kept weights a signal passes through.
+) -> OnPaths:
+    """Finds the weights that signals pass through.
 
     Args:
         reader: notes the primitives without a rule.
@@ -106,8 +119,8 @@ def on_paths(
         params: its parameters.
         masks: of them.
         inputs: of the model.
-        constants: whether constants other than zero count as signals too. Then the
-            numbers of params and inputs matter.
+        constants: whether constants are asked for, too. Then the numbers of params and
+            inputs matter.
     """
     kept = mask_leaves(masks, params)
     closed = jax.make_jaxpr(apply)(params, *inputs)
@@ -121,16 +134,26 @@ def on_paths(
         whole = Signal(ones, ones, number=jnp.asarray(leaf), carried=ones)
         given.append(whole if constants else Signal(ones, ones))
 
-    def at_the_outputs(indicators: list[jax.Array]) -> list[jax.Array]:
+    def at_the_outputs(indicators: list[jax.Array]) -> tuple[list, list]:
         weights = [
             Signal(one, number=number)
             for one, number in zip(indicators, numbers, strict=True)
         ]
         results = reader.read(closed.jaxpr, closed.consts, [*weights, *given])
-        found = [own.carried if constants else own.reached for own in results]
-        return [one for one in found if one is not None]
+        return (
+            [own.reached for own in results if own.reached is not None],
+            [own.carried for own in results if own.carried is not None],
+        )
 
     indicators = [jnp.asarray(mask, jnp.float32) for mask in kept]
-    outputs, backwards = jax.vjp(at_the_outputs, indicators)
-    (passed,) = backwards([jnp.ones_like(one) for one in outputs])
-    return [mask & (own > 0.5) for mask, own in zip(kept, passed, strict=True)]
+    (reached, carried), backwards = jax.vjp(at_the_outputs, indicators)
+
+    def through(signals: float, constants: float) -> list[jax.Array]:
+        weights = (
+            [jnp.full_like(one, signals) for one in reached],
+            [jnp.full_like(one, constants) for one in carried],
+        )
+        (counts,) = backwards(weights)
+        return [mask & (own > 0.5) for mask, own in zip(kept, counts, strict=True)]
+
+    return OnPaths(through(1.0, 0.0), through(0.0, 1.0) if constants else [])

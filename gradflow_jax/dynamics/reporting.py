@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradflow_jax.dynamics.connectivity import on_paths, where_prunable
+from gradflow_jax.dynamics.connectivity import OnPaths, on_paths, where_prunable
 from gradflow_jax.dynamics.reading import Reader
 from gradflow_jax.masks.summary import Report, report
 from gradflow_jax.masks.tables import (
@@ -177,11 +177,9 @@ def effective_report(
     reader = Reader()
 
     @jax.jit
-    def passed(params: PyTree, masks: PyTree, *inputs: Any) -> tuple[list, list]:
-        signals = on_paths(reader, apply, params, masks, inputs)
-        if units is None:
-            return signals, []
-        return signals, on_paths(reader, apply, params, masks, inputs, constants=True)
+    def passed(params: PyTree, masks: PyTree, *inputs: Any) -> OnPaths:
+        constants = units is not None
+        return on_paths(reader, apply, params, masks, inputs, constants=constants)
 
     def effective_report(
         params: PyTree, masks: PyTree, *inputs: Any

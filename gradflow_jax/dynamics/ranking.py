@@ -1,11 +1,10 @@
 """How far scores agree: rank correlations, the overlap of the best, and matrices."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from gradflow_jax.masks.allocation import checked_fraction
 from gradflow_jax.trees import (
@@ -64,7 +63,7 @@ def spearman(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float
         >>> gf.spearman(a, b)
         0.5
     """
-    return _correlation(stats.spearmanr, *_vectors(a, b, prunable))
+    return _correlation("spearmanr", *_vectors(a, b, prunable))
 
 
 def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
@@ -94,7 +93,7 @@ def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
         >>> round(gf.kendall(a, b), 4)  # five pairs of six alike, one otherwise
         0.6667
     """
-    return _correlation(stats.kendalltau, *_vectors(a, b, prunable))
+    return _correlation("kendalltau", *_vectors(a, b, prunable))
 
 
 def top_overlap(
@@ -175,11 +174,16 @@ def agreement(
     return Agreement(names, values)
 
 
-def _correlation(test: Callable[..., Any], a: np.ndarray, b: np.ndarray) -> float:
+def _correlation(
+    name: Literal["spearmanr", "kendalltau"], a: np.ndarray, b: np.ndarray
+) -> float:
+    # Its import takes five times as long as that of this library.
+    from scipy import stats
+
     # SciPy gives the same NaN, but with a warning.
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
-    return float(test(a, b).statistic)
+    return float(getattr(stats, name)(a, b).statistic)
 
 
 def _vectors(

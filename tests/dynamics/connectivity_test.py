@@ -299,7 +299,6 @@ def test_dropping_weights_that_are_not_effective_changes_nothing():
             run(gf.apply(params, masks), x), run(gf.apply(params, found), x)
         )
         dropped += gf.report(found).sparsity - gf.report(masks).sparsity
-        assert found["BatchNorm_0"] is not None
     assert dropped > 0.1
 
 
@@ -316,8 +315,8 @@ def test_what_a_bias_makes_of_a_dead_unit_is_a_constant():
     assert jnp.abs(change).min() > 0.01
 
 
-def three_layers(kernels):
-    """The same perceptron as a linen, an NNX and an Equinox model: apply, params."""
+def perceptrons():
+    """One perceptron as a linen, an NNX and an Equinox model: apply, params, input."""
     x = jnp.ones((1, WIDTHS[0]))
     linen = nn.Sequential([nn.Dense(WIDTHS[1]), nn.relu, nn.Dense(WIDTHS[2])])
     params = linen.init(jax.random.key(0), x)["params"]
@@ -348,7 +347,7 @@ def three_layers(kernels):
 def test_linen_nnx_and_equinox_models_have_the_same_effective_weights():
     first = jnp.asarray([[True, False, True], [False, False, True]])
     last = jnp.asarray([[False] * 4, [True] * 4, [True, False, False, True]])
-    for apply, params, x in three_layers((first, last)):
+    for apply, params, x in perceptrons():
         transposed = any("weight" in path for path, _ in gf.trees.named_leaves(params))
         given = {first.size: first, last.size: last}
 
@@ -452,9 +451,6 @@ def test_elementwise_primitives_of_ones_own_pass_signals():
 def test_masks_of_another_tree_are_an_error():
     find = gf.effective_masks(mlp)
     with pytest.raises(ValueError, match="masks and params are different trees"):
-        find(MLP, MLP_MASKS[:1], jnp.ones((1, 2)))
+        find(MLP, drawn(MLP, 0, 1)[:1], jnp.ones((1, 2)))
     with pytest.raises(TypeError, match="not bool"):
         find(MLP, MLP, jnp.ones((1, 2)))
-
-
-MLP_MASKS = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), MLP)

@@ -13,7 +13,7 @@ import gradflow_jax as gf
 
 checked = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 # Few values, so that ties are the rule.
-vectors = st.integers(2, 12).flatmap(
+vectors = st.sampled_from((2, 3, 7, 12)).flatmap(
     lambda size: st.tuples(
         *[st.lists(st.integers(-2, 3), min_size=size, max_size=size)] * 2
     )

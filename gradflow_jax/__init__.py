@@ -15,11 +15,25 @@ is a pytree of bool with the tree of params, True keeps. Pruning is score × all
     masks        which weights stay
     structured   whole channels, found in a model's program and cut
     transforms   pruning as optax transformations
+    dynamics     how gradient flow goes on, and what a pruning leaves connected
     models       networks for experiments
     experiments  data, training, sweeps: what the `gradflow-jax` command runs
     plotting     functions of (Axes, data)
 """
 
+from gradflow_jax.dynamics import Agreement as Agreement
+from gradflow_jax.dynamics import DeadUnits as DeadUnits
+from gradflow_jax.dynamics import EffectiveReport as EffectiveReport
+from gradflow_jax.dynamics import agreement as agreement
+from gradflow_jax.dynamics import effective_masks as effective_masks
+from gradflow_jax.dynamics import effective_report as effective_report
+from gradflow_jax.dynamics import invert_scores as invert_scores
+from gradflow_jax.dynamics import kendall as kendall
+from gradflow_jax.dynamics import shuffle_labels as shuffle_labels
+from gradflow_jax.dynamics import shuffle_masks as shuffle_masks
+from gradflow_jax.dynamics import shuffle_pixels as shuffle_pixels
+from gradflow_jax.dynamics import spearman as spearman
+from gradflow_jax.dynamics import top_overlap as top_overlap
 from gradflow_jax.masks import LayerReport as LayerReport
 from gradflow_jax.masks import Report as Report
 from gradflow_jax.masks import apply as apply

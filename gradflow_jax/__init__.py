@@ -15,14 +15,27 @@ is a pytree of bool with the tree of params, True keeps. Pruning is score × all
     masks        which weights stay
     structured   whole channels, found in a model's program and cut
     transforms   pruning as optax transformations
-    dynamics     gradient flow: followed, tracked in training, and changed by pruning
+    dynamics     gradient flow followed and tracked, and what pruning does to it
     models       networks for experiments
     experiments  data, training, sweeps: what the `gradflow-jax` command runs
     plotting     functions of (Axes, data)
 """
 
+from gradflow_jax.dynamics import Agreement as Agreement
+from gradflow_jax.dynamics import DeadUnits as DeadUnits
+from gradflow_jax.dynamics import EffectiveReport as EffectiveReport
+from gradflow_jax.dynamics import agreement as agreement
+from gradflow_jax.dynamics import effective_masks as effective_masks
+from gradflow_jax.dynamics import effective_report as effective_report
 from gradflow_jax.dynamics import gradient_flow as gradient_flow
+from gradflow_jax.dynamics import invert_scores as invert_scores
+from gradflow_jax.dynamics import kendall as kendall
 from gradflow_jax.dynamics import removal_effects as removal_effects
+from gradflow_jax.dynamics import shuffle_labels as shuffle_labels
+from gradflow_jax.dynamics import shuffle_masks as shuffle_masks
+from gradflow_jax.dynamics import shuffle_pixels as shuffle_pixels
+from gradflow_jax.dynamics import spearman as spearman
+from gradflow_jax.dynamics import top_overlap as top_overlap
 from gradflow_jax.dynamics import track as track
 from gradflow_jax.masks import LayerReport as LayerReport
 from gradflow_jax.masks import Report as Report

@@ -4,8 +4,13 @@
 `evolution` evaluates the `products` of θ, g and Hg along them and `rates` compares
 their predicted and measured derivatives; `tracking` and `recording` do so in training;
 `effects` compares what removing weights does with what scores predict.
+
+`ranking` compares scores, `sanity_checks` makes what a method is checked against,
+`connectivity` and `reporting` find the weights on paths from input to output;
+`reading`, `signals` and `signal_rules` read a model's program for them.
 """
 
+from gradflow_jax.dynamics.connectivity import effective_masks as effective_masks
 from gradflow_jax.dynamics.descent import gradient_descent as gradient_descent
 from gradflow_jax.dynamics.effects import RemovalEffects as RemovalEffects
 from gradflow_jax.dynamics.effects import convergence_order as convergence_order
@@ -14,11 +19,23 @@ from gradflow_jax.dynamics.evolution import Evolution as Evolution
 from gradflow_jax.dynamics.evolution import follow as follow
 from gradflow_jax.dynamics.flow import gradient_flow as gradient_flow
 from gradflow_jax.dynamics.products import Products as Products
+from gradflow_jax.dynamics.ranking import Agreement as Agreement
+from gradflow_jax.dynamics.ranking import agreement as agreement
+from gradflow_jax.dynamics.ranking import kendall as kendall
+from gradflow_jax.dynamics.ranking import spearman as spearman
+from gradflow_jax.dynamics.ranking import top_overlap as top_overlap
 from gradflow_jax.dynamics.rates import NormRates as NormRates
 from gradflow_jax.dynamics.rates import Rates as Rates
 from gradflow_jax.dynamics.rates import measured_rates as measured_rates
 from gradflow_jax.dynamics.rates import predicted_rates as predicted_rates
 from gradflow_jax.dynamics.recording import Recorder as Recorder
+from gradflow_jax.dynamics.reporting import DeadUnits as DeadUnits
+from gradflow_jax.dynamics.reporting import EffectiveReport as EffectiveReport
+from gradflow_jax.dynamics.reporting import effective_report as effective_report
+from gradflow_jax.dynamics.sanity_checks import invert_scores as invert_scores
+from gradflow_jax.dynamics.sanity_checks import shuffle_labels as shuffle_labels
+from gradflow_jax.dynamics.sanity_checks import shuffle_masks as shuffle_masks
+from gradflow_jax.dynamics.sanity_checks import shuffle_pixels as shuffle_pixels
 from gradflow_jax.dynamics.tracking import TrackState as TrackState
 from gradflow_jax.dynamics.tracking import track as track
 from gradflow_jax.dynamics.tracking import tracked as tracked

@@ -1,12 +1,18 @@
 """The report of a mask: what each layer keeps, with both denominators."""
 
-import html
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from gradflow_jax.masks.tables import (
+    fraction_removed,
+    html_table,
+    percent_removed,
+    shape_cell,
+    text_table,
+)
 from gradflow_jax.trees import (
     Prunable,
     PyTree,
@@ -40,7 +46,7 @@ class LayerReport(NamedTuple):
     @property
     def sparsity(self) -> float:
         """The fraction removed, in [0, 1]; 0 of an empty leaf."""
-        return _removed(self.kept, self.size)
+        return fraction_removed(self.kept, self.size)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Report:
     @property
     def sparsity(self) -> float:
         """The fraction removed of the prunable weights, in [0, 1]."""
-        return _removed(self.kept, self.size)
+        return fraction_removed(self.kept, self.size)
 
     @property
     def total_kept(self) -> int:
@@ -81,55 +87,30 @@ class Report:
     @property
     def total_sparsity(self) -> float:
         """The fraction removed of all weights, in [0, 1]."""
-        return _removed(self.total_kept, self.total_size)
+        return fraction_removed(self.total_kept, self.total_size)
 
     def __str__(self) -> str:
-        rows, totals = self._cells()
-        table = [_HEADER, *rows, *totals]
-        widths = [max(len(row[i]) for row in table) for i in range(len(_HEADER))]
-
-        def line(row: tuple[str, ...]) -> str:
-            name, *rest = (cell for cell in row)
-            cells = [name.ljust(widths[0])]
-            cells += [x.rjust(w) for x, w in zip(rest, widths[1:], strict=True)]
-            return "  ".join(cells)
-
-        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-        lines = [line(_HEADER), rule, *map(line, rows), rule, *map(line, totals)]
-        return "\n".join(lines)
+        return text_table(_HEADER, *self._cells())
 
     def _repr_html_(self) -> str:
-        rows, totals = self._cells()
-
-        def line(row: tuple[str, ...], tag: str) -> str:
-            cells = "".join(
-                f'<{tag} style="text-align:{"right" if i else "left"}">'
-                f"{html.escape(cell)}</{tag}>"
-                for i, cell in enumerate(row)
-            )
-            return f"<tr>{cells}</tr>"
-
-        body = "".join(line(row, "td") for row in rows)
-        foot = "".join(line(row, "th") for row in totals)
-        return (
-            f"<table><thead>{line(_HEADER, 'th')}</thead>"
-            f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"
-        )
+        return html_table(_HEADER, *self._cells())
 
     def _cells(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
         """Returns the rows and the totals as strings."""
         rows = [
             (
                 layer.path or "(the array)",
-                "×".join(map(str, layer.shape)) or "scalar",
+                shape_cell(layer.shape),
                 f"{layer.kept:,}",
                 f"{layer.size:,}",
-                _percent(layer.kept, layer.size) if layer.prunable else "not pruned",
+                percent_removed(layer.kept, layer.size)
+                if layer.prunable
+                else "not pruned",
             )
             for layer in self.layers
         ]
         totals = [
-            (name, "", f"{kept:,}", f"{size:,}", _percent(kept, size))
+            (name, "", f"{kept:,}", f"{size:,}", percent_removed(kept, size))
             for name, kept, size in (
                 ("prunable weights", self.kept, self.size),
                 ("all weights", self.total_kept, self.total_size),
@@ -184,15 +165,3 @@ def report(masks: PyTree, *, prunable: Prunable = default_prunable) -> Report:
             for (path, mask), k, n, flag in zip(named, kept, sizes, flags, strict=True)
         )
     )
-
-
-def _removed(kept: int, size: int) -> float:
-    return 1.0 - kept / size if size else 0.0
-
-
-def _percent(kept: int, size: int) -> str:
-    """Returns the fraction removed; 100 % and 0 % only of all and of nothing."""
-    percent = 100 * _removed(kept, size)
-    if 0 < kept < size:
-        percent = min(max(percent, 0.01), 99.99)
-    return f"{percent:.2f}%"

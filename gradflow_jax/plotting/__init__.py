@@ -4,6 +4,23 @@ from gradflow_jax.plotting.curves import Curve as Curve
 from gradflow_jax.plotting.curves import (
     accuracy_against_sparsity as accuracy_against_sparsity,
 )
+from gradflow_jax.plotting.curves import look as look
+from gradflow_jax.plotting.distributions import score_histograms as score_histograms
+from gradflow_jax.plotting.evolutions import DrawnEvolution as DrawnEvolution
+from gradflow_jax.plotting.evolutions import Evolution as Evolution
+from gradflow_jax.plotting.evolutions import (
+    measured_and_predicted as measured_and_predicted,
+)
+from gradflow_jax.plotting.layers import DrawnLayers as DrawnLayers
+from gradflow_jax.plotting.layers import sparsity_by_layer as sparsity_by_layer
+from gradflow_jax.plotting.matrices import DrawnMatrix as DrawnMatrix
+from gradflow_jax.plotting.matrices import correlation_matrix as correlation_matrix
+from gradflow_jax.plotting.pictures import mask_picture as mask_picture
+from gradflow_jax.plotting.recovery import DrawnRecovery as DrawnRecovery
+from gradflow_jax.plotting.recovery import Recovery as Recovery
+from gradflow_jax.plotting.recovery import (
+    loss_against_gradient_norm as loss_against_gradient_norm,
+)
 from gradflow_jax.plotting.training import DrawnCurve as DrawnCurve
 from gradflow_jax.plotting.training import EpochCurve as EpochCurve
 from gradflow_jax.plotting.training import LayerShares as LayerShares

@@ -1,7 +1,7 @@
 """Curves over sparsity, one for each measure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,12 +25,24 @@ class Curve(NamedTuple):
     Attributes:
         sparsities: fractions in [0, 1).
         means: accuracies in [0, 1].
-        deviations: half the length of the error bars.
+        deviations: half the length of the error bars, or half the height of the band.
     """
 
     sparsities: Sequence[float]
     means: Sequence[float]
     deviations: Sequence[float]
+
+
+def look(i: int) -> dict[str, Any]:
+    """Returns how the i-th line of a plot is drawn."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": LINES[i // len(COLOURS) % len(LINES)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "markersize": 5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.5,
+    }
 
 
 def accuracy_against_sparsity(
@@ -39,41 +51,51 @@ def accuracy_against_sparsity(
     *,
     dense: float | None = None,
     removed: str = "prunable weights",
+    spread: Literal["bars", "bands"] = "bars",
 ) -> dict[str, ErrorbarContainer]:
-    """Draws accuracy against sparsity, a line with error bars for each measure.
+    """Draws accuracy against sparsity, a line with its spread for each measure.
 
     The axis is logarithmic in the density 1 − sparsity, so that 90, 95 and 98 % stand
-    apart. Curves are drawn side by side by a hair, so that equal ones both show.
+    apart. Curves are drawn side by side by a hair, so that equal ones both show. Bars
+    keep many curves apart; bands are for few curves of many points.
 
     Args:
         ax: where to draw.
         curves: by the name in the legend.
         dense: the accuracy of the unpruned network, drawn as a dotted line.
         removed: what the sparsities count, for the axis.
+        spread: draws the deviations as error bars, or as bands around the lines.
 
     Returns:
-        What was drawn for each curve, by name.
+        What was drawn for each curve, by name; bands are among `ax.collections`, in
+        the order of the curves.
     """
     drawn = {}
     ticks = sorted({s for curve in curves.values() for s in curve.sparsities})
     ax.set_xscale("function", functions=(_to_axis, _from_axis))
     for i, (name, curve) in enumerate(curves.items()):
         shift = _DODGE * (i - (len(curves) - 1) / 2)
+        places = _from_axis(_to_axis(curve.sparsities) + shift)
         drawn[name] = ax.errorbar(
-            _from_axis(_to_axis(curve.sparsities) + shift),
+            places,
             curve.means,
-            yerr=curve.deviations,
+            yerr=curve.deviations if spread == "bars" else None,
             label=name,
-            color=COLOURS[i % len(COLOURS)],
-            linestyle=LINES[i // len(COLOURS) % len(LINES)],
-            marker=MARKERS[i % len(MARKERS)],
-            markersize=5,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
             linewidth=1.3,
             capsize=2,
             elinewidth=0.8,
+            **look(i),
         )
+        if spread == "bands":
+            means, half = np.asarray(curve.means), np.asarray(curve.deviations)
+            ax.fill_between(
+                places,
+                means - half,
+                means + half,
+                color=look(i)["color"],
+                alpha=0.2,
+                linewidth=0,
+            )
     if dense is not None:
         ax.axhline(dense, color="0.35", linestyle=":", linewidth=1.2, label="dense")
     ax.set_xticks(ticks)

@@ -16,7 +16,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from gradflow_jax.plotting.curves import COLOURS, LINES, MARKERS
+from gradflow_jax.plotting.curves import look
 
 # The name that is drawn as what it is: the network before pruning.
 DENSE = "dense"
@@ -190,7 +190,7 @@ def _lines(
     drawn = {}
     for name, curve in curves.items():
         i = order.index(name)
-        look = _look(i, name)
+        style = _look(i, name)
         # Few markers, each line's at other epochs, so that no two hide one another.
         gap = max(1, len(curve.epochs) // 8)
         (line,) = ax.plot(
@@ -199,14 +199,14 @@ def _lines(
             label=name,
             linewidth=1.2,
             markevery=(i * gap // len(order), gap),
-            **look,
+            **style,
         )
         means, half = np.asarray(curve.means), np.asarray(curve.deviations)
         band = ax.fill_between(
             curve.epochs,
             means - half,
             means + half,
-            color=look["color"],
+            color=style["color"],
             alpha=0.2,
             linewidth=0,
         )
@@ -219,13 +219,4 @@ def _lines(
 
 
 def _look(i: int, name: str) -> dict[str, Any]:
-    if name == DENSE:
-        return {"color": "0.35", "linestyle": ":"}
-    return {
-        "color": COLOURS[i % len(COLOURS)],
-        "linestyle": LINES[i // len(COLOURS) % len(LINES)],
-        "marker": MARKERS[i % len(MARKERS)],
-        "markersize": 5,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.5,
-    }
+    return {"color": "0.35", "linestyle": ":"} if name == DENSE else look(i)

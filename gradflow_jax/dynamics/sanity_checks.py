@@ -1,0 +1,176 @@
+"""What a pruning method is checked against: shuffled masks, inverted scores, bad data.
+
+If the network is as good with the mask shuffled within each layer, the method has told
+how many weights each layer needs and not which; if it is as good with masks from
+corrupted data, it has not looked at the data. Each helper makes the altered thing; the
+training is the same as of the method itself. That new initial weights do no harm is
+checked by `gf.apply(model.init(new_key, ...), masks)`.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from gradflow_jax.trees import (
+    Prunable,
+    PyTree,
+    check_floating,
+    check_masks,
+    default_prunable,
+    describe,
+    map_named,
+    prunable_flags,
+)
+
+
+def shuffle_masks(
+    key: jax.Array,
+    masks: PyTree,
+    *,
+    within: Literal["layer", "network"] = "layer",
+    prunable: Prunable = default_prunable,
+) -> PyTree:
+    """Shuffles which weights are kept: how many of each layer, or in all, stays.
+
+    Within each layer it makes a random mask of the same quotas, every one of them as
+    likely: the random tickets of Su et al. A method that is no better than it has
+    chosen layer sizes. Over the network it forgets those too.
+
+    Args:
+        key: `jax.random.key(seed)`. The same key gives the same masks.
+        masks: a tree of bool, True keeps.
+        within: "layer" shuffles each prunable leaf by itself; "network" all of them
+            together.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves stay as they are.
+
+    Returns:
+        Masks: a tree like masks, which keeps as many weights of each layer, or of the
+        prunable leaves together.
+
+    Raises:
+        TypeError: if a leaf is not bool.
+        ValueError: if no leaf is prunable or `within` is neither.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> masks = {"kernel": jnp.array([[True, False, False]])}
+        >>> int(gf.shuffle_masks(jax.random.key(0), masks)["kernel"].sum())
+        1
+
+    Reference:
+        Frankle et al., Pruning Neural Networks at Initialization: Why are We Missing
+        the Mark?, ICLR 2021. Su et al., Sanity-Checking Pruning Methods: Random
+        Tickets can Win the Jackpot, NeurIPS 2020.
+    """
+    if within not in ("layer", "network"):
+        raise ValueError(f"within is {within!r}; choose 'layer' or 'network'.")
+    check_masks(masks)
+    leaves, structure = jax.tree.flatten(masks)
+    flags = prunable_flags(masks, prunable)
+    chosen = [i for i, flag in enumerate(flags) if flag]
+    groups = [chosen] if within == "network" else [[i] for i in chosen]
+    keys = jax.random.split(key, len(groups))
+    for group, own in zip(groups, keys, strict=True):
+        flat = jnp.concatenate([jnp.ravel(leaves[i]) for i in group])
+        shuffled = jax.random.permutation(own, flat)
+        for i in group:
+            part, shuffled = jnp.split(shuffled, [jnp.size(leaves[i])])
+            leaves[i] = part.reshape(jnp.shape(leaves[i]))
+    return structure.unflatten(leaves)
+
+
+def invert_scores(scores: PyTree, *, prunable: Prunable = default_prunable) -> PyTree:
+    """Turns scores round, so that what mattered most is pruned first.
+
+    A score that does as well inverted has not found what matters.
+
+    Args:
+        scores: a tree of real floating-point arrays.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves stay as they are.
+
+    Returns:
+        Scores: a tree like scores, −score where prunable.
+
+    Raises:
+        TypeError: if a leaf is not a real floating-point array.
+        ValueError: if no leaf is prunable.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> scores = gf.invert_scores({"kernel": jnp.array([[3.0, 1.0]])})
+        >>> gf.global_masks(scores, sparsity=0.5)["kernel"].tolist()
+        [[False, True]]
+
+    Reference:
+        Frankle et al., ICLR 2021.
+    """
+    check_floating(scores, "scores")
+    prunable_flags(scores, prunable)
+    return map_named(lambda path, leaf: -leaf if prunable(path, leaf) else leaf, scores)
+
+
+def shuffle_labels(key: jax.Array, labels: jax.Array) -> jax.Array:
+    """Gives each example another one's label: the classes stay as frequent as they are.
+
+    Args:
+        key: `jax.random.key(seed)`.
+        labels: [batch, ...], integers or one-hot; only the first axis is shuffled.
+
+    Returns:
+        The labels in another order.
+
+    Raises:
+        ValueError: if labels have no axis.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> gf.shuffle_labels(jax.random.key(0), jnp.arange(4)).sum().item()
+        6
+
+    Reference:
+        Su et al., NeurIPS 2020, whose release draws labels anew instead.
+    """
+    if jnp.ndim(labels) == 0:
+        raise ValueError(
+            f"labels are {describe(labels)}; pass the labels of a batch, [batch]."
+        )
+    return jax.random.permutation(key, jnp.asarray(labels))
+
+
+def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Shuffles the numbers of each image by itself: what it shows is lost.
+
+    Args:
+        key: `jax.random.key(seed)`.
+        images: [batch, ...], such as [batch, height, width, channel].
+
+    Returns:
+        Images of the same shape, the numbers of each, of all its channels together, in
+        an order of its own.
+
+    Raises:
+        ValueError: if images have no axis but the batch's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> images = jnp.arange(8.0).reshape(2, 2, 2, 1)
+        >>> gf.shuffle_pixels(jax.random.key(0), images).sum((1, 2, 3)).tolist()
+        [6.0, 22.0]
+
+    Reference:
+        Su et al., NeurIPS 2020, whose release shuffles so.
+    """
+    if jnp.ndim(images) < 2:
+        raise ValueError(
+            f"images are {describe(images)}; pass a batch, [batch, height, width, "
+            "channel]."
+        )
+    flat = jnp.reshape(images, (len(images), -1))
+    keys = jax.random.split(key, len(flat))
+    shuffled = jax.vmap(jax.random.permutation)(keys, flat)
+    return shuffled.reshape(jnp.shape(images))

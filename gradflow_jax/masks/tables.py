@@ -1,0 +1,59 @@
+"""Tables of layers, as aligned text and as HTML."""
+
+import html
+from collections.abc import Sequence
+
+Row = Sequence[str]
+
+
+def text_table(header: Row, rows: Sequence[Row], totals: Sequence[Row]) -> str:
+    """Returns a table whose first column is a name and whose others are numbers."""
+    table = [header, *rows, *totals]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+
+    def line(row: Row) -> str:
+        name, *rest = row
+        cells = [name.ljust(widths[0])]
+        cells += [x.rjust(w) for x, w in zip(rest, widths[1:], strict=True)]
+        return "  ".join(cells)
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [line(header), rule, *map(line, rows), rule, *map(line, totals)]
+    return "\n".join(lines)
+
+
+def html_table(header: Row, rows: Sequence[Row], totals: Sequence[Row]) -> str:
+    """Returns the same table as HTML."""
+
+    def line(row: Row, tag: str) -> str:
+        cells = "".join(
+            f'<{tag} style="text-align:{"right" if i else "left"}">'
+            f"{html.escape(cell)}</{tag}>"
+            for i, cell in enumerate(row)
+        )
+        return f"<tr>{cells}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    foot = "".join(line(row, "th") for row in totals)
+    return (
+        f"<table><thead>{line(header, 'th')}</thead>"
+        f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"
+    )
+
+
+def fraction_removed(kept: int, size: int) -> float:
+    """Returns the fraction removed, in [0, 1]; 0 of nothing."""
+    return 1.0 - kept / size if size else 0.0
+
+
+def percent_removed(kept: int, size: int) -> str:
+    """Returns the fraction removed; 100 % and 0 % only of all and of nothing."""
+    percent = 100 * fraction_removed(kept, size)
+    if 0 < kept < size:
+        percent = min(max(percent, 0.01), 99.99)
+    return f"{percent:.2f}%"
+
+
+def shape_cell(shape: Sequence[int]) -> str:
+    """Returns a shape as it stands in a table, "3×3×16×32"."""
+    return "×".join(map(str, shape)) or "scalar"

@@ -1,0 +1,74 @@
+"""How the scores of each layer are spread."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import StepPatch
+
+from gradflow_jax.plotting.curves import COLOURS
+
+# The part of the gap between two layers that the highest bar fills.
+_HEIGHT = 0.85
+
+
+def score_histograms(
+    ax: Axes,
+    edges: Sequence[float],
+    counts: Mapping[str, Any],
+    *,
+    measure: str = "score",
+    unit: str | None = None,
+    threshold: float | None = None,
+    scale: Literal["log", "linear"] = "log",
+) -> dict[str, StepPatch]:
+    """Draws the histogram of each layer's scores, one below the other on one axis.
+
+    What stands to the left of the threshold is pruned: a layer that lies there as a
+    whole vanishes. Each histogram is as high as its highest bar allows.
+
+    Args:
+        ax: where to draw.
+        edges: of the bins, one more than bins.
+        counts: how many scores are in each bin, by layer, from input to output.
+        measure: what scored, for the axis.
+        unit: of the scores, for the axis; None of those that have none.
+        threshold: where the pruning cuts.
+        scale: of the axis of scores; signed scores need "linear".
+
+    Returns:
+        What was drawn for each layer, by name.
+    """
+    drawn = {}
+    for row, (name, numbers) in enumerate(counts.items()):
+        numbers = np.asarray(numbers, float)
+        highest = max(numbers.max(initial=0.0), 1.0)
+        drawn[name] = ax.stairs(
+            row - _HEIGHT * numbers / highest,
+            edges,
+            baseline=row,
+            fill=True,
+            facecolor=COLOURS[4],
+            edgecolor=COLOURS[0],
+            linewidth=0.8,
+        )
+        ax.axhline(row, color="0.6", linewidth=0.6)
+    if threshold is not None:
+        ax.axvline(
+            threshold,
+            color=COLOURS[1],
+            linestyle="--",
+            linewidth=1.4,
+            label="threshold",
+        )
+    ax.set_xscale(scale)
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_yticks(range(len(counts)), list(counts), va="bottom")
+    ax.tick_params("y", labelsize=8, length=0)
+    ax.set_ylim(len(counts) - 0.9, -1.0)
+    ax.set_xlabel(measure if unit is None else f"{measure} / {unit}")
+    ax.set_ylabel("weights per bin / the highest of the layer")
+    ax.grid(color="0.93", linewidth=0.7, axis="x")
+    ax.set_axisbelow(True)
+    return drawn

@@ -1,0 +1,91 @@
+"""Quantities over time, beside what a theory predicts of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from gradflow_jax.plotting.curves import look
+
+
+class Evolution(NamedTuple):
+    """A quantity over time.
+
+    Attributes:
+        times: when it was measured.
+        measured: its values.
+        predicted: what they should be, at the same times.
+    """
+
+    times: Sequence[float]
+    measured: Sequence[float]
+    predicted: Sequence[float]
+
+
+class DrawnEvolution(NamedTuple):
+    """What stands for one quantity.
+
+    Attributes:
+        measured: the points.
+        predicted: the line.
+    """
+
+    measured: Line2D
+    predicted: Line2D
+
+
+def measured_and_predicted(
+    ax: Axes,
+    evolutions: Mapping[str, Evolution],
+    *,
+    quantity: str,
+    time: str = "training time / steps × step size",
+    scale: Literal["linear", "log", "symlog"] = "linear",
+) -> dict[str, DrawnEvolution]:
+    """Draws what was measured as points and what was predicted as a line through them.
+
+    Where a theory holds each line runs through its points.
+
+    Args:
+        ax: where to draw.
+        evolutions: by the name in the legend.
+        quantity: what is drawn, with its unit, for the axis: "loss / nats".
+        time: what times are, with their unit, for the axis.
+        scale: of the axis of the quantity.
+
+    Returns:
+        What was drawn for each, by name.
+    """
+    drawn = {}
+    for i, (name, own) in enumerate(evolutions.items()):
+        style = look(i)
+        (line,) = ax.plot(
+            own.times,
+            own.predicted,
+            color=style["color"],
+            linestyle=style["linestyle"],
+            linewidth=1.4,
+            label=f"{name}, predicted",
+            zorder=2,
+        )
+        (points,) = ax.plot(
+            own.times,
+            own.measured,
+            color=style["color"],
+            linestyle="none",
+            marker=style["marker"],
+            markersize=6,
+            # Hollow, so that the line is seen to run through.
+            markerfacecolor="none",
+            markeredgewidth=1.2,
+            label=f"{name}, measured",
+            zorder=3,
+        )
+        drawn[name] = DrawnEvolution(points, line)
+    ax.set_yscale(scale)
+    ax.set_xlabel(time)
+    ax.set_ylabel(quantity)
+    ax.grid(color="0.93", linewidth=0.7)
+    ax.set_axisbelow(True)
+    return drawn

@@ -1,0 +1,68 @@
+"""Matrices of measures, with their numbers."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.text import Text
+
+
+class DrawnMatrix(NamedTuple):
+    """What stands for a matrix.
+
+    Attributes:
+        image: the colours.
+        numbers: the text of each cell, row by row.
+    """
+
+    image: AxesImage
+    numbers: list[Text]
+
+
+def correlation_matrix(
+    ax: Axes, names: Sequence[str], values: Any, *, quantity: str = "Spearman's ρ"
+) -> DrawnMatrix:
+    """Draws how far measures agree, a coloured cell with a number for each pair.
+
+    Orange is below 0 and purple above, in shades that also differ in grey. A cell of a
+    score without an order, NaN, is grey with a dash.
+
+    Args:
+        ax: where to draw.
+        names: of the measures.
+        values: [name, name], in [−1, 1].
+        quantity: what the numbers are, for the title; it has no unit.
+
+    Returns:
+        What was drawn.
+    """
+    values = np.ma.masked_invalid(np.asarray(values, float))
+    ax.set_facecolor("0.85")
+    image = ax.imshow(values, cmap="PuOr", vmin=-1, vmax=1)
+    size = max(5.0, min(9.0, 90 / max(len(names), 1)))
+    numbers = []
+    for (row, column), value in np.ndenumerate(values.filled(np.nan)):
+        known = not np.isnan(value)
+        numbers.append(
+            ax.text(
+                column,
+                row,
+                # A minus sign as wide as the digits; no "−0.00".
+                f"{value + 0.0:.2f}".replace("-", "−").replace("−0.00", "0.00")
+                if known
+                else "–",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="white" if known and abs(value) > 0.7 else "black",
+            )
+        )
+    places = range(len(names))
+    ax.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(places, names)
+    ax.tick_params(length=0, labelsize=8)
+    ax.set_title(quantity, fontsize=10)
+    ax.spines[:].set_visible(False)
+    return DrawnMatrix(image, numbers)

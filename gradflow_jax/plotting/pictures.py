@@ -1,0 +1,72 @@
+"""Pictures of masks: which weights of a layer are kept."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.image import AxesImage
+from matplotlib.patches import Patch
+
+from gradflow_jax.plotting.curves import COLOURS
+
+_COLOURS = ("#FFFFFF", COLOURS[5], COLOURS[0])
+_NAMES = ("removed", "kept, on no path", "kept")
+
+
+def mask_picture(ax: Axes, mask: Any, *, effective: Any = None) -> AxesImage:
+    """Draws a layer's mask, a cell for each weight; orange is kept in vain.
+
+    Args:
+        ax: where to draw; cells are square.
+        mask: bool [in, out] of a dense layer or [height, width, in, out] of a
+            convolution, True keeps. A convolution is drawn as one window of
+            height × width cells for each pair of an input and an output channel.
+        effective: the same of the effective masks, to tell apart what is on no path.
+
+    Returns:
+        What was drawn: 0 of removed weights, 1 of those kept on no path, 2 of others.
+
+    Raises:
+        ValueError: if the mask has neither two nor four dimensions.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim not in (2, 4):
+        raise ValueError(
+            f"a mask of shape {mask.shape} is no picture: pass [in, out] or [height, "
+            "width, in, out], or reshape it to one of them."
+        )
+    kinds = np.where(mask, 2, 0)
+    if effective is not None:
+        kinds = np.where(mask & ~np.asarray(effective), 1, kinds)
+    window = (1, 1) if mask.ndim == 2 else mask.shape[:2]
+    given, made = mask.shape[-2:]
+    if mask.ndim == 4:
+        kinds = kinds.transpose(2, 0, 3, 1).reshape(given * window[0], made * window[1])
+    image = ax.imshow(
+        kinds, cmap=ListedColormap(_COLOURS), vmin=-0.5, vmax=2.5, interpolation="none"
+    )
+    sides = (ax.yaxis, given, window[0]), (ax.xaxis, made, window[1])
+    for axis, count, step in sides:
+        if max(given, made) <= 40:  # beyond, lines would hide the cells
+            axis.set_ticks(np.arange(count + 1) * step - 0.5, minor=True)
+        shown = np.arange(0, count, max(1, -(-count // 8)))
+        axis.set_ticks(shown * step + (step - 1) / 2, [str(i) for i in shown])
+    ax.grid(which="minor", color="0.75", linewidth=0.5)
+    ax.tick_params(which="minor", length=0)
+    kind = "unit" if mask.ndim == 2 else "channel"
+    ax.set_xlabel(f"number of the output {kind}")
+    ax.set_ylabel(f"number of the input {kind}")
+    used = (0, 2) if effective is None else (0, 1, 2)
+    ax.legend(
+        handles=[
+            Patch(facecolor=_COLOURS[i], edgecolor="0.5", label=_NAMES[i]) for i in used
+        ],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=len(used),
+        frameon=False,
+        fontsize=8,
+        handlelength=1.0,
+    )
+    return image

@@ -12,6 +12,7 @@ def main() -> None:
         import click
 
         from gradflow_jax.experiments.evaluate_command import evaluate
+        from gradflow_jax.experiments.observe_command import observe
         from gradflow_jax.experiments.prune_command import prune
         from gradflow_jax.experiments.report_command import report
         from gradflow_jax.experiments.reproduce_command import reproduce
@@ -27,7 +28,7 @@ def main() -> None:
     def command() -> None:
         """Pruning of neural networks in JAX, on the gradient-flow view."""
 
-    for own in (prune, reproduce, evaluate, report):
+    for own in (prune, reproduce, evaluate, report, observe):
         command.add_command(own)
     try:
         sys.exit(command(prog_name="gradflow-jax", standalone_mode=False))

@@ -211,7 +211,7 @@ BAD_OPTIONS = {
     "epochs": (["--epochs", "0"], "0 is not in the range x>=1"),
     "seeds": (["--seeds", "0"], "0 is not in the range 1<=x<=1000"),
     "seed": (["--seed", "-1"], "-1 is not in the range"),
-    "data": (["--data", "absent"], "absent does not exist: pass 'subset', 'auto'"),
+    "data": (["--data", "absent"], "absent does not exist: pass 'subset', 'digits'"),
     "out": (["--out", __file__], "is a file."),
     "round": (["--round-to", "8"], "--round-to is of --structured; add it."),
     "option": (["--sparse", "0.5"], "No such option"),

@@ -8,6 +8,9 @@ their predicted and measured derivatives; `tracking` and `recording` do so in tr
 `ranking` compares scores, `sanity_checks` makes what a method is checked against,
 `connectivity` and `reporting` find the weights on paths from input to output;
 `reading`, `signals` and `signal_rules` read a model's program for them.
+
+`observations` evaluates the paper's five on any classifier, a `Problem`; how its
+networks are trained and pruned is a `Study`; `findings` are what the seeds say.
 """
 
 from gradflow_jax.dynamics.connectivity import effective_masks as effective_masks
@@ -17,7 +20,22 @@ from gradflow_jax.dynamics.effects import convergence_order as convergence_order
 from gradflow_jax.dynamics.effects import removal_effects as removal_effects
 from gradflow_jax.dynamics.evolution import Evolution as Evolution
 from gradflow_jax.dynamics.evolution import follow as follow
+from gradflow_jax.dynamics.findings import Finding as Finding
+from gradflow_jax.dynamics.findings import finding as finding
+from gradflow_jax.dynamics.first_order_observations import (
+    larger_weights_converge_faster as larger_weights_converge_faster,
+)
+from gradflow_jax.dynamics.first_order_observations import (
+    loss_preservation_removes_the_slowest as loss_preservation_removes_the_slowest,
+)
+from gradflow_jax.dynamics.first_order_observations import (
+    magnitude_preserves_loss as magnitude_preserves_loss,
+)
 from gradflow_jax.dynamics.flow import gradient_flow as gradient_flow
+from gradflow_jax.dynamics.observations import Observations as Observations
+from gradflow_jax.dynamics.observations import observe as observe
+from gradflow_jax.dynamics.problems import Problem as Problem
+from gradflow_jax.dynamics.problems import problem_of as problem_of
 from gradflow_jax.dynamics.products import Products as Products
 from gradflow_jax.dynamics.ranking import Agreement as Agreement
 from gradflow_jax.dynamics.ranking import agreement as agreement
@@ -36,6 +54,14 @@ from gradflow_jax.dynamics.sanity_checks import invert_scores as invert_scores
 from gradflow_jax.dynamics.sanity_checks import shuffle_labels as shuffle_labels
 from gradflow_jax.dynamics.sanity_checks import shuffle_masks as shuffle_masks
 from gradflow_jax.dynamics.sanity_checks import shuffle_pixels as shuffle_pixels
+from gradflow_jax.dynamics.second_order_observations import (
+    increasing_gradient_norm_raises_loss as increasing_gradient_norm_raises_loss,
+)
+from gradflow_jax.dynamics.second_order_observations import (
+    preserving_gradient_norm_is_better as preserving_gradient_norm_is_better,
+)
+from gradflow_jax.dynamics.seeded_runs import SeededRun as SeededRun
+from gradflow_jax.dynamics.seeded_runs import Study as Study
 from gradflow_jax.dynamics.tracking import TrackState as TrackState
 from gradflow_jax.dynamics.tracking import track as track
 from gradflow_jax.dynamics.tracking import tracked as tracked

@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradflow_jax.experiments import archive, cifar, idx_files, image_folder, named_sets
+from gradflow_jax.experiments import (
+    archive,
+    cifar,
+    digits,
+    idx_files,
+    image_folder,
+    named_sets,
+)
 from gradflow_jax.experiments.data_error import DataError as DataError
 
 # Where Debian's package dataset-fashion-mnist puts the full set.
@@ -51,6 +58,7 @@ def load(source: str = "subset") -> Dataset:
 
     Args:
         source: "subset", the 5,000 + 1,000 images of Fashion-MNIST in this package;
+            "digits", the 1,437 + 360 images of 8×8 pixels that scikit-learn has;
             "auto", all of Fashion-MNIST where Debian's dataset-fashion-mnist is
             installed, else the subset; "cifar10" or "cifar100", looked up in the folder
             that the environment variable GRADFLOW_JAX_DATA names, data by default; or a
@@ -70,6 +78,8 @@ def load(source: str = "subset") -> Dataset:
     """
     if source == "auto":
         source = str(FULL_SET) if FULL_SET.is_dir() else "subset"
+    if source == "digits":
+        return _checked("scikit-learn's digits", digits.read(), source)
     if source == "subset":
         return _checked("Fashion-MNIST subset", _read_npz(_SUBSET), str(_SUBSET))
     if source in named_sets.NAMES:
@@ -148,8 +158,9 @@ def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
         if path.exists():
             found = f"is another kind of {'folder' if path.is_dir() else 'file'}"
         raise DataError(
-            f"{path} {found}: pass 'subset', 'auto', 'cifar10', 'cifar100', an .npz "
-            f"with {', '.join(_ARRAYS)}, a folder of IDX files, CIFAR as published, or "
+            f"{path} {found}: pass 'subset', 'digits', 'auto', 'cifar10', 'cifar100', "
+            f"an .npz with {', '.join(_ARRAYS)}, a folder of IDX files, CIFAR as "
+            "published, or "
             f"a folder or tar of images {image_folder.FORM}."
         )
     return _known_name(arrays["x_train"]) or archive.stem(path), arrays

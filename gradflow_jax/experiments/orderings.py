@@ -5,37 +5,13 @@ Pruning, ICLR 2021. A pair is two runs that differ in the measure alone, or in t
 number of rounds alone; what is tested is the mean of the differences of the pairs.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean, stdev
-from typing import Any, Literal, NamedTuple, get_args
+from statistics import mean
+from typing import Any, NamedTuple
 
-from scipy import special
-
+from gradflow_jax.dynamics.findings import Verdict, confidence_interval, verdict_on
 from gradflow_jax.experiments.run_record import RunRecord, RunSettings
-
-CONFIDENCE = 0.95
-
-Verdict = Literal[
-    "held",
-    "contradicted",
-    "held on average, interval includes 0",
-    "not held on average, interval includes 0",
-    "undecided, mean above 0",
-    "undecided, mean below 0",
-    "undecided, mean 0",
-    "too few seeds",
-    "no verdict, a run diverged",
-]
-"""What the differences say of a claim.
-
-"held" and "contradicted" are said where the whole interval lies on one side. Of "better
-than", the interval must lie above 0; of "no worse than", at or above 0. An interval
-that reaches across, or of "better than" only to, 0 decides nothing: then the verdict
-says so, and on which side the mean lies.
-"""
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 class Claim(NamedTuple):
@@ -168,55 +144,6 @@ def ordering(
     return Ordering(
         claim, where, tuple(seeds), tuple(differences), center, interval, verdict
     )
-
-
-def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Returns Student's interval of the mean at `CONFIDENCE`; None of one value.
-
-    It is mean ± t · s / √n, with s the deviation of the sample and t the quantile at
-    n − 1 degrees of freedom: 12.7 for two values, 4.3 for three, 2.8 for five.
-
-    Example:
-        >>> low, high = confidence_interval([1.0, 3.0])
-        >>> round(low, 2), round(high, 2)
-        (-10.71, 14.71)
-    """
-    if len(values) < 2:
-        return None
-    center = mean(values)
-    if not all(map(math.isfinite, values)):
-        return math.nan, math.nan
-    quantile = float(special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
-    half = quantile * stdev(values) / math.sqrt(len(values))
-    return center - half, center + half
-
-
-def verdict_on(
-    center: float, interval: tuple[float, float] | None, *, strict: bool
-) -> Verdict:
-    """Returns what a mean difference and its interval say of a claim.
-
-    Args:
-        center: the mean; positive is as claimed.
-        interval: of the mean, or None where there is none.
-        strict: whether the claim is "better than", and not "no worse than".
-    """
-    if not math.isfinite(center):
-        return "no verdict, a run diverged"
-    if interval is None:
-        return "too few seeds"
-    low, high = interval
-    if low > 0 or (low >= 0 and not strict):
-        return "held"
-    if high < 0:
-        return "contradicted"
-    if strict:
-        if center > 0:
-            return "held on average, interval includes 0"
-        return "not held on average, interval includes 0"
-    if center > 0:
-        return "undecided, mean above 0"
-    return "undecided, mean below 0" if center < 0 else "undecided, mean 0"
 
 
 def final_accuracy(record: RunRecord) -> float:

@@ -8,13 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gradflow_jax.experiments.orderings import (
-    CLAIMS,
-    CONFIDENCE,
-    VERDICTS,
-    Ordering,
-    judged,
-)
+from gradflow_jax.dynamics.findings import CONFIDENCE, VERDICTS
+from gradflow_jax.experiments.orderings import CLAIMS, Ordering, judged
 from gradflow_jax.experiments.report_figures import layer_shares
 from gradflow_jax.experiments.report_runs import (
     NUMBERS,

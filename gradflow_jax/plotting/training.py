@@ -89,7 +89,7 @@ def training_curves(
     """
     for epoch in rounds:
         ax.axvline(epoch, color="0.75", linewidth=0.8, zorder=0.5)
-    drawn = _lines(ax, curves, order)
+    drawn = curves_over(ax, curves, order)
     if quantity == "training loss":
         ax.set_yscale("log")
         # Not powers of ten alone: losses may stay within one decade.
@@ -177,15 +177,16 @@ def correlations_over_epochs(
     ax.axhline(0, color="0.5", linewidth=0.8)
     for epoch in rounds:
         ax.axvline(epoch, color="0.75", linewidth=0.8, zorder=0.5)
-    drawn = _lines(ax, curves, order)
+    drawn = curves_over(ax, curves, order)
     ax.set_ylim(-1.05, 1.05)
     ax.set_ylabel(f"Spearman's ρ with\n{reference}")
     return drawn
 
 
-def _lines(
-    ax: Axes, curves: Mapping[str, EpochCurve], order: Sequence[str]
+def curves_over(
+    ax: Axes, curves: Mapping[str, EpochCurve], order: Sequence[str] = ()
 ) -> dict[str, DrawnCurve]:
+    """Draws a line with a band for each curve; for the other functions to label."""
     order = order or list(curves)
     drawn = {}
     for name, curve in curves.items():

@@ -12,6 +12,13 @@ from tests.execute_notebooks import NOTEBOOKS, SOURCES, execute, read
 # What the constants of each notebook's cell "sizes" are in the tests.
 SMALL = {
     "01_scores": {"HIDDEN": 16, "STEPS": 20},
+    "02_prune_and_finetune": {
+        "SEEDS": (0, 1),
+        "HIDDEN": 16,
+        "STEPS": 20,
+        "FINE_TUNING_STEPS": 20,
+        "SPARSITIES": (0.5, 0.8),
+    },
 }
 
 # In the kernel: this Python, and warnings are errors, but for Jupyter's own.

@@ -77,6 +77,7 @@ RESNET_EXAMPLES = 500
 STEPS = 200  # of training
 FINETUNING = 100  # steps after pruning
 TIMES = 81  # of the flow
+NETWORK = "resnet56"  # whose small stand-in is the second network
 
 # %% [markdown]
 # ## Along the flow
@@ -241,7 +242,7 @@ plt.show()
 
 # %%
 def resnet(rngs: nnx.Rngs) -> nnx.Module:
-    return models.MODELS["resnet56"]((8, 8, 1), 10, fast=True, rngs=rngs)
+    return models.MODELS[NETWORK]((8, 8, 1), 10, fast=True, rngs=rngs)
 
 
 few = images[:RESNET_EXAMPLES], labels[:RESNET_EXAMPLES]

@@ -25,6 +25,7 @@ SMALL = {
         "RESNET_EXAMPLES": 60,
         "STEPS": 10,
         "FINETUNING": 4,
+        "NETWORK": "vgg13",
     },
     "05_choose_a_measure": {
         "SEEDS": 2,

@@ -19,6 +19,16 @@ SMALL = {
         "FINE_TUNING_STEPS": 20,
         "SPARSITIES": (0.5, 0.8),
     },
+    "04_structured": {
+        "WIDTHS": (8, 8, 8),
+        "BATCH": 8,
+        "STEPS": 2,
+        "FINE_TUNING_STEPS": 2,
+        "SPARSITIES": (0.5,),
+        "ROUND_TO": 2,
+        "CHOSEN": 0.5,
+        "PAIRS": 3,
+    },
 }
 
 # In the kernel: this Python, and warnings are errors, but for Jupyter's own.

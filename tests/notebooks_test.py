@@ -27,6 +27,15 @@ SMALL = {
         "FINETUNING": 4,
         "NETWORK": "vgg13",
     },
+    "04_structured": {
+        "WIDTHS": (8, 8, 8),
+        "BATCH": 8,
+        "STEPS": 2,
+        "FINE_TUNING_STEPS": 2,
+        "SPARSITIES": (0.5,),
+        "ROUND_TO": 2,
+        "CHOSEN": 0.5,
+        "PAIRS": 3,
     "05_choose_a_measure": {
         "SEEDS": 2,
         "TRAIN": 200,

@@ -36,6 +36,7 @@ SMALL = {
         "ROUND_TO": 2,
         "CHOSEN": 0.5,
         "PAIRS": 3,
+    },
     "05_choose_a_measure": {
         "SEEDS": 2,
         "TRAIN": 200,

@@ -20,10 +20,11 @@ SMALL = {
         "SPARSITIES": (0.5, 0.8),
     },
     "04_structured": {
-        "WIDTHS": (8, 8, 8),
+        "WIDTHS": (8, 8),
         "BATCH": 8,
         "STEPS": 2,
         "FINE_TUNING_STEPS": 2,
+        "MEASURES": ("magnitude",),
         "SPARSITIES": (0.5,),
         "ROUND_TO": 2,
         "CHOSEN": 0.5,

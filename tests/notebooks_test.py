@@ -28,10 +28,11 @@ SMALL = {
         "NETWORK": "vgg13",
     },
     "04_structured": {
-        "WIDTHS": (8, 8, 8),
+        "WIDTHS": (8, 8),
         "BATCH": 8,
         "STEPS": 2,
         "FINE_TUNING_STEPS": 2,
+        "MEASURES": ("magnitude",),
         "SPARSITIES": (0.5,),
         "ROUND_TO": 2,
         "CHOSEN": 0.5,

@@ -7,7 +7,6 @@ import pytest
 
 from gradflow_jax.experiments.data import load
 
-
 TESTS = itertools.count(1)
 
 

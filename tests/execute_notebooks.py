@@ -1,6 +1,7 @@
 """Executes notebooks: `python tests/execute_notebooks.py [names]` writes the .ipynb."""
 
 import argparse
+import copy
 import time
 import warnings
 from pathlib import Path
@@ -37,7 +38,7 @@ def read(source: Path) -> Any:
 
 def execute(notebook: Any, *, timeout: float = 600) -> None:
     """Runs all cells in a fresh kernel of this Python; the first error is raised."""
-    metadata = notebook.metadata
+    metadata = copy.deepcopy(notebook.metadata)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         NotebookClient(notebook, timeout=timeout, record_timing=False).execute()

@@ -52,14 +52,13 @@ def increasing_gradient_norm_raises_loss(
         runs: of `study`, one a seed.
         temperatures: that divide the logits while scoring; the paper's GraSP has 200.
     """
+    # What a removal does to the loss is of the loss itself, at T = 1.
+    gains = [first_order(study.derivatives(study.pruned_from(run))) for run in runs]
     correlation, pruned = [], []
     layers: tuple[str, ...] = ()
     for temperature in temperatures:
-        for run in runs:
-            params = study.pruned_from(run)
-            d = study.derivatives(params, temperature=temperature)
-            # What the removal does to the loss is of the loss itself, at T = 1.
-            gain = first_order(study.derivatives(params))
+        for run, gain in zip(runs, gains, strict=True):
+            d = study.derivatives(study.pruned_from(run), temperature=temperature)
             correlation.append(spearman(second_order(d), gain))
             found = shares_pruned(study, study.masks(score(d, INCREASE)))
             layers = tuple(found)

@@ -17,7 +17,7 @@ from gradflow_jax.dynamics import observe as evaluate
 from gradflow_jax.dynamics.findings import CONFIDENCE
 from gradflow_jax.experiments.data import DataError, Dataset, load, some_of
 from gradflow_jax.experiments.forward import scaled
-from gradflow_jax.experiments.options import Fraction
+from gradflow_jax.experiments.options import Fraction, check_free, make_folder
 from gradflow_jax.experiments.presenting import Bars
 from gradflow_jax.experiments.results import versions
 from gradflow_jax.models import MODELS, SmallCNN
@@ -101,17 +101,9 @@ def observe(
     fine-tuned. A verdict is of the interval of the mean over the seeds: held where
     all of it is as the paper claims, contradicted where none of it is.
     """
-    for name in (JSON_NAME, PLOT_NAME):
-        if (out / name).exists() and not force:
-            raise click.UsageError(
-                f"{out / name} exists already; choose another --out, or --force to "
-                "replace."
-            )
+    check_free((out / name for name in (JSON_NAME, PLOT_NAME)), force)
     dataset = _dataset(data, examples)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.UsageError(f"{out} cannot be made: {error.strerror}.") from error
+    make_folder(out)
     study = Study(
         _problem(model, dataset),
         steps=options["steps"],
@@ -119,7 +111,6 @@ def observe(
         sparsity=options["sparsity"],
     )
     console = Console(quiet=quiet)
-
     console.print(f"Data: {dataset}", highlight=False, markup=False, soft_wrap=True)
     parts = seeds + len(Observations._fields)
     with Bars(parts, console, of="parts") as bars:

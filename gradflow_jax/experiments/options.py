@@ -1,6 +1,7 @@
 """What options of the commands stand for."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,6 +10,31 @@ import click
 def listed(values: Iterable[Any]) -> str:
     """Returns values as a list in words."""
     return ", ".join(map(str, values))
+
+
+def check_free(files: Iterable[Path], force: bool) -> None:
+    """Checks that no file would be replaced, unless that is asked for.
+
+    Raises:
+        click.UsageError: naming the first that is there.
+    """
+    taken = next((file for file in files if file.exists()), None)
+    if taken is not None and not force:
+        raise click.UsageError(
+            f"{taken} exists already; choose another --out, or --force to replace."
+        )
+
+
+def make_folder(out: Path) -> None:
+    """Makes the folder of --out.
+
+    Raises:
+        click.UsageError: if it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"{out} cannot be made: {error.strerror}.") from error
 
 
 class Fraction(click.FloatRange):

@@ -11,7 +11,7 @@ from rich.console import Console
 from gradflow_jax.experiments import results
 from gradflow_jax.experiments.data import DataError, Dataset, load
 from gradflow_jax.experiments.measuring import MEASURES, WEIGHT_MEASURES
-from gradflow_jax.experiments.options import Fraction, listed
+from gradflow_jax.experiments.options import Fraction, check_free, listed, make_folder
 from gradflow_jax.experiments.presenting import (
     Bars,
     accuracy_table,
@@ -159,11 +159,7 @@ def prune(
     elif round_to is not None:
         raise click.UsageError("--round-to is of --structured; add it.")
     _check_measures(measures, structured)
-    taken = results.existing(out)
-    if taken and not force:
-        raise click.UsageError(
-            f"{taken[0]} exists already; choose another --out, or --force to replace."
-        )
+    check_free(results.existing(out), force)
     try:
         dataset = load(data)
     except DataError as error:
@@ -187,10 +183,7 @@ def prune(
             check_reachable(settings, dataset)
         except ValueError as error:
             raise click.UsageError(f"--structured: {error}") from error
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.UsageError(f"{out} cannot be made: {error.strerror}.") from error
+    make_folder(out)
     console = Console(quiet=quiet)
     console.print(f"Data: {dataset}", highlight=False)
     _run(settings, dataset, out, console)

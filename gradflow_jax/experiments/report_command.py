@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from gradflow_jax.experiments import report_pages
+from gradflow_jax.experiments.options import check_free, make_folder
 from gradflow_jax.experiments.report_figures import figures
 from gradflow_jax.experiments.report_runs import Block, blocks, collect, ordered
 from gradflow_jax.experiments.report_tables import grids, screen, title
@@ -59,16 +60,8 @@ def report(runs: tuple[Path, ...], out: Path, force: bool, quiet: bool) -> None:
         names = {kind: f"{stem}-{kind}.png" for kind in own}
         drawn.update({names[kind]: figure for kind, figure in own.items()})
         sections.append(report_pages.section(block, names))
-    for name in (PAGE_NAME, JSON_NAME, *drawn):
-        if (out / name).exists() and not force:
-            raise click.UsageError(
-                f"{out / name} exists already; choose another --out, or --force to "
-                "replace."
-            )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.UsageError(f"{out} cannot be made: {error.strerror}.") from error
+    check_free((out / name for name in (PAGE_NAME, JSON_NAME, *drawn)), force)
+    make_folder(out)
     unfinished = [record for _, record in found.incomplete]
     texts = {
         JSON_NAME: report_pages.to_json(sections, unfinished),

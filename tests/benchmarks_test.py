@@ -29,6 +29,7 @@ def run(*options):
     )
 
 
+@pytest.mark.runs
 def test_the_command_prints_a_table():
     done = run("--quick", "-k", "step_benchmark and recompilations")
     assert done.returncode == 0, done.stdout
@@ -37,6 +38,7 @@ def test_the_command_prints_a_table():
         assert done.stdout.count(row) == 2, done.stdout  # When made, and at the end.
 
 
+@pytest.mark.runs
 def test_small_sizes_are_not_compared():
     done = run("--quick", "--compare")
     assert done.returncode == 2 and "drop --quick or --compare" in done.stdout

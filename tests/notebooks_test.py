@@ -116,6 +116,7 @@ def own_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
 
 
+@pytest.mark.runs
 @pytest.mark.usefixtures("own_folders")
 def test_a_warning_in_a_cell_is_an_error():
     cells = [PREAMBLE, 'warnings.warn("seen", DeprecationWarning)']
@@ -128,6 +129,7 @@ def test_a_warning_in_a_cell_is_an_error():
 
 
 @each
+@pytest.mark.runs
 @pytest.mark.usefixtures("own_folders")
 def test_every_cell_runs_without_a_warning(source):
     notebook = read(source)

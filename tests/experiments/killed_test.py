@@ -101,7 +101,7 @@ def check_whole(out, copy):
                 assert len(saved.about["record"]["epochs"]) == number
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_a_run_that_is_killed_at_any_moment_ends_as_one_that_is_not(tmp_path):
     if not COMMAND.exists():
         pytest.skip(f"{COMMAND} is absent: pip install -e '.[test]' installs it")

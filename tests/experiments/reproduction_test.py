@@ -79,7 +79,7 @@ def without(network, units, keep):
     return Network(structure.unflatten(leaves.values()), network.stats)
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("model", MODELS)
 def test_every_network_is_cut_by_every_measure(model, measure, cuts):

@@ -411,7 +411,7 @@ def test_settings_that_cannot_be_met_leave_no_folder(tmp_path):
     assert not out.exists() or existing(out) == []
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_by_published_rules_tracked_with_momentum_it_ends_the_same(tmp_path):
     """Kernels mapped to zero, their masks and momentum come back between rounds."""
     settings = replace(

@@ -150,7 +150,7 @@ def test_batch_norm_measures_remove_whole_filters(trainer, tiny):
     np.testing.assert_allclose(kernel, np.broadcast_to(scale["bn2"], kernel.shape))
 
 
-@pytest.mark.slow
+@pytest.mark.runs
 def test_magnitude_and_loss_preservation_beat_chance_on_the_embedded_images():
     settings = Settings(("magnitude", "loss_preservation", "random"), (0.9,))
     rows = list(run_sweep(settings, load("subset")))

@@ -13,6 +13,7 @@ from gradflow_jax.models import MODELS, ConvNorm
 from gradflow_jax.models.conv_norm import linear
 from gradflow_jax.trees import named_leaves
 
+pytestmark = pytest.mark.models
 CIFAR = (32, 32, 3)
 
 

@@ -10,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.models
 HERE = Path(__file__).parent
 
 
 def environment(devices):
     """Returns the variables of a process with so many virtual devices."""
-    flags = [f"--xla_force_host_platform_device_count={devices}"]
+    flags = [os.environ.get("XLA_FLAGS", "")]
+    flags.append(f"--xla_force_host_platform_device_count={devices}")
     if jax.__version_info__ >= (0, 10):
         # On few cores the devices wait long for each other; older jaxlibs know no flag.
         flags.append("--xla_cpu_collective_call_terminate_timeout_seconds=600")

@@ -13,7 +13,7 @@ MODELS = 100  # a part
 LAYER = st.tuples(st.integers(0, len(LAYERS) - 1), st.sampled_from([4, 6, 8]))
 
 
-@pytest.mark.slow
+@pytest.mark.models
 @pytest.mark.parametrize("part", [0, 1])
 def test_random_models_are_cut_exactly_or_refused(part):
     """Two hundred models; in two parts, for two processes."""

@@ -205,7 +205,7 @@ def test_all_families_together(name):
         assert shapes == {path: leaf.shape for path, leaf in units.leaves.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.models
 @pytest.mark.parametrize("name", [name for name in NAMES if FOUND[name][0]])
 def test_each_family_by_itself(name):
     units = units_of(name)

@@ -67,6 +67,15 @@ def test_progress_counts_whole_batches():
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_the_mean_loss_by_itself_is_one_pass():
+    seen = []
+    mean_loss = gf.over_batches(loss_fn, progress=lambda *step: seen.append(step))
+    expected = mean_loss(PARAMS, BATCHES)
+    assert seen == [(1, 2), (2, 2)]
+    # So a generator, which cannot be iterated again, will do.
+    assert mean_loss(PARAMS, iter(BATCHES)) == expected
+
+
 def test_squares_of_batches_are_not_squares_of_micro_batches():
     cut = gf.over_batches(loss_fn, micro_batch=4)
     with pytest.raises(TypeError, match="micro_batch=4 would cut"):

@@ -1,9 +1,14 @@
 """The gradflow-jax command."""
 
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 import gradflow_jax
+
+# The options of each stand in `experiments.NAME_command`, which imports what it runs,
+# and JAX, in the function that runs it: help is there at once.
+COMMANDS = ("evaluate", "observe", "prune", "report", "reproduce")
 
 
 def main() -> None:
@@ -11,25 +16,21 @@ def main() -> None:
     try:
         import click
 
-        from gradflow_jax.experiments.evaluate_command import evaluate
-        from gradflow_jax.experiments.observe_command import observe
-        from gradflow_jax.experiments.prune_command import prune
-        from gradflow_jax.experiments.report_command import report
-        from gradflow_jax.experiments.reproduce_command import reproduce
+        # Commands print by it. That it is absent is said before options are read.
+        import_module("rich")
+        from gradflow_jax.experiments.lazy_group import LazyGroup
     except ModuleNotFoundError as error:
-        _stop(
-            f"the command needs {error.name}: pip install 'gradflow-jax[cli]' brings "
-            "what it needs.",
-            1,
-        )
+        _stop_without(error)
 
-    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.group(
+        cls=LazyGroup,
+        modules={name: f"gradflow_jax.experiments.{name}_command" for name in COMMANDS},
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     @click.version_option(gradflow_jax.__version__, prog_name="gradflow-jax")
     def command() -> None:
         """Pruning of neural networks in JAX, on the gradient-flow view."""
 
-    for own in (prune, reproduce, evaluate, report, observe):
-        command.add_command(own)
     try:
         sys.exit(command(prog_name="gradflow-jax", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -43,6 +44,19 @@ def main() -> None:
         _stop(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _stop("stopped.", 130)
+    except ModuleNotFoundError as error:
+        _stop_without(error)
+
+
+def _stop_without(error: ModuleNotFoundError) -> NoReturn:
+    """Says which package is absent; one that our own code asks users for says more."""
+    if error.name is None:
+        _stop(str(error), 1)
+    _stop(
+        f"the command needs {error.name}: pip install 'gradflow-jax[cli]' brings "
+        "what it needs.",
+        1,
+    )
 
 
 def _stop(message: str, code: int) -> NoReturn:

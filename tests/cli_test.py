@@ -1,19 +1,41 @@
 """The command as a user meets it: files, screens, exit codes."""
 
 import csv
+import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+import gradflow_jax as gf
 from gradflow_jax import cli
+from gradflow_jax.dynamics import Study
+from gradflow_jax.experiments import observe_job, report_job, results
+from gradflow_jax.experiments.measuring import MEASURES
+from gradflow_jax.experiments.names import (
+    MEASURE_NAMES,
+    MODEL_NAMES,
+    PAPER_MEASURES,
+    WEIGHT_MEASURES,
+)
+from gradflow_jax.experiments.sweep import SCOPES
+from gradflow_jax.experiments.sweep_settings import (
+    UNIT_SCOPES,
+    Settings,
+    StructuredSettings,
+)
+from gradflow_jax.models import MODELS
+from gradflow_jax.structured import choosing
 
+ROOT = Path(gf.__file__).parents[1]
 COMMAND = Path(sys.executable).parent / "gradflow-jax"
 
 
@@ -60,6 +82,7 @@ def finished_structured(tmp_path_factory, tiny_npz):
     return out, run_installed(out, [*STRUCTURED, "--data", tiny_npz])
 
 
+@pytest.mark.runs
 def test_a_run_writes_every_number_with_settings_and_versions(finished):
     out, run = finished
     assert sorted(path.name for path in out.iterdir()) == [
@@ -83,6 +106,7 @@ def test_a_run_writes_every_number_with_settings_and_versions(finished):
     assert run.stderr == ""
 
 
+@pytest.mark.runs
 def test_the_screen_names_the_data_and_ends_in_a_table(finished):
     out, run = finished
     assert "tiny (120 + 60 images)" in run.stdout
@@ -92,6 +116,7 @@ def test_the_screen_names_the_data_and_ends_in_a_table(finished):
         assert name in run.stdout
 
 
+@pytest.mark.runs
 def test_a_result_is_replaced_only_by_force(finished, monkeypatch, capsys, tiny_npz):
     out, _ = finished
     before = (out / "results.json").read_text()
@@ -109,6 +134,7 @@ def test_a_result_is_replaced_only_by_force(finished, monkeypatch, capsys, tiny_
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.runs
 def test_a_structured_run_writes_what_is_left_and_apart_from_it_the_times(
     finished_structured,
 ):
@@ -139,6 +165,7 @@ def test_a_structured_run_writes_what_is_left_and_apart_from_it_the_times(
     assert run.stderr == ""
 
 
+@pytest.mark.runs
 def test_the_structured_screen_is_a_table_of_80_columns(finished_structured):
     _, run = finished_structured
     assert "16·32·64" in run.stdout and "faster" in run.stdout
@@ -147,6 +174,7 @@ def test_the_structured_screen_is_a_table_of_80_columns(finished_structured):
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.runs
 def test_equal_structured_runs_give_equal_files_but_for_times(
     finished_structured, monkeypatch, capsys, tiny_npz
 ):
@@ -167,6 +195,7 @@ def test_times_of_another_run_are_protected(monkeypatch, capsys, tmp_path):
     assert "times.csv exists already" in capsys.readouterr().err
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("mode", [[], ["--structured"]], ids=["masked", "cut"])
 def test_an_interrupt_leaves_what_was_finished(tmp_path, tiny_npz, mode):
     if not COMMAND.exists():
@@ -248,7 +277,9 @@ def test_an_unknown_command_and_help(monkeypatch, capsys):
     assert call(monkeypatch, "prun") == 2
     assert "No such command 'prun'" in capsys.readouterr().err
     assert call(monkeypatch, "--help") == 0
-    assert "prune" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    for command in cli.COMMANDS:
+        assert f"\n  {command} " in screen
     assert call(monkeypatch, "prune", "--help") == 0
     text = capsys.readouterr().out
     for option in (
@@ -264,6 +295,103 @@ def test_an_unknown_command_and_help(monkeypatch, capsys):
         assert option in text
     assert max(map(len, text.splitlines())) <= 80
     assert call(monkeypatch, "--version") == 0
+    assert gf.__version__ in capsys.readouterr().out
+
+
+HELP = """
+import contextlib, io, json, sys
+import gradflow_jax
+from gradflow_jax import cli
+
+found = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["gradflow-jax", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as screen:
+        try:
+            cli.main()
+        except SystemExit as stop:
+            assert not stop.code
+    found.append(screen.getvalue())
+print(json.dumps([found, list(sys.modules)]))
+"""
+
+
+def test_help_is_there_before_jax_would_be():
+    arguments = [["--version"], ["--help"], ["-h"]]
+    arguments += [[command, "--help"] for command in cli.COMMANDS]
+    run = subprocess.run(
+        [sys.executable, "-c", HELP, json.dumps(arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    screens, modules = json.loads(run.stdout)
+    beginnings = ["gradflow-jax, version "] + 2 * ["Usage: gradflow-jax [OPTIONS]"]
+    beginnings += [f"Usage: gradflow-jax {command} " for command in cli.COMMANDS]
+    for screen, beginning in zip(screens, beginnings, strict=True):
+        assert screen.startswith(beginning)
+    # What takes longer to import than a reader waits.
+    slow = {"jax", "flax", "optax", "numpy", "scipy", "matplotlib", "grain", "orbax"}
+    assert not slow & set(modules)
+
+
+def words_of_help(monkeypatch, capsys, command):
+    """Returns a help screen with single spaces between its words."""
+    assert call(monkeypatch, command, "--help") == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_names_are_those_of_the_tables_of_networks_and_measures():
+    assert MODEL_NAMES == tuple(MODELS)
+    assert MEASURE_NAMES == tuple(MEASURES)
+    of_weights = (name for name, measure in MEASURES.items() if measure.weights)
+    assert WEIGHT_MEASURES == tuple(of_weights)
+    assert set(PAPER_MEASURES) < set(MEASURES)
+
+
+def test_choices_of_prune_are_what_sweeps_take(monkeypatch, capsys):
+    screen = words_of_help(monkeypatch, capsys, "prune")
+    assert f"--scope [{'|'.join(SCOPES)}]" in screen
+    assert set(UNIT_SCOPES.values()) < set(get_args(choosing.Scope))
+    of, _ = get_args(choosing.Budget)
+    assert f"--of [{'|'.join(get_args(of))}]" in screen
+    assert f"All by default: {', '.join(Settings().measures)}." in screen
+    assert f"by default by {', '.join(StructuredSettings().measures)}." in screen
+    assert set(StructuredSettings().measures) < set(MEASURES)
+    assert set(Settings().measures) < set(MEASURES)
+
+
+def test_choices_of_reproduce_are_the_networks_and_every_measure(monkeypatch, capsys):
+    screen = words_of_help(monkeypatch, capsys, "reproduce")
+    assert f"--model [{'|'.join(MODELS)}]" in screen
+    offered = re.search(r"The paper's: (.*?)\. Also: (.*?)\.", screen)
+    names = ", ".join(offered.groups()).split(", ")
+    assert sorted(names) == sorted(MEASURES)
+
+
+def test_choices_and_defaults_of_observe_are_those_of_a_study(monkeypatch, capsys):
+    screen = words_of_help(monkeypatch, capsys, "observe")
+    assert f"--model [cnn|{'|'.join(MODELS)}]" in screen
+    study = {field.name: field.default for field in dataclasses.fields(Study)}
+    for option, name in (
+        ("--steps INTEGER RANGE", "steps"),
+        ("--finetune-steps INTEGER RANGE", "finetuning"),
+        ("--sparsity FRACTION", "sparsity"),
+    ):
+        default = rf"{option} (?:(?! --).)*\[default: {study[name]};"
+        assert re.search(default, screen), option
+
+
+def test_help_names_the_files_that_are_written(monkeypatch, capsys):
+    for command, names in {
+        "prune": (results.JSON_NAME, results.CSV_NAME, results.PLOT_NAME),
+        "observe": (observe_job.JSON_NAME, observe_job.PLOT_NAME),
+        "report": (report_job.PAGE_NAME, report_job.JSON_NAME),
+    }.items():
+        screen = words_of_help(monkeypatch, capsys, command)
+        assert set(names) < set(re.findall(r"\w+\.\w+", screen)), command
+    assert results.TIMES_NAME in words_of_help(monkeypatch, capsys, "prune")
 
 
 def test_a_folder_that_cannot_be_made(monkeypatch, capsys, tmp_path):
@@ -272,24 +400,40 @@ def test_a_folder_that_cannot_be_made(monkeypatch, capsys, tmp_path):
     assert "cannot be made: Not a directory" in capsys.readouterr().err
 
 
-def test_without_its_packages_the_command_says_what_to_install(tmp_path):
-    """Rich is hidden from a fresh interpreter by a module that refuses to load."""
-    (tmp_path / "rich").mkdir()
-    refusal = "raise ModuleNotFoundError('No module named rich', name='rich')"
-    (tmp_path / "rich" / "__init__.py").write_text(refusal)
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [("rich", ["--help"]), ("matplotlib", ["observe", "--quiet"])],
+    ids=["of all commands", "of one command"],
+)
+def test_without_its_packages_the_command_says_what_to_install(
+    tmp_path, package, arguments
+):
+    """One is hidden from a fresh interpreter by a module that refuses to load."""
+    (tmp_path / package).mkdir()
+    refusal = f"raise ModuleNotFoundError('No module named X', name={package!r})"
+    (tmp_path / package / "__init__.py").write_text(refusal)
+    program = "from gradflow_jax.cli import main; main()"
     run = subprocess.run(
-        [sys.executable, "-c", "from gradflow_jax.cli import main; main()"],
+        [sys.executable, "-c", program, *arguments],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        cwd=Path(__file__).parents[1],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 1
     assert run.stderr.splitlines() == [
-        "gradflow-jax: the command needs rich: pip install 'gradflow-jax[cli]' brings "
-        "what it needs."
+        f"gradflow-jax: the command needs {package}: pip install 'gradflow-jax[cli]' "
+        "brings what it needs."
     ]
+
+
+def test_what_is_needed_for_one_feature_is_said_by_its_own_message(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli._stop_without(ModuleNotFoundError("saving needs safetensors: install it."))
+    assert stop.value.code == 1
+    message = "gradflow-jax: saving needs safetensors: install it.\n"
+    assert capsys.readouterr().err == message
 
 
 def test_the_command_is_installed():

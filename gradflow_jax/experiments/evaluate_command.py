@@ -1,16 +1,8 @@
 """The options of `gradflow-jax evaluate`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
-
-from gradflow_jax.experiments.data import DataError, Dataset, load
-from gradflow_jax.experiments.run_files import MODEL_NAME
-from gradflow_jax.experiments.run_record import RECORD_NAME, RunRecord, from_json
-from gradflow_jax.experiments.saved_network import evaluate_saved
-from gradflow_jax.experiments.structured_table import compact
 
 
 @click.command()
@@ -26,54 +18,6 @@ def evaluate(run: Path, data: str | None) -> None:
 
     RUN is the folder of a run, or the model.safetensors in it.
     """
-    folder = run if run.is_dir() else run.parent
-    model = folder / MODEL_NAME if run.is_dir() else run
-    where = folder / RECORD_NAME
-    try:
-        record = from_json(where.read_text())
-    except OSError as error:
-        raise click.UsageError(
-            f"{where}, which says what network {run} is, cannot be read "
-            f"({error.strerror}): pass the folder that `gradflow-jax reproduce` wrote."
-        ) from error
-    except ValueError as error:
-        raise click.UsageError(f"{where}: {error}.") from error
-    if not model.is_file():
-        raise click.UsageError(
-            f"{folder} holds no {MODEL_NAME}: the run has not ended; start it again."
-        )
-    try:
-        dataset = load(data or ("subset" if record.settings.fast else "cifar10"))
-        _check_fits(record, dataset)
-        found = evaluate_saved(model, record.settings, dataset)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    size, dense = found.size, found.dense
-    left = 100 * size.filters / dense.filters
-    lines = [
-        f"{record.settings.model} of {record.data}",
-        f"tested on    {len(dataset.y_test):,} images of {dataset.name}",
-        f"accuracy     {100 * found.accuracy:.2f} %",
-        f"loss         {found.loss:.4f}",
-        f"filters      {size.filters:,} of {dense.filters:,} ({left:.1f} %)",
-        f"parameters   {size.parameters:,} of {dense.parameters:,}",
-        f"FLOPs        {compact(size.flops)} of {compact(dense.flops)} "
-        "multiply-accumulates an image",
-        f"compression  {found.dense_bytes / found.bytes:.2f}× ({found.bytes:,} bytes)",
-    ]
-    Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+    from gradflow_jax.experiments import evaluate_job
 
-
-def _check_fits(record: RunRecord, dataset: Dataset) -> None:
-    """Checks that images are such as a run's network takes."""
-
-    def said(shape: Sequence[int], classes: int) -> str:
-        return f"{'×'.join(map(str, shape))} pixels in {classes} classes"
-
-    takes = said(record.image_shape, record.classes)
-    has = said(dataset.x_test.shape[1:], dataset.classes)
-    if takes != has:
-        raise DataError(
-            f"the network was trained on {record.data}, {takes}, and {dataset} has "
-            f"{has}: pass the --data of the run."
-        )
+    evaluate_job.run(run, data)

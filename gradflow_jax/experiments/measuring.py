@@ -248,15 +248,3 @@ MEASURES: dict[str, Measure] = {
 """Each measure of the experiments by name; `biased_from_init` has the initial
 parameters as origin. The batch-norm measures score channels: each weight of the filter
 that a channel normalises gets its score, so that whole filters go."""
-
-WEIGHT_MEASURES = tuple(name for name, own in MEASURES.items() if own.weights)
-"""The measures that differ weight by weight."""
-
-PAPER_MEASURES = (
-    "magnitude",
-    "loss_preservation",
-    "biased_loss_preservation",
-    "grasp",
-    "gradient_norm_preservation",
-)
-"""The five that the paper is about."""

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.results import AnyRow, Spread, spread
-from gradflow_jax.experiments.sweep import Row, Settings
+from gradflow_jax.experiments.sweep import Row
+from gradflow_jax.experiments.sweep_settings import Settings
 from gradflow_jax.plotting import Curve, accuracy_against_sparsity
 from gradflow_jax.whole_files import write_whole
 

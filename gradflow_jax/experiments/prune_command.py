@@ -6,26 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from gradflow_jax.experiments import results
-from gradflow_jax.experiments.data import DataError, Dataset, load
-from gradflow_jax.experiments.measuring import MEASURES, WEIGHT_MEASURES
-from gradflow_jax.experiments.options import Fraction, check_free, listed, make_folder
-from gradflow_jax.experiments.presenting import (
-    Bars,
-    accuracy_table,
-    write_accuracy_plot,
-)
-from gradflow_jax.experiments.structured_sweep import (
+from gradflow_jax.experiments.names import MEASURE_NAMES, WEIGHT_MEASURES
+from gradflow_jax.experiments.options import Fraction, listed
+from gradflow_jax.experiments.sweep_settings import (
     BUDGETS,
+    SCOPE_NAMES,
     UNIT_SCOPES,
+    Settings,
     StructuredSettings,
-    check_reachable,
-    run_structured_sweep,
 )
-from gradflow_jax.experiments.structured_table import cut_table
-from gradflow_jax.experiments.sweep import SCOPES, Settings, rows_in_all, run_sweep
 
 _DEFAULTS, _STRUCTURED = Settings(), StructuredSettings()
 
@@ -35,7 +25,7 @@ _DEFAULTS, _STRUCTURED = Settings(), StructuredSettings()
     "--measure",
     "measures",
     multiple=True,
-    type=click.Choice(list(MEASURES)),
+    type=click.Choice(MEASURE_NAMES),
     metavar="NAME",
     help="Rank weights by this measure; repeatable. All by default: "
     f"{listed(WEIGHT_MEASURES)}. With --structured units are ranked; by default by "
@@ -84,7 +74,7 @@ _DEFAULTS, _STRUCTURED = Settings(), StructuredSettings()
     "--scope",
     default=_DEFAULTS.scope,
     show_default=True,
-    type=click.Choice(list(SCOPES)),
+    type=click.Choice(SCOPE_NAMES),
     help="Rank all layers together, or each by itself: at one sparsity (layerwise) "
     "or, of weights, at Erdős–Rényi-kernel densities (erk).",
 )
@@ -159,11 +149,6 @@ def prune(
     elif round_to is not None:
         raise click.UsageError("--round-to is of --structured; add it.")
     _check_measures(measures, structured)
-    check_free(results.existing(out), force)
-    try:
-        dataset = load(data)
-    except DataError as error:
-        raise click.UsageError(str(error)) from error
     defaults = _STRUCTURED if structured else _DEFAULTS
     count = len(defaults.seeds) if seeds is None else seeds
     settings = replace(
@@ -179,14 +164,9 @@ def prune(
         settings = replace(
             settings, of=of or settings.of, round_to=round_to or settings.round_to
         )
-        try:
-            check_reachable(settings, dataset)
-        except ValueError as error:
-            raise click.UsageError(f"--structured: {error}") from error
-    make_folder(out)
-    console = Console(quiet=quiet)
-    console.print(f"Data: {dataset}", highlight=False)
-    _run(settings, dataset, out, console)
+    from gradflow_jax.experiments import prune_job
+
+    prune_job.run(settings, data, out, force=force, quiet=quiet)
 
 
 def _check_measures(measures: Sequence[str], structured: bool) -> None:
@@ -196,42 +176,6 @@ def _check_measures(measures: Sequence[str], structured: bool) -> None:
             raise click.UsageError(
                 f"{name} differs from others for whole units only; add --structured."
             )
-
-
-def _run(settings: Settings, dataset: Dataset, out: Path, console: Console) -> None:
-    """Runs the sweep and shows it; keeps what is finished on disk, whatever happens."""
-    rows: list[Any] = []
-    names: list[str] = []
-    complete = False
-    with Bars(rows_in_all(settings), console) as bars:
-        if isinstance(settings, StructuredSettings):
-            found = run_structured_sweep(settings, dataset, bars)
-        else:
-            found = run_sweep(settings, dataset, bars)
-        try:
-            for row in found:
-                rows.append(row)
-                bars.row()
-                results.write_results(out, settings, dataset, rows, complete=False)
-            complete = True
-        finally:
-            if rows:
-                names = results.write_results(out, settings, dataset, rows, complete)
-                write_accuracy_plot(settings, dataset, rows, out / results.PLOT_NAME)
-            if not complete and rows:
-                console.print(
-                    f"Stopped: {len(rows)} of {rows_in_all(settings)} networks are "
-                    f"in {out}.",
-                    highlight=False,
-                )
-    if isinstance(settings, StructuredSettings):
-        table = f"{cut_table(settings, dataset, rows)}\n"
-        console.print(table, highlight=False, markup=False, soft_wrap=True)
-    else:
-        console.print(accuracy_table(settings, dataset, rows))
-    console.print(
-        f"Written to {out}: {listed([*names, results.PLOT_NAME])}", highlight=False
-    )
 
 
 def _unique(values: tuple) -> tuple:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from gradflow_jax.experiments.measuring import MEASURES
+from gradflow_jax.experiments.names import MEASURE_NAMES
 from gradflow_jax.experiments.orderings import alike, counted, final_accuracy
 from gradflow_jax.experiments.results import Spread
 from gradflow_jax.experiments.run_record import (
@@ -88,7 +88,7 @@ class Block:
 
 def ordered(measures: Iterable[str]) -> list[str]:
     """Returns names of measures as the package lists them, unknown ones last."""
-    known = {name: i for i, name in enumerate(MEASURES)}
+    known = {name: i for i, name in enumerate(MEASURE_NAMES)}
     return sorted(measures, key=lambda name: (known.get(name, len(known)), name))
 
 

@@ -1,25 +1,14 @@
 """The options of `gradflow-jax reproduce`."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
-from gradflow_jax.experiments import run_files
-from gradflow_jax.experiments.checkpoints import CheckpointError
-from gradflow_jax.experiments.data import DataError, Dataset, load, some_of
-from gradflow_jax.experiments.measuring import MEASURES, PAPER_MEASURES
+from gradflow_jax.experiments.names import MEASURE_NAMES, MODEL_NAMES, PAPER_MEASURES
 from gradflow_jax.experiments.options import Percent, Percents, Schedule, listed
-from gradflow_jax.experiments.presenting import Bars
-from gradflow_jax.experiments.rounds import check_rounds
-from gradflow_jax.experiments.rounds_table import table_of_rounds
-from gradflow_jax.experiments.run_files import FolderError, run_in_folder
-from gradflow_jax.experiments.run_record import RunSettings, SettingsError
-from gradflow_jax.experiments.run_times import read_times
-from gradflow_jax.models import MODELS
+from gradflow_jax.experiments.run_record import RunSettings
 
 _PAPER = RunSettings("vgg13", "magnitude", 0.75, 25)
 # A few hundred images, epochs and steps: seconds, for looking at how it goes.
@@ -28,14 +17,14 @@ _FAST_EPOCHS = 2
 
 
 @click.command()
-@click.option("--model", required=True, type=click.Choice(list(MODELS)))
+@click.option("--model", required=True, type=click.Choice(MODEL_NAMES))
 @click.option(
     "--measure",
     required=True,
-    type=click.Choice(list(MEASURES)),
+    type=click.Choice(MEASURE_NAMES),
     metavar="NAME",
     help=f"Rank filters by this measure. The paper's: {listed(PAPER_MEASURES)}. Also: "
-    f"{listed(name for name in MEASURES if name not in PAPER_MEASURES)}.",
+    f"{listed(name for name in MEASURE_NAMES if name not in PAPER_MEASURES)}.",
 )
 @click.option(
     "--prune",
@@ -156,63 +145,13 @@ def reproduce(
     and ends with the very numbers that it would have had.
     """
     settings = _settings(**options)
-    dataset = _dataset(data or ("subset" if settings.fast else "cifar10"), settings)
-    if out is None:
-        name = "{0.model}-{0.measure}-{1:g}-{0.rounds}-{0.seed}"
-        out = Path("runs") / name.format(settings, 100 * settings.prune)
-    if force:
-        try:
-            run_files.delete_run(out)
-        except FolderError as error:
-            raise click.UsageError(str(error)) from error
-    # Before a device is asked for: without it a GPU's sums differ from run to run.
-    flag = "--xla_gpu_deterministic_ops=true"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
-    console = Console(quiet=quiet)
+    from gradflow_jax.experiments import reproduce_job
 
-    def say(line: str) -> None:
-        # As it is: neither is a path broken, nor what stands in brackets a style.
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    say(f"Data: {dataset}")
-    try:
-        with Bars(settings.epochs, console, of="epochs") as bars:
-            watching = _Watching(bars, settings.epochs, out, say)
-            record = run_in_folder(out, settings, dataset, watching)
-    except (SettingsError, FolderError, CheckpointError) as error:
-        raise click.UsageError(str(error)) from error
-    console.print(
-        table_of_rounds(record, read_times(out)), highlight=False, soft_wrap=True
-    )
-    say(f"Written to {out}: {listed(path.name for path in run_files.existing(out))}")
-
-
-class _Watching:
-    """Shows a run as bars, and says where it goes on from."""
-
-    def __init__(self, bars: Bars, epochs: int, out: Path, say: Callable[[str], None]):
-        self._bars, self._epochs, self._out, self._say = bars, epochs, out, say
-        self._what = ""
-        self._first = True
-
-    def epoch(self, done: int) -> None:
-        if self._first and done == self._epochs:
-            self._say(f"The run in {self._out} had ended: there is nothing to do.")
-        elif self._first and done:
-            self._say(f"Going on with the run in {self._out} after epoch {done}.")
-        self._first = False
-        self._bars.row(done)
-
-    def begin(self, what: str, steps: int) -> None:
-        self._what = what
-        self._bars.stage(what, steps)
-
-    def step(self, loss: float, accuracy: float) -> None:
-        self._bars.step(f"{self._what} {loss:.3f} {100 * accuracy:.0f} %")
+    reproduce_job.run(settings, data, out, force=force, quiet=quiet)
 
 
 def _settings(**options: Any) -> RunSettings:
-    """Returns the settings of these options, checked."""
+    """Returns the settings of these options."""
     given = {name: value for name, value in options.items() if value is not None}
     given = {**_as_thresholds(given), **given}
     if given["fast"]:
@@ -223,12 +162,7 @@ def _settings(**options: Any) -> RunSettings:
     if given["fast"] and "schedule" not in given:
         first = given["warmup"] + given["rounds"] + _FAST_EPOCHS
         given["schedule"] = (first, 0.1), (1, 0.01), (1, 0.001)
-    settings = RunSettings(**given)
-    try:
-        check_rounds(settings)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
-    return settings
+    return RunSettings(**given)
 
 
 def _as_thresholds(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,17 +185,3 @@ def _as_thresholds(given: Mapping[str, Any]) -> dict[str, Any]:
                 "out."
             )
     return said
-
-
-def _dataset(source: str, settings: RunSettings) -> Dataset:
-    try:
-        whole = load(source)
-        if settings.examples is None and settings.tests is None:
-            return whole
-        return some_of(
-            whole,
-            settings.examples or len(whole.y_train),
-            settings.tests or len(whole.y_test),
-        )
-    except DataError as error:
-        raise click.UsageError(str(error)) from error

@@ -12,7 +12,8 @@ from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward import scaled
 from gradflow_jax.experiments.forward_time import Times
 from gradflow_jax.experiments.input_pipeline import check_batch_size, training_batches
-from gradflow_jax.experiments.measuring import PAPER_MEASURES, UnitScores
+from gradflow_jax.experiments.measuring import UnitScores
+from gradflow_jax.experiments.names import PAPER_MEASURES
 from gradflow_jax.experiments.results import versions
 from gradflow_jax.experiments.run_record import (
     Correlations,

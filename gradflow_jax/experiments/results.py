@@ -15,7 +15,8 @@ import jax
 
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.structured_sweep import StructuredRow
-from gradflow_jax.experiments.sweep import TIMED, Row, Settings
+from gradflow_jax.experiments.sweep import TIMED, Row
+from gradflow_jax.experiments.sweep_settings import Settings
 from gradflow_jax.whole_files import write_whole
 
 JSON_NAME, CSV_NAME, PLOT_NAME = "results.json", "results.csv", "accuracy.png"

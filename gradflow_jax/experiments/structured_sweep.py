@@ -1,8 +1,7 @@
 """Cuts one trained network by many measures at many sparsities and fine-tunes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -15,64 +14,16 @@ from gradflow_jax.experiments.scoring_data import same_for_all
 from gradflow_jax.experiments.sweep import (
     FINETUNE_SEED,
     TIMED,
-    Settings,
     Silent,
     Watcher,
     digest,
     watched,
 )
+from gradflow_jax.experiments.sweep_settings import UNIT_SCOPES, StructuredSettings
 from gradflow_jax.experiments.training import FINETUNE_LEARNING_RATE, Trainer
 from gradflow_jax.models import SmallCNN
 from gradflow_jax.structured import choose_units
 from gradflow_jax.trees import PyTree
-
-# Of --scope, what `choose_units` calls each.
-UNIT_SCOPES: dict[str, Literal["global", "family"]] = {
-    "global": "global",
-    "layerwise": "family",
-}
-BUDGETS = ("units", "parameters", "flops")
-
-
-@dataclass(frozen=True)
-class StructuredSettings(Settings):
-    """What a sweep over cut networks does; every result carries them.
-
-    Attributes:
-        measures: names among `MEASURES`.
-        sparsities: fractions to remove of what `of` says.
-        seeds: one trained network each.
-        scope: "global" ranks the units of all layers together, "layerwise" removes the
-            same fraction of each layer.
-        epochs: of training the dense network.
-        finetune_epochs: of training each cut one.
-        of: what sparsities count: "units", "parameters" or "flops".
-        max_removed: the largest fraction of a layer's units that goes; the paper's.
-        round_to: layers that are cut keep a multiple of this.
-    """
-
-    measures: Sequence[str] = (
-        "magnitude",
-        "loss_preservation",
-        "taylor",
-        "gradient_norm_preservation",
-        "random",
-    )
-    sparsities: Sequence[float] = (0.25, 0.5, 0.75, 0.9)
-    seeds: Sequence[int] = (0,)
-    of: Literal["units", "parameters", "flops"] = "units"
-    max_removed: float = 0.95
-    round_to: int = 1
-
-    @property
-    def title(self) -> str:
-        """What is done, for the title of a plot."""
-        return f"{self.scope} pruning of whole units"
-
-    @property
-    def removed(self) -> str:
-        """What the sparsities count."""
-        return "FLOPs" if self.of == "flops" else self.of
 
 
 @dataclass(frozen=True)

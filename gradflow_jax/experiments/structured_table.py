@@ -8,7 +8,8 @@ from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward_time import PAIRS
 from gradflow_jax.experiments.presenting import percent
 from gradflow_jax.experiments.results import spread
-from gradflow_jax.experiments.structured_sweep import StructuredRow, StructuredSettings
+from gradflow_jax.experiments.structured_sweep import StructuredRow
+from gradflow_jax.experiments.sweep_settings import StructuredSettings
 
 _HEADER = (
     "removed", "widths", "parameters", "FLOPs", "ms", "faster", "cut", "tuned",

@@ -1,7 +1,7 @@
 """Prunes one trained network by many measures at many sparsities and fine-tunes."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward import Network
-from gradflow_jax.experiments.measuring import WEIGHT_MEASURES, Scorer, prunable
+from gradflow_jax.experiments.measuring import Scorer, prunable
 from gradflow_jax.experiments.scoring_data import same_for_all
+from gradflow_jax.experiments.sweep_settings import Settings
 from gradflow_jax.experiments.training import FINETUNE_LEARNING_RATE, Trainer
 from gradflow_jax.masks import (
     apply,
@@ -48,38 +49,6 @@ SCOPES: dict[str, Callable[[PyTree, float], PyTree]] = {
     "layerwise": _layerwise,
     "erk": _erk,
 }
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a sweep does; every result carries them.
-
-    Attributes:
-        measures: names among `WEIGHT_MEASURES`.
-        sparsities: fractions of the prunable weights to remove.
-        seeds: one trained network each.
-        scope: "global" ranks all layers together, "layerwise" each by itself at the
-            same sparsity, "erk" each by itself at Erdős–Rényi-kernel densities.
-        epochs: of training the dense network.
-        finetune_epochs: of training each pruned one.
-    """
-
-    measures: Sequence[str] = tuple(WEIGHT_MEASURES)
-    sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95, 0.98)
-    seeds: Sequence[int] = (0, 1, 2)
-    scope: str = "global"
-    epochs: int = 10
-    finetune_epochs: int = 1
-
-    @property
-    def title(self) -> str:
-        """What is done, for the title of a plot."""
-        return f"{self.scope} pruning"
-
-    @property
-    def removed(self) -> str:
-        """What the sparsities count."""
-        return "prunable weights"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gradflow_jax import cli
-from gradflow_jax.experiments import reproduce_command
+from gradflow_jax.experiments import reproduce_command, reproduce_job
 from gradflow_jax.experiments.data import load, some_of
 from gradflow_jax.experiments.run_files import FolderError
 from gradflow_jax.experiments.run_record import RunSettings, from_json
@@ -67,7 +67,7 @@ class Asked:
 def asked(monkeypatch):
     """Returns what options ask for: settings, and the data set and the folder."""
     runs = Asked()
-    monkeypatch.setattr(reproduce_command, "run_in_folder", runs)
+    monkeypatch.setattr(reproduce_job, "run_in_folder", runs)
 
     def ask(*options):
         found = CliRunner().invoke(reproduce_command.reproduce, list(options))

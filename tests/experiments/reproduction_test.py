@@ -11,7 +11,8 @@ import gradflow_jax as gf
 from gradflow_jax.experiments import reproduction, rounds, shrinking_network
 from gradflow_jax.experiments.data import Dataset
 from gradflow_jax.experiments.forward import Network, scaled
-from gradflow_jax.experiments.measuring import MEASURES, PAPER_MEASURES
+from gradflow_jax.experiments.measuring import MEASURES
+from gradflow_jax.experiments.names import PAPER_MEASURES
 from gradflow_jax.experiments.reproduction import Run
 from gradflow_jax.experiments.run_record import RunSettings, from_json, to_json
 from gradflow_jax.experiments.shrinking_network import ShrinkingNetwork

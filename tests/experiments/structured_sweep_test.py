@@ -11,12 +11,12 @@ from gradflow_jax.experiments.forward import Network, scaled
 from gradflow_jax.experiments.measuring import MEASURES, Scorer
 from gradflow_jax.experiments.scoring_data import balanced_batches, same_for_all
 from gradflow_jax.experiments.structured_sweep import (
-    StructuredSettings,
     check_reachable,
     choose,
     run_structured_sweep,
 )
 from gradflow_jax.experiments.sweep import rows_in_all
+from gradflow_jax.experiments.sweep_settings import StructuredSettings
 from gradflow_jax.experiments.training import Trainer
 from gradflow_jax.models import SmallCNN
 

@@ -1,0 +1,38 @@
+"""Names of networks and measures, without the code behind them, which imports JAX.
+
+The options of commands offer them, and `--help` is to be there at once. What they name
+stands in `models.MODELS` and `measuring.MEASURES`, in the same order.
+"""
+
+MODEL_NAMES = ("vgg13", "mobilenet", "resnet56", "resnet18", "resnet34")
+
+SMALL_CNN = "cnn"
+"""The network of `prune`, which is none of the paper's."""
+
+MEASURE_NAMES = (
+    "magnitude",
+    "magnitude_1_norm",
+    "loss_preservation",
+    "biased_loss_preservation",
+    "biased_from_init",
+    "taylor",
+    "fisher",
+    "fisher_per_example",
+    "grasp",
+    "gradient_norm_preservation",
+    "batch_norm_scale",
+    "batch_norm_taylor",
+    "random",
+)
+
+WEIGHT_MEASURES = tuple(name for name in MEASURE_NAMES if name != "magnitude_1_norm")
+"""The measures that differ weight by weight."""
+
+PAPER_MEASURES = (
+    "magnitude",
+    "loss_preservation",
+    "biased_loss_preservation",
+    "grasp",
+    "gradient_norm_preservation",
+)
+"""The five that the paper is about."""

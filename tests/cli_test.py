@@ -47,7 +47,22 @@ def call(monkeypatch, *arguments):
     return stop.value.code or 0
 
 
-def run_installed(out, options):
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """That of processes, which share what they compiled.
+
+    The runs in this process, which some are compared with, compile it anew.
+    """
+    return {
+        **os.environ,
+        "COLUMNS": "80",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def run_installed(out, options, environment):
     """Runs the installed command; returns what it printed."""
     if not COMMAND.exists():
         pytest.skip(f"{COMMAND} is absent: pip install -e '.[test]' installs it")
@@ -56,19 +71,19 @@ def run_installed(out, options):
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "COLUMNS": "80"},
+        env=environment,
     )
     assert run.returncode == 0, run.stderr
     return run
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_npz):
+def finished(tmp_path_factory, tiny_npz, environment):
     """One run of the installed command, its folder and its screen."""
     out = tmp_path_factory.mktemp("run") / "out"
     options = ["--measure", "magnitude", "--measure", "random", "--sparsity", "80%"]
     options += ["--sparsity", "0.5", "--seeds", "2", "--epochs", "2"]
-    return out, run_installed(out, [*options, "--data", tiny_npz])
+    return out, run_installed(out, [*options, "--data", tiny_npz], environment)
 
 
 STRUCTURED = ["--structured", "--measure", "magnitude", "--sparsity", "50%"]
@@ -76,10 +91,10 @@ STRUCTURED += ["--sparsity", "0.75", "--epochs", "1"]
 
 
 @pytest.fixture(scope="module")
-def finished_structured(tmp_path_factory, tiny_npz):
+def finished_structured(tmp_path_factory, tiny_npz, environment):
     """As `finished`, of cut networks."""
     out = tmp_path_factory.mktemp("run") / "out"
-    return out, run_installed(out, [*STRUCTURED, "--data", tiny_npz])
+    return out, run_installed(out, [*STRUCTURED, "--data", tiny_npz], environment)
 
 
 @pytest.mark.runs
@@ -197,13 +212,14 @@ def test_times_of_another_run_are_protected(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.runs
 @pytest.mark.parametrize("mode", [[], ["--structured"]], ids=["masked", "cut"])
-def test_an_interrupt_leaves_what_was_finished(tmp_path, tiny_npz, mode):
+def test_an_interrupt_leaves_what_was_finished(tmp_path, tiny_npz, mode, environment):
     if not COMMAND.exists():
         pytest.skip(f"{COMMAND} is absent: pip install -e '.[test]' installs it")
     out = tmp_path / "out"
     options = ["--measure", "random", "--seeds", "1000", "--epochs", "1"]
     run = subprocess.Popen(
         [COMMAND, "prune", *mode, *options, "--data", tiny_npz, "--out", out],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -102,7 +102,7 @@ class Forward:
             pieces.append(self.predict(network, scaled(images)))
         logits = np.concatenate([np.asarray(piece) for piece in pieces])[:count]
         right = np.mean(np.argmax(logits, -1) == dataset.y_test)
-        return float(right), float(cross_entropy(logits / TEMPERATURE, dataset.y_test))
+        return float(right), float(_loss(logits / TEMPERATURE, dataset.y_test))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -119,3 +119,6 @@ def cross_entropy(logits: Any, labels: Any) -> jax.Array:
     """Returns the mean over examples."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses.mean()
+
+
+_loss = jax.jit(cross_entropy)

@@ -1,5 +1,6 @@
 """Scores a trained network by every measure, each on the data the paper gives it."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -53,11 +54,11 @@ class Scorer:
             progress: called after each batch.
         """
         of_data = over_batches(loss, progress=lambda done, total: progress())
-        self.normalised = normalised
         self.first_order = differentiate(of_data, order=1, squares="batch")
         self.second_order = differentiate(of_data)
         self.per_example = differentiate(of_data, order=1, squares="example")
         self.batch_norm_taylor = batch_norm_taylor(of_data)
+        self.spread = jax.jit(functools.partial(_spread, normalised))
 
     def __call__(
         self,
@@ -155,23 +156,26 @@ class _Sample:
 
     def batch_norm_scale(self) -> PyTree:
         """Returns |γ| of each channel's batch norm, spread over the filter."""
-        return self._spread(batch_norm_scale(self.params))
+        return self._scorer.spread(self.params, batch_norm_scale(self.params))
 
     def batch_norm_taylor(self) -> PyTree:
         """Returns the Taylor score of each channel's batch norm, likewise."""
-        return self._spread(self.evaluate(self._scorer.batch_norm_taylor))
+        channels = self.evaluate(self._scorer.batch_norm_taylor)
+        return self._scorer.spread(self.params, channels)
 
-    def _spread(self, channels: dict[str, jax.Array]) -> PyTree:
-        """Gives each weight of a filter the score of the channel it makes; else 0."""
-        kernels = self._scorer.normalised
-        by_kernel = {kernels[path]: scores for path, scores in channels.items()}
-        assert set(by_kernel) <= {path for path, _ in named_leaves(self.params)}
 
-        def of_weights(path: str, leaf: Any) -> jax.Array:
-            zeros = jnp.zeros_like(widen(leaf))
-            return zeros + by_kernel[path] if path in by_kernel else zeros
+def _spread(
+    kernels: Mapping[str, str], params: PyTree, channels: Mapping[str, jax.Array]
+) -> PyTree:
+    """Gives each weight of a filter the score of the channel it makes; else 0."""
+    by_kernel = {kernels[path]: scores for path, scores in channels.items()}
+    assert set(by_kernel) <= {path for path, _ in named_leaves(params)}
 
-        return map_named(of_weights, self.params)
+    def of_weights(path: str, leaf: Any) -> jax.Array:
+        zeros = jnp.zeros_like(widen(leaf))
+        return zeros + by_kernel[path] if path in by_kernel else zeros
+
+    return map_named(of_weights, params)
 
 
 class Measure(NamedTuple):
@@ -204,18 +208,21 @@ def _of_channels(spread: Callable[[_Sample], PyTree]) -> Measure:
     """Returns a measure of channels, which every weight of a filter has a share in."""
 
     def of_units(sample: _Sample, units: Units) -> UnitScores:
-        shares = jax.tree.map(
-            lambda leaf: leaf * (leaf.shape[-1] / leaf.size), spread(sample)
-        )
-        return _summed(shares, units)
+        return _summed(_shares(spread(sample)), units)
 
     return Measure(spread, of_units)
+
+
+@jax.jit
+def _shares(scores: PyTree) -> PyTree:
+    """Divides the score of a filter among its weights."""
+    return jax.tree.map(lambda leaf: leaf * (leaf.shape[-1] / leaf.size), scores)
 
 
 def _summed(terms: PyTree, units: Units) -> UnitScores:
     """Returns Σ|term| over the weights that make each unit."""
     # With a gradient of one loss preservation sums the absolute terms themselves.
-    ones = jax.tree.map(jnp.ones_like, terms)
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), terms)
     d = Derivatives(terms, loss=None, gradient=ones)
     return score_units(d, units, "loss_preservation")
 

@@ -88,7 +88,7 @@ class Run:
     def __init__(
         self, settings: RunSettings, dataset: Dataset, watcher: Watcher | None = None
     ):
-        """Makes a network with fresh weights.
+        """Finds the network's units; fresh weights are made when they are looked at.
 
         Raises:
             SettingsError: if the rounds do not fit or cannot remove so much, or a

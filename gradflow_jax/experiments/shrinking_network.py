@@ -18,11 +18,9 @@ from gradflow_jax.experiments.forward import Forward, Network, scaled, split
 from gradflow_jax.experiments.forward_time import Times, time_in_pairs
 from gradflow_jax.experiments.measuring import Scorer
 from gradflow_jax.experiments.run_record import RunSettings, Size
-from gradflow_jax.experiments.training import sgd
-from gradflow_jax.masks import apply
+from gradflow_jax.experiments.training import masked, remasked, sgd, untrained
 from gradflow_jax.models import MODELS, normalised_kernels
 from gradflow_jax.structured import Units, compose_keep, cut, find_units, shrink
-from gradflow_jax.transforms import replace_masks
 from gradflow_jax.trees import PyTree
 
 # Images whose logits check a cut and whose forward pass is timed.
@@ -71,8 +69,17 @@ def _maker(settings: RunSettings, dataset: Dataset) -> Maker:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _fresh(maker: Maker, key: Any) -> Network:
-    return split(maker(key))
+def _fresh(maker: Maker, key: Any) -> State:
+    network = split(maker(key))
+    # The step gives the first ones away, and these must survive it.
+    origin = jax.tree.map(jnp.copy, network.params)
+    return State(network, sgd().init(network.params), origin)
+
+
+@jax.jit
+def _difference(found: Any, expected: Any) -> tuple[Any, Any]:
+    """Returns the largest difference, and the largest value to compare it with."""
+    return jnp.max(jnp.abs(found - expected)), jnp.max(jnp.abs(expected))
 
 
 @functools.lru_cache(maxsize=8)
@@ -101,46 +108,54 @@ class ShrinkingNetwork:
         keep: which of them are left, by family.
         forward: what the network computes at its present widths.
         scorer: what scores it.
-        state: its arrays.
     """
 
     def __init__(self, settings: RunSettings, dataset: Dataset):
-        """Makes the network with fresh weights."""
+        """Finds the units; nothing is computed."""
         self._dataset, self._momentum = dataset, settings.momentum
+        self._seed, self._maker = settings.seed, _maker(settings, dataset)
         self._base = base_network(settings, dataset)
         self._example = example(dataset)
-        self._transform = sgd()
+        self._state: State | None = None
         self._dense = Forward.of(self._base)
         self._at(self._base, self._dense)
         self.units = self.find()
         self.keep: Flags = self.units.checked({})
-        # The default generator is compiled for ten seconds where there are 57 layers.
-        key = jax.random.key(settings.seed, impl="rbg")
-        network = _fresh(_maker(settings, dataset), key)
-        optimizer = self._transform.init(network.params)
-        self.state = State(network, optimizer, network.params)
+
+    @property
+    def state(self) -> State:
+        """Its arrays: fresh weights until others come, as in a run that is resumed."""
+        state = self._state
+        if state is None:
+            # The default generator compiles for ten seconds where there are 57 layers.
+            key = jax.random.key(self._seed, impl="rbg")
+            self._state = state = _fresh(self._maker, key)
+        return state
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
 
     def _at(self, model: nnx.Module, forward: Forward) -> None:
         """Trains this model from now on."""
-        self._model, self.forward = model, forward
+        self._model, self.forward, self._found = model, forward, None
         kernels = normalised_kernels(split(model).params)
         self.scorer = _scorer(forward, tuple(kernels.items()))
 
     def find(self) -> Units:
         """Returns the units of the network as it is now."""
-        return find_units(self._model, self._example)
+        # Looked for once at each width: a round ranks them and cuts them.
+        if self._found is None:
+            self._found = find_units(self._model, self._example)
+        return self._found
 
     def step(
         self, images: Any, labels: Any, counters: Any, rate: float
     ) -> tuple[Any, Any]:
         """Trains on one batch; returns loss and accuracy, see `training_step`."""
-        # The initial weights must survive the step that gives the first ones away.
-        if self.state.origin is self.state.network.params:
-            copied = jax.tree.map(jnp.copy, self.state.origin)
-            self.state = self.state._replace(origin=copied)
         network, optimizer, loss, accuracy = training_step(
             self.forward,
-            self._transform,
+            sgd(),
             self.state.network,
             self.state.optimizer,
             images,
@@ -164,20 +179,19 @@ class ShrinkingNetwork:
         """
         network = self.state.network
         images = scaled(self._dataset.x_test[:CHECKED_IMAGES])
-        masked = apply(network.params, units.masks(keep, network.params))
-        expected = self.forward.predict(network._replace(params=masked), images)
+        whole = masked(network.params, units.masks(keep, network.params))
+        expected = self.forward.predict(network._replace(params=whole), images)
         self.keep = compose_keep(self.units, self.keep, units, keep)
         # On the host, where slices of every shape are taken without compiling.
         state = jax.device_put(cut(jax.device_get(self.state), units, keep))
         if self._momentum == "reset":
-            optimizer = self._transform.init(state.network.params)
-            state = state._replace(optimizer=optimizer)
+            state = state._replace(optimizer=untrained(state.network.params))
         self.state = state
         model = shrink(self._base, self.units, self.keep)
         self._at(model, Forward.of(model))
         found = self.forward.predict(state.network, images)
-        error = float(jnp.max(jnp.abs(found - expected)))
-        if not error <= TOLERANCE * float(jnp.max(jnp.abs(expected))):
+        error, largest = map(float, _difference(found, expected))
+        if not error <= TOLERANCE * largest:
             raise ValueError(
                 f"the network cut to {self.size().widths} differs from the masked one "
                 f"by {error:.2g} in its logits, more than rounding: no result of this "
@@ -188,8 +202,8 @@ class ShrinkingNetwork:
         """Keeps filters at zero that are not cut; see `published_rules.masks`."""
         network, optimizer, _ = self.state
         masks = published_rules.masks(network.params, zeroed)
-        params = apply(network.params, masks)
-        optimizer = replace_masks(self._transform, optimizer, params, masks)
+        params = masked(network.params, masks)
+        optimizer = remasked(optimizer, params, masks)
         self.state = self.state._replace(
             network=network._replace(params=params), optimizer=optimizer
         )
@@ -202,7 +216,7 @@ class ShrinkingNetwork:
         """
         model = shrink(self._base, self.units, keep)
         network = split(model)
-        optimizer = jax.eval_shape(self._transform.init, network.params)
+        optimizer = jax.eval_shape(sgd().init, network.params)
         like = State(network, optimizer, network.params)
         self.state = jax.device_put(arranged(arrays, like))
         self.keep = keep
@@ -227,7 +241,8 @@ class ShrinkingNetwork:
         """Times a forward pass beside that of the network before it was cut."""
         images = jax.device_put(scaled(self._dataset.x_test[:CHECKED_IMAGES]))
         # Zeros take as long as any numbers.
-        dense = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), split(self._base))
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), split(self._base))
+        dense = jax.device_put(zeros)
         return time_in_pairs(
             lambda: self.forward.predict(self.state.network, images),
             lambda: self._dense.predict(dense, images),

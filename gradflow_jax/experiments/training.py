@@ -27,7 +27,8 @@ FINETUNE_LEARNING_RATE = 0.05
 class Trainer:
     """Trains networks of one architecture on one data set.
 
-    The steps are compiled once, whatever masks and numbers of epochs come.
+    The steps are compiled once, whatever masks and numbers of epochs come; trainers of
+    equal architectures and data sets of one shape share them.
     """
 
     def __init__(self, dataset: Dataset):
@@ -39,8 +40,6 @@ class Trainer:
         self.steps_per_epoch = len(dataset.y_train) // self._batch_size
         # Of shapes: making weights that nobody trains would take seconds.
         self.forward = Forward.of(nnx.eval_shape(lambda: self._model(0)))
-        self._transform = sgd()
-        self._step = jax.jit(self._step_fn, donate_argnums=(0, 1, 2))
 
     def init(self, seed: int) -> Network:
         """Returns a network with fresh weights."""
@@ -69,12 +68,12 @@ class Trainer:
         Returns:
             The trained network; pruned weights are exactly 0.0.
         """
-        params = network.params if masks is None else apply(network.params, masks)
+        params = network.params if masks is None else masked(network.params, masks)
         # The step donates its arguments, and these are the caller's.
-        params, stats = jax.tree.map(jnp.copy, (params, network.stats))
-        state = self._transform.init(params)
+        network = copied(Network(params, network.stats))
+        state = untrained(network.params)
         if masks is not None:
-            state = replace_masks(self._transform, state, params, masks)
+            state = remasked(state, network.params, masks)
         rng = np.random.default_rng(seed)
         steps = epochs * self.steps_per_epoch
         order = np.array([], int)
@@ -83,11 +82,17 @@ class Trainer:
                 order = rng.permutation(len(self._y_train))
             chosen, order = order[: self._batch_size], order[self._batch_size :]
             rate = peak * 0.5 * (1 + np.cos(np.pi * step / steps))
-            params, stats, state = self._step(
-                params, stats, state, self._x_train, self._y_train, chosen, rate
+            network, state = _step(
+                self.forward,
+                network,
+                state,
+                self._x_train,
+                self._y_train,
+                chosen,
+                rate,
             )
             progress(step + 1, steps)
-        return Network(params, stats)
+        return network
 
     def evaluate(self, network: Network) -> tuple[float, float]:
         """Returns accuracy and loss, at the training temperature, on the test set."""
@@ -96,13 +101,6 @@ class Trainer:
     def _model(self, seed: int) -> SmallCNN:
         shape = self.dataset.x_train.shape[1:]
         return SmallCNN(shape, self.dataset.classes, rngs=nnx.Rngs(seed))
-
-    def _step_fn(self, params, stats, state, x_train, y_train, chosen, rate):
-        gradient, stats, *_ = self.forward.training_gradient(
-            Network(params, stats), x_train[chosen], y_train[chosen]
-        )
-        updates, state = self._transform.update(gradient, state, params, rate=rate)
-        return optax.apply_updates(params, updates), stats, state
 
 
 @functools.cache
@@ -130,3 +128,38 @@ def apply_learning_rate() -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(lambda leaf: -rate * leaf, updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+@jax.jit
+def untrained(params: PyTree) -> Any:
+    """Returns the state of `sgd` before its first step."""
+    return sgd().init(params)
+
+
+@jax.jit
+def remasked(state: Any, params: PyTree, masks: PyTree) -> Any:
+    """Returns the state of `sgd` with other masks."""
+    return replace_masks(sgd(), state, params, masks)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
+def _step(
+    forward: Forward,
+    network: Network,
+    state: Any,
+    x_train: Any,
+    y_train: Any,
+    chosen: Any,
+    rate: Any,
+) -> tuple[Network, Any]:
+    """Trains on the images chosen; returns network and optimizer state."""
+    gradient, stats, *_ = forward.training_gradient(
+        network, x_train[chosen], y_train[chosen]
+    )
+    updates, state = sgd().update(gradient, state, network.params, rate=rate)
+    return Network(optax.apply_updates(network.params, updates), stats), state
+
+
+# One program for a tree: leaf by leaf, each shape that a cut leaves would be compiled.
+copied = jax.jit(functools.partial(jax.tree.map, jnp.copy))
+masked = jax.jit(apply)

@@ -1,6 +1,8 @@
 """Runs of the paper's experiment, tiny, and what must hold in each."""
 
 import inspect
+from dataclasses import replace
+from itertools import pairwise
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from gradflow_jax.experiments.measuring import MEASURES
 from gradflow_jax.experiments.names import PAPER_MEASURES
 from gradflow_jax.experiments.reproduction import Run
 from gradflow_jax.experiments.run_record import RunSettings, from_json, to_json
+from gradflow_jax.experiments.scoring_data import for_round
 from gradflow_jax.experiments.shrinking_network import ShrinkingNetwork
 from gradflow_jax.models import MODELS
 from gradflow_jax.trees import named_leaves
@@ -42,6 +45,12 @@ def finished(own):
     while not run.done:
         run.next_epoch()
     return run
+
+
+@pytest.fixture(autouse=True)
+def hardly_timed(monkeypatch):
+    """No test here is about times."""
+    monkeypatch.setattr(shrinking_network, "_TIMED_PAIRS", 1)
 
 
 @pytest.fixture
@@ -80,26 +89,103 @@ def without(network, units, keep):
     return Network(structure.unflatten(leaves.values()), network.stats)
 
 
-@pytest.mark.runs
-@pytest.mark.parametrize("measure", MEASURES)
-@pytest.mark.parametrize("model", MODELS)
-def test_every_network_is_cut_by_every_measure(model, measure, cuts):
-    run = finished(settings(model, measure))
+def check_cuts(run, cuts):
+    """Checks what rounds to one half leave, and each cut against zeros in its place."""
     record = run.progress.record
-    dense, (first, second) = record.dense, record.rounds
+    left = [row.size.filters for row in record.rounds]
+    dense = record.dense
     # Two rounds of equal shares of 1 / left leave two thirds, then a half.
     expected = [2 * dense.filters // 3, dense.filters // 2]
-    assert [first.size.filters, second.size.filters] == expected
-    for before, after in ((dense, first.size), (first.size, second.size)):
+    assert left == expected[-run.settings.rounds :] and len(cuts) == len(left)
+    sizes = [dense, *(row.size for row in record.rounds)]
+    for before, after in pairwise(sizes):
         assert after.parameters < before.parameters and after.flops < before.flops
     leaves = jax.tree.leaves(run.network.state.network.params)
-    assert sum(leaf.size for leaf in leaves) == second.size.parameters
+    assert sum(leaf.size for leaf in leaves) == sizes[-1].parameters
     for units, keep, (whole, before), (small, after) in cuts:
         x = scaled(TINY.x_test)
-        masked = whole.predict(without(before.network, units, keep), x)
-        found = small.predict(after.network, x)
+        masked = np.asarray(whole.predict(without(before.network, units, keep), x))
+        found = np.asarray(small.predict(after.network, x))
         error = np.abs(found - masked).max() / np.abs(masked).max()
         assert error <= 1e-5 and np.abs(masked).max() > 0
+
+
+# A second round scores what is cut and trained: by weights, by derivatives of each
+# order, by initial weights and by the scales of norms. The other measures are made of
+# the same numbers.
+TWICE = (
+    "magnitude",
+    "biased_from_init",
+    "fisher_per_example",
+    "grasp",
+    "batch_norm_taylor",
+)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        # One of weights alone, which compiles fastest, is in the fast tests.
+        name if name == "magnitude" else pytest.param(name, marks=pytest.mark.runs)
+        for name in MEASURES
+    ],
+)
+def test_every_measure_cuts_a_network(measure, cuts):
+    count = 2 if measure in TWICE else 1
+    schedule = ((count, 0.1),)
+    check_cuts(
+        finished(settings("vgg13", measure, rounds=count, schedule=schedule)), cuts
+    )
+
+
+# The first is what compiles longest, and the next test needs it at these widths too.
+PAIRS = {
+    "mobilenet": ("grasp", "magnitude"),
+    "resnet56": ("batch_norm_taylor", "biased_from_init"),
+    "resnet18": ("gradient_norm_preservation", "magnitude_1_norm"),
+    "resnet34": ("fisher_per_example", "batch_norm_scale"),
+}
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("model", PAIRS)
+def test_every_network_is_cut_by_one_measure_and_again_by_another(model, cuts):
+    first, second = PAIRS[model]
+    run = Run(settings(model, first), TINY)
+    run.next_epoch()
+    run.settings = replace(run.settings, measure=second)
+    run.next_epoch()
+    assert run.done
+    check_cuts(run, cuts)
+
+
+def test_no_network_is_left_out():
+    assert {"vgg13", *PAIRS} == set(MODELS)
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("model", MODELS)
+def test_every_measure_ranks_the_filters_of_every_network(model):
+    network = Run(settings(model), TINY).network
+    for number in range(2):
+        # Away from the initial weights, which one measure starts from.
+        counters = np.array([0, 1, number], np.uint32)
+        network.step(TINY.x_train[:32], TINY.y_train[:32], counters, 0.1)
+    units, (weights, _, origin) = network.units, network.state
+    widths = {family.name: family.size for family in units}
+    filters = sum(widths.values())
+    data = for_round(TINY, seed=0, epoch=1)
+    scores = network.scorer.of_units(MEASURES, weights, origin, units, data, seed=0)
+    assert scores.keys() == MEASURES.keys()
+    for measure, found in scores.items():
+        assert {name: len(values) for name, values in found.items()} == widths
+        values = np.concatenate(list(found.values()))
+        assert np.isfinite(values).all() and np.ptp(values) > 0, measure
+        keep = rounds.choose(found, units, filters // 2, widths)
+        left = sum(int(flags.sum()) for flags in keep.values())
+        assert left == filters - filters // 2, measure
+        assert units.parameters(keep) < units.parameters(), measure
+        assert units.flops(keep) < units.flops(), measure
 
 
 def test_no_line_of_the_rules_knows_an_architecture():
@@ -109,6 +195,7 @@ def test_no_line_of_the_rules_knows_an_architecture():
         assert not [word for word in words if word in code]
 
 
+@pytest.mark.runs
 def test_initial_weights_and_momentum_are_cut_with_the_weights(cuts):
     run = finished(settings(momentum="keep", schedule=((3, 0.1),)))
     start = Run(run.settings, TINY).network
@@ -131,6 +218,7 @@ def test_initial_weights_and_momentum_are_cut_with_the_weights(cuts):
             np.testing.assert_array_equal(small[path], leaf)
 
 
+@pytest.mark.runs
 def test_momentum_starts_from_zero_after_a_cut(cuts):
     finished(settings())
     for _, _, (_, before), (_, after) in cuts:
@@ -139,6 +227,7 @@ def test_momentum_starts_from_zero_after_a_cut(cuts):
             assert zero == all(not np.any(leaf) for leaf in jax.tree.leaves(trace))
 
 
+@pytest.mark.runs
 def test_importance_is_tracked_over_the_last_mini_batches(monkeypatch):
     monkeypatch.setattr(reproduction, "TRACKED_BATCHES", 2)
     scored, chosen = [], []
@@ -156,7 +245,8 @@ def test_importance_is_tracked_over_the_last_mini_batches(monkeypatch):
 
     monkeypatch.setattr(Run, "_scores", noted)
     monkeypatch.setattr(rounds, "choose", choosing)
-    finished(settings(measure="loss_preservation", tracked=True, rounds=1))
+    once = {"rounds": 1, "schedule": ((1, 0.1),)}
+    finished(settings(measure="loss_preservation", tracked=True, **once))
     # Of three mini-batches of the epoch the last two: 0.8 · new + 0.2 · (0.8 · old).
     (shape, old), (_, new) = scored
     assert shape == (32, 8, 8, 3)
@@ -164,6 +254,7 @@ def test_importance_is_tracked_over_the_last_mini_batches(monkeypatch):
         np.testing.assert_allclose(values, 0.8 * new[name] + 0.16 * old[name])
 
 
+@pytest.mark.runs
 def test_measures_are_compared_by_rank(monkeypatch):
     found = []
     of_units = shrinking_network.Scorer.of_units
@@ -193,6 +284,7 @@ def test_no_round_trains_the_whole_network():
     assert sum(leaf.size for leaf in leaves) == record.dense.parameters
 
 
+@pytest.mark.runs
 def test_warm_up_comes_before_the_first_round():
     run = finished(settings(rounds=1, warmup=1, schedule=((3, 0.1),)))
     record = run.progress.record
@@ -201,9 +293,11 @@ def test_warm_up_comes_before_the_first_round():
     assert filters == [record.dense.filters] * 2 + [record.dense.filters // 2]
 
 
+@pytest.mark.runs
 def test_seeds_differ_and_equal_ones_do_not():
     def numbers(seed):
-        return finished(settings(rounds=1, seed=seed)).progress.record
+        own = settings(rounds=1, seed=seed, schedule=((1, 0.1),))
+        return finished(own).progress.record
 
     one, again, other = numbers(3), numbers(3), numbers(4)
     assert one == again and from_json(to_json(one)) == one

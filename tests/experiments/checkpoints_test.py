@@ -218,6 +218,7 @@ def check_all(folder):
     return before - {str(number) for number in found}
 
 
+@pytest.mark.runs
 @pytest.mark.skipif(os.name != "posix", reason="processes are stopped by a signal")
 def test_at_no_moment_has_anything_incomplete_its_final_name(tmp_path):
     """A process that stands still has on disk what it had if it were killed then."""

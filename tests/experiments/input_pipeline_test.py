@@ -86,6 +86,7 @@ def test_threads_end_with_the_iterator(dataset):
     assert not readers()
 
 
+@pytest.mark.runs
 def test_a_program_that_leaves_an_iterator_ends():
     program = """
 from gradflow_jax.experiments.data import load

@@ -22,6 +22,7 @@ def observed(tmp_path_factory, tiny_npz):
     return out, call(*SHORT, "--data", tiny_npz, "--out", out)
 
 
+@pytest.mark.runs
 def test_a_screen_of_verdicts_a_picture_and_the_numbers(observed):
     out, (code, screen) = observed
     assert code == 0, screen
@@ -43,6 +44,7 @@ def test_a_screen_of_verdicts_a_picture_and_the_numbers(observed):
         assert one["verdict"].split()[0] in screen
 
 
+@pytest.mark.runs
 def test_a_result_is_replaced_only_by_force(observed, tiny_npz):
     out, _ = observed
     before = (out / "observations.json").read_bytes()

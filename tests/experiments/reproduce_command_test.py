@@ -44,6 +44,16 @@ def refused(monkeypatch, capsys, *arguments):
     return errors[0]
 
 
+def called(monkeypatch, capsys, *arguments):
+    """Runs a command that must end well and without a warning; returns its screen."""
+    monkeypatch.setattr(sys, "argv", ["gradflow-jax", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    screen = capsys.readouterr()
+    assert (stop.value.code or 0, screen.err) == (0, "")
+    return screen.out
+
+
 def installed(*arguments, code=0):
     """Runs the installed command."""
     if not COMMAND.exists():
@@ -270,6 +280,7 @@ def copied(finished, tmp_path):
     return tmp_path / "out"
 
 
+@pytest.mark.runs
 def test_a_run_ends_in_a_table(finished):
     out, run = finished
     record = from_json((out / "run.json").read_text())
@@ -288,7 +299,10 @@ def test_a_run_ends_in_a_table(finished):
     assert run.stderr == ""
 
 
-def test_the_saved_network_has_the_accuracy_of_the_run(finished, tmp_path):
+@pytest.mark.runs
+def test_the_saved_network_has_the_accuracy_of_the_run(
+    monkeypatch, capsys, finished, tmp_path
+):
     out, _ = finished
     record = from_json((out / "run.json").read_text())
     used = some_of(load("subset"), 300, 200)
@@ -299,9 +313,9 @@ def test_the_saved_network_has_the_accuracy_of_the_run(finished, tmp_path):
         x_test=used.x_test,
         y_test=used.y_test,
     )
-    run = installed("evaluate", out, "--data", tmp_path / "used.npz")
-    assert run.stderr == ""
-    found = dict(line.split(None, 1) for line in run.stdout.splitlines())
+    data = tmp_path / "used.npz"
+    screen = called(monkeypatch, capsys, "evaluate", out, "--data", data)
+    found = dict(line.split(None, 1) for line in screen.splitlines())
     last = record.epochs[-1]
     assert found["accuracy"] == f"{100 * last.test_accuracy:.2f} %"
     assert found["loss"] == f"{last.test_loss:.4f}"
@@ -310,17 +324,18 @@ def test_the_saved_network_has_the_accuracy_of_the_run(finished, tmp_path):
     size, dense = record.rounds[-1].size, record.dense
     assert found["parameters"] == f"{size.parameters:,} of {dense.parameters:,}"
     assert found["compression"].endswith("bytes)")
-    assert max(map(len, run.stdout.splitlines())) <= 80
+    assert max(map(len, screen.splitlines())) <= 80
 
 
-def test_a_run_is_reported(finished, tmp_path):
+@pytest.mark.runs
+def test_a_run_is_reported(monkeypatch, capsys, finished, tmp_path):
     out, _ = finished
-    run = installed("report", out, "--out", tmp_path / "report")
-    assert run.stderr == ""
-    assert "magnitude" in run.stdout and "report.md" in run.stdout
+    screen = called(monkeypatch, capsys, "report", out, "--out", tmp_path / "report")
+    assert "magnitude" in screen and "report.md" in screen
     assert (tmp_path / "report" / "report.json").exists()
 
 
+@pytest.mark.runs
 def test_the_same_command_once_more_says_so_and_changes_nothing(finished):
     out, first = finished
     before = (out / "run.json").read_bytes(), (out / "model.safetensors").read_bytes()
@@ -332,6 +347,7 @@ def test_the_same_command_once_more_says_so_and_changes_nothing(finished):
     assert after == before
 
 
+@pytest.mark.runs
 def test_a_folder_of_another_run_is_refused(monkeypatch, capsys, finished):
     out, _ = finished
     before = (out / "run.json").read_bytes()
@@ -343,6 +359,7 @@ def test_a_folder_of_another_run_is_refused(monkeypatch, capsys, finished):
     assert (out / "run.json").read_bytes() == before
 
 
+@pytest.mark.runs
 def test_a_run_goes_on_where_it_was(copied):
     """Of a run that had ended, all but the first epoch is taken away."""
     before = (copied / "run.json").read_bytes()
@@ -355,6 +372,7 @@ def test_a_run_goes_on_where_it_was(copied):
     assert (copied / "run.json").read_bytes() == before
 
 
+@pytest.mark.runs
 def test_a_damaged_checkpoint_is_one_line_on_the_screen(copied):
     for file in (copied / "checkpoints" / "2" / "arrays").rglob("d/*"):
         data = file.read_bytes()
@@ -364,6 +382,7 @@ def test_a_damaged_checkpoint_is_one_line_on_the_screen(copied):
     assert len(run.stderr.splitlines()) == 1, run.stderr
 
 
+@pytest.mark.runs
 def test_force_does_not_delete_a_run_that_is_in_use(monkeypatch, capsys, copied):
     before = (copied / "run.json").read_bytes()
     with open(copied / ".lock", "w") as file:
@@ -376,6 +395,7 @@ def test_force_does_not_delete_a_run_that_is_in_use(monkeypatch, capsys, copied)
     assert (copied / "run.json").read_bytes() == before
 
 
+@pytest.mark.runs
 def test_nothing_pruned_trains_without_rounds(tmp_path, tiny_npz):
     options = "--fast --prune 0 --schedule 1@0.1,1@0.01 --examples 120 --tests 60"
     found = CliRunner().invoke(
@@ -398,6 +418,7 @@ def test_evaluate_without_a_run(monkeypatch, capsys, tmp_path):
     assert "does not exist" in line
 
 
+@pytest.mark.runs
 def test_evaluate_on_images_that_it_was_not_trained_for(
     monkeypatch, capsys, finished, tiny_npz
 ):
@@ -407,12 +428,14 @@ def test_evaluate_on_images_that_it_was_not_trained_for(
     assert "in 3 classes: pass the --data of the run." in line
 
 
+@pytest.mark.runs
 def test_evaluate_before_there_is_a_network(monkeypatch, capsys, copied):
     (copied / "model.safetensors").unlink()
     line = refused(monkeypatch, capsys, "evaluate", copied, *SUBSET)
     assert f"{copied} holds no model.safetensors: the run has not ended" in line
 
 
+@pytest.mark.runs
 def test_evaluate_a_broken_record_or_network(monkeypatch, capsys, copied):
     model = copied / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-9])

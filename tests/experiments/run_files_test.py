@@ -119,6 +119,7 @@ def copied(tmp_path, half):
     return out
 
 
+@pytest.mark.runs
 def test_a_run_writes_record_times_network_and_two_checkpoints(whole):
     record = from_json((whole / RECORD_NAME).read_text())
     assert record.complete and record.settings == SETTINGS
@@ -143,6 +144,7 @@ def test_a_run_writes_record_times_network_and_two_checkpoints(whole):
     assert found == {path.name for path in existing(whole)}
 
 
+@pytest.mark.runs
 def test_stopped_after_every_epoch_it_ends_the_same(whole, tmp_path):
     """Before the record of the epoch is written, but after its checkpoint is."""
     for epoch in range(5):
@@ -157,6 +159,7 @@ def test_stopped_after_every_epoch_it_ends_the_same(whole, tmp_path):
     assert len(read_times(tmp_path)) == 2
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("seed", range(2))
 def test_stopped_at_any_step_it_ends_the_same(whole, tmp_path, seed):
     random = np.random.default_rng(seed)
@@ -174,6 +177,7 @@ def test_stopped_at_any_step_it_ends_the_same(whole, tmp_path, seed):
     assert record == from_json((whole / RECORD_NAME).read_text())
 
 
+@pytest.mark.runs
 def test_a_complete_run_ends_at_once_and_the_same(whole, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(whole, out)
@@ -184,6 +188,7 @@ def test_a_complete_run_ends_at_once_and_the_same(whole, tmp_path):
     assert tree(out) == tree(whole)
 
 
+@pytest.mark.runs
 def test_a_complete_run_gets_back_what_was_deleted(whole, tmp_path):
     """Also where it was killed between the last checkpoint and the network."""
     out = tmp_path / "copy"
@@ -194,6 +199,7 @@ def test_a_complete_run_gets_back_what_was_deleted(whole, tmp_path):
     assert tree(out) == tree(whole)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "name", [f".{RECORD_NAME}.1.partial.json", f".{MODEL_NAME}.1.partial", "1"]
 )
@@ -236,6 +242,7 @@ def test_each_setting_is_among_those_that_are_compared():
     assert set(OTHERS) == set(asdict(SETTINGS))
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", [name for name in OTHERS if name != "fast"])
 def test_another_setting_is_refused_by_name(copied, name):
     before = tree(copied)
@@ -247,6 +254,7 @@ def test_another_setting_is_refused_by_name(copied, name):
     assert tree(copied) == before
 
 
+@pytest.mark.runs
 def test_a_refusal_names_the_folder(copied):
     """The folder may be the default one, which no option named."""
     with pytest.raises(FolderError) as raised:
@@ -254,6 +262,7 @@ def test_a_refusal_names_the_folder(copied):
     assert str(copied) in str(raised.value)
 
 
+@pytest.mark.runs
 def test_other_images_are_refused(copied):
     before = tree(copied)
     images = DATA.x_train.copy()
@@ -298,6 +307,7 @@ def without_leaf(arrays, about):
     arrays["network"]["params"].popitem()
 
 
+@pytest.mark.runs
 def test_other_versions_are_refused_by_name(copied):
     rewrite(copied, other_jax)
     before = tree(copied)
@@ -307,6 +317,7 @@ def test_other_versions_are_refused_by_name(copied):
     assert tree(copied) == before
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("change", [other_width, without_leaf])
 def test_arrays_of_another_network_are_refused(copied, change):
     rewrite(copied, change)
@@ -337,6 +348,7 @@ def other_family(arrays, about):
     about["keep"].popitem()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "change", [without_record, no_record, nothing, without_keep, other_family]
 )
@@ -369,6 +381,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
     stop(tmp_path, Stopping(epoch=0))
 
 
+@pytest.mark.runs
 def test_a_record_without_checkpoints_is_refused(whole, tmp_path):
     (tmp_path / RECORD_NAME).write_bytes((whole / RECORD_NAME).read_bytes())
     with pytest.raises(FolderError) as raised:
@@ -387,6 +400,7 @@ def damage(folder):
         file.write_bytes(bytes(data))
 
 
+@pytest.mark.runs
 @pytest.mark.filterwarnings(
     "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
 )
@@ -418,7 +432,7 @@ def test_by_published_rules_tracked_with_momentum_it_ends_the_same(tmp_path):
         SETTINGS,
         model="resnet56",
         measure="loss_preservation",
-        schedule=((2, 0.1), (1, 0.01)),
+        schedule=((2, 0.1),),
         momentum="keep",
         tracked=True,
         published_rules=True,
@@ -442,6 +456,7 @@ def leaves_of(arrays):
         yield from leaves_of(leaf) if isinstance(leaf, dict) else [leaf]
 
 
+@pytest.mark.runs
 def test_a_run_in_use_is_not_deleted(copied):
     before = tree(copied)
 
@@ -455,6 +470,7 @@ def test_a_run_in_use_is_not_deleted(copied):
     assert tree(copied) == before
 
 
+@pytest.mark.runs
 def test_a_deletion_that_was_cut_short_is_ended(copied):
     for name in (".checkpoints.partial", f".{MODEL_NAME}.partial"):
         (copied / name / "left").mkdir(parents=True)

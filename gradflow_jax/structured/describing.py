@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-_LIBRARIES = tuple(
-    f"{os.sep}{name}{os.sep}" for name in ("jax", "flax", "optax", "gradflow_jax")
+# Where this package is, not its name, which a checkout has too.
+_LIBRARIES = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    *(f"{os.sep}{name}{os.sep}" for name in ("jax", "flax", "optax")),
 )
 
 

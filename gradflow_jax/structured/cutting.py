@@ -1,5 +1,6 @@
 """Cuts trees: variables, optimizer states, masks, averages, initial weights."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -87,13 +88,18 @@ def _cut_leaf(
         for axis, kept in moved.items():
             sizes[axis] = len(kept)
         return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
-    take: Callable = np.take if isinstance(leaf, np.ndarray) else jnp.take
     explicit = explicit_sharding(leaf)
+    result = leaf
     if explicit is not None:
         # What lies on many devices is gathered along the axes that indices are taken
         # of; where axes are explicit that must be said.
-        leaf = jax.sharding.reshard(leaf, _dropped(explicit, moved, leaf.ndim))
-    result = leaf
+        result = jax.sharding.reshard(leaf, _dropped(explicit, moved, leaf.ndim))
+    elif _lies_with_numpy(leaf):
+        result = np.asarray(leaf)
+    take: Callable = np.take
+    if not isinstance(result, np.ndarray):
+        # The indices are in range, so that no comparison with it is compiled.
+        take = functools.partial(jnp.take, mode="clip")
     for axis, kept in moved.items():
         result = take(result, kept, axis)
     if explicit is not None:
@@ -104,6 +110,22 @@ def _cut_leaf(
     if isinstance(sharding, NamedSharding):
         sharding = _divided(sharding, result.shape)
     return jax.device_put(result, sharding)
+
+
+def _lies_with_numpy(leaf: Any) -> bool:
+    """Says whether numpy reads a leaf where it lies: then nothing is compiled for it.
+
+    Numpy does not know that a dtype is weak, nor what is divided over devices.
+    """
+    return (
+        isinstance(leaf, jax.Array)
+        and not is_traced(leaf)
+        and len(leaf.devices()) == 1
+        and next(iter(leaf.devices())).platform == "cpu"
+        and leaf.is_fully_addressable
+        and not leaf.weak_type
+        and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+    )
 
 
 def _axes_of(sharding: NamedSharding, rank: int) -> list[Any]:

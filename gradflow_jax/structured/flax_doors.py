@@ -6,9 +6,11 @@ Flax is not imported for it: whoever holds a Flax module has imported Flax.
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from gradflow_jax.trees import PyTree
 
@@ -34,6 +36,23 @@ class Model:
     inputs: tuple[Any, ...]
     is_parameter: Callable[[str], bool]
     options: dict[str, Any]
+
+    @cached_property
+    def masked(self) -> Callable[..., Any]:
+        """`masked(variables, masks, *inputs)`: the model with some weights at zero.
+
+        The masks are data: whatever they keep, one program is compiled.
+        """
+
+        def zeroed(leaf: Any, mask: Any) -> Any:
+            is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+            return leaf if is_key else jnp.where(mask, leaf, jnp.zeros_like(leaf))
+
+        @jax.jit
+        def run(variables: PyTree, masks: PyTree, *inputs: Any) -> Any:
+            return self.apply(jax.tree.map(zeroed, variables, masks), *inputs)
+
+        return run
 
 
 def kind_of(model: Any) -> Literal["function", "linen", "nnx"]:

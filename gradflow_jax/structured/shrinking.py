@@ -22,6 +22,11 @@ from gradflow_jax.trees import PyTree, named_leaves
 class Shrunk:
     """A function or a linen module at cut widths: `shrunk(variables, *inputs)`.
 
+    The recorded program is compiled, once for each shape of the inputs. The model's own
+    code runs as the model's does: op by op, unless it is called under `jax.jit`, since
+    only its owner knows which of its keyword arguments are numbers and which are
+    choices.
+
     Attributes:
         native: whether the model's own code runs. Otherwise the recorded program does,
             with the numbers that its code had computed from the full widths; it is
@@ -35,6 +40,8 @@ class Shrunk:
         self.units, self.keep = units, dict(units.checked(keep))
         self._cuts: dict[Any, Callable[..., Any]] = {}
         self._run = _at_cut_widths(units, keep)
+        # Traced once, for the comparison and for `error_of`.
+        self._own = jax.jit(self._run)
         self.why = self._unlike()
         self.native = self.why is None
         self.dropped = frozenset() if self.native else units.traced.coupling.dropped
@@ -45,7 +52,7 @@ class Shrunk:
         return run(variables, *inputs, **options)
 
     def program(self, variables: PyTree, *inputs: Any, **options: Any) -> Any:
-        """Runs the recorded program at the cut widths.
+        """Runs the recorded program at the cut widths, compiled.
 
         Options are part of the program, so they are hashable.
         """
@@ -56,8 +63,32 @@ class Shrunk:
             tuple(sorted((name, str(value)) for name, value in options.items())),
         )
         if key not in self._cuts:
-            self._cuts[key] = self._traced(inputs, options)
+            self._cuts[key] = jax.jit(self._traced(inputs, options))
         return self._cuts[key](variables, *inputs)
+
+    def distances(
+        self, small: PyTree, full: PyTree, *inputs: Any
+    ) -> list[tuple[jax.Array, jax.Array]]:
+        """Returns how far each result is from the full model's, and its largest value.
+
+        Args:
+            small: variables, cut.
+            full: what the masked full model returned.
+            *inputs: a batch.
+        """
+        units, plan = self.units, self.units.cut(self.keep)
+        run = self._own if self.native else self.program
+        result = []
+        for (_, whole), narrow, atom in zip(
+            named_leaves(full),
+            jax.tree.leaves(run(small, *inputs)),
+            units.traced.frame.jaxpr.outvars,
+            strict=True,
+        ):
+            expected = plan.take(whole, units.traced.frame.dims_of(atom))
+            far = jnp.max(jnp.abs(expected - narrow))
+            result.append((far, jnp.max(jnp.abs(expected))))
+        return result
 
     def _traced(self, inputs: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
         units = self.units
@@ -86,7 +117,7 @@ class Shrunk:
         small = cut(_shapes(self.units), self.units, self.keep)
         expected = same_program.trace(self.program, small, *self.units.inputs)
         try:
-            found = same_program.trace(self._run, small, *self.units.inputs)
+            found = same_program.trace(self._own, small, *self.units.inputs)
         except Exception as error:  # whatever the model's code raises at other widths
             line = str(error).strip().splitlines()[:1]
             return f"its code fails at these widths: {type(error).__name__}: {line}"
@@ -239,24 +270,17 @@ def cut_error(variables: PyTree, units: Units, keep: Keep, *inputs: Any) -> floa
 
 
 def error_of(shrunk: Shrunk, variables: PyTree, *inputs: Any) -> float:
-    """Returns what `cut_error` does, of a model that is shrunk already."""
+    """Returns what `cut_error` does, of a model that is shrunk already.
+
+    Two programs are compiled: the masked model, once for all keep sets, and the cut
+    one with the comparison.
+    """
     units, keep = shrunk.units, shrunk.keep
-    masks = units.masks(keep, variables)
-    masked = jax.tree.map(
-        lambda leaf, mask: leaf if mask.all() else jnp.where(mask, leaf, 0),
-        variables,
-        masks,
-    )
-    full = units.model.apply(masked, *inputs)
-    small = shrunk(cut(variables, units, keep), *inputs)
-    plan = units.cut(keep)
-    results = units.traced.frame.jaxpr.outvars
-    worst = []
-    for (_, expected), found, atom in zip(
-        named_leaves(full), jax.tree.leaves(small), results, strict=True
-    ):
-        expected = plan.take(expected, units.traced.frame.dims_of(atom))
-        largest = float(jnp.max(jnp.abs(expected))) or 1.0
-        worst.append(float(jnp.max(jnp.abs(expected - found))) / largest)
+    masks = units.numpy_masks(keep, variables)
+    full = units.model.masked(variables, masks, *inputs)
+    small = cut(variables, units, keep)
+    distances = jax.jit(shrunk.distances)(small, full, *inputs)
     # Not by max, which passes over a NaN.
-    return float(np.max(worst))
+    return float(
+        np.max([float(far) / (float(largest) or 1.0) for far, largest in distances])
+    )

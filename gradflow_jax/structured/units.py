@@ -165,6 +165,10 @@ class Units:
             A tree of bool like `like`: False in the slices of removed units, at the
             places that the proof asks for.
         """
+        return jax.tree.map(jnp.asarray, self.numpy_masks(keep, like))
+
+    def numpy_masks(self, keep: Keep, like: PyTree) -> PyTree:
+        """Returns `masks` as arrays of numpy, which no device holds yet."""
         flags = self.checked(keep)
         gone: dict[str, dict[int, np.ndarray]] = {}
         for family in self.families:
@@ -186,7 +190,7 @@ class Units:
                 shape = [1] * result.ndim
                 shape[axis] = -1
                 result &= ~here.reshape(shape)
-            return jnp.asarray(result)
+            return result
 
         paths = align(like, self.leaves, what="like")
         leaves = [

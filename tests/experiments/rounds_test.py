@@ -184,6 +184,7 @@ def sizes(units):
     return {family.name: family.size for family in units}
 
 
+@pytest.mark.models
 def test_25_rounds_of_vgg_keep_the_best_twentieth_of_each_layer():
     base, first = network("vgg13")
     rng = np.random.default_rng(0)
@@ -225,6 +226,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.models
 @pytest.mark.parametrize("name", MODELS)
 def test_which_family_is_the_stem(name):
     _, units = network(name)
@@ -315,6 +317,7 @@ def expected_layers(name):
     return layers
 
 
+@pytest.mark.models
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_stand_in_the_network_s_order(name):
     _, units = network(name)

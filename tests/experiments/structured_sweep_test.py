@@ -108,6 +108,7 @@ def test_what_cannot_be_reached_is_said_before_training(tiny):
         check_reachable(StructuredSettings(sparsities=(0.5, 0.94)), tiny)
 
 
+@pytest.mark.runs
 def test_units_are_scored_by_each_measure_s_rule_at_its_temperature(
     trainer, cuttable, tiny
 ):

@@ -25,6 +25,7 @@ def trainer(tiny):
     return Trainer(tiny)
 
 
+@pytest.mark.runs
 def test_every_measure_prunes_to_the_sparsity_asked_for(tiny):
     settings = Settings(sparsities=(0.5, 0.9), seeds=(3,), epochs=2)
     rows = list(run_sweep(settings, tiny))
@@ -95,6 +96,7 @@ def test_training_learns(trainer):
     assert after < before and accuracy > 0.6
 
 
+@pytest.mark.runs
 def test_scores_are_of_the_paper_s_losses(trainer, tiny):
     """GraSP's at T = 200 and preservation's at T = 1, taken over all scoring data."""
     network = trainer.fit(trainer.init(0), epochs=1, seed=0)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tests.structured.zoo_plain import IMAGES, ROWS, SERIES, TOKENS, Case, fill
@@ -12,6 +14,15 @@ ZOO: dict[str, Callable[[], Case]] = {}
 MODELS: dict[str, Callable[[], tuple]] = {}
 
 
+def number(leaf):
+    """Returns what stands where `fill` left the shape of a count or of a random key."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key(0)
+    return jnp.asarray(np.zeros(leaf.shape, leaf.dtype))
+
+
 def entry(x):
     """Registers the model that a class builds, given the shape of its input."""
 
@@ -19,9 +30,9 @@ def entry(x):
         name = function.__name__
 
         def build():
-            model = function(nnx.Rngs(0))
+            model = nnx.eval_shape(lambda: function(nnx.Rngs(0)))
             model.eval()
-            nnx.update(model, fill(nnx.state(model), name))
+            nnx.update(model, jax.tree.map(number, fill(nnx.state(model), name)))
             return model, (jnp.asarray(fill({"input": x}, name)["input"]),)
 
         def case():

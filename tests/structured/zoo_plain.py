@@ -37,13 +37,13 @@ def fill(tree, seed=""):
         name = keystr(path)
         rng = np.random.default_rng(zlib.crc32((seed + name).encode()))
         if "var" in name:
-            return jnp.asarray(rng.uniform(0.5, 1.5, shape), jnp.float32)
+            return jnp.asarray(rng.uniform(0.5, 1.5, shape).astype(np.float32))
         noise = rng.normal(size=shape)
         if "scale" in name:
             noise = 1 + 0.3 * noise
         elif "input" not in name:
             noise /= np.sqrt(np.prod(shape[:-1]))
-        return jnp.asarray(noise, jnp.float32)
+        return jnp.asarray(noise.astype(np.float32))
 
     return tree_map_with_path(draw, tree, is_leaf=lambda t: type(t) is tuple)
 

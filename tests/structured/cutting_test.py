@@ -91,7 +91,10 @@ def test_adafactors_factored_state_is_refused_with_the_remedy():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("name", ["linen/resnet", "plain/tied_embedding"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("linen/resnet", marks=pytest.mark.models), "plain/tied_embedding"],
+)
 def test_training_goes_on_as_that_of_the_masked_model(name, optimizer):
     """Ten steps with the optimizer's state kept, after five of the full model."""
     model, _, variables, inputs = case(name)

@@ -9,6 +9,8 @@ import pytest
 import gradflow_jax as gf
 from tests.structured import zoo_large
 
+pytestmark = pytest.mark.models
+
 
 @functools.cache
 def units_of(name):

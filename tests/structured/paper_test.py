@@ -15,6 +15,8 @@ import pytest
 import gradflow_jax as gf
 from tests.structured import zoo_large
 
+pytestmark = pytest.mark.models
+
 NETWORKS = {
     "vgg13": zoo_large.VGG13,
     "mobilenet_v1": zoo_large.MobileNetV1,

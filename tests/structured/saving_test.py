@@ -142,6 +142,7 @@ def saved(tmp_path_factory):
 NAMES = ["plain", "linen", "nnx"]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", NAMES)
 def test_a_new_process_computes_the_same_bits(saved, name):
     restored = np.load(saved.folder / "outputs.npz")[name]
@@ -149,6 +150,7 @@ def test_a_new_process_computes_the_same_bits(saved, name):
     assert np.array_equal(restored, saved.outputs[name])
 
 
+@pytest.mark.runs
 def test_a_write_that_fails_leaves_the_old_file_whole(saved):
     assert saved.printed.strip() == "SafetensorError"
     left = {p.name: p.read_bytes() for p in saved.folder.iterdir() if p.is_file()}
@@ -156,6 +158,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(saved):
     assert not [name for name in left if "partial" in name or "tmp" in name]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_loaded_is_what_was_saved(saved, name):
     own = gf.load_cut(saved.folder / f"{name}.safetensors")

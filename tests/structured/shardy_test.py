@@ -15,6 +15,8 @@ import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
 from tests.structured import zoo_linen, zoo_plain
 
+pytestmark = pytest.mark.models
+
 PASS = "builtin.module(func.func(sdy-populate-op-sharding-rules))"
 
 

@@ -1,6 +1,7 @@
 """Scores of units, by each measure's own rule."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -11,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.rules import check_needs, rule_of, squared_weight
 from gradflow_jax.structured.alignment import align
-from gradflow_jax.structured.families import Family, Slices, shares
+from gradflow_jax.structured.families import Family, shares
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import PyTree, describe, named_leaves, widen
 
@@ -85,23 +86,31 @@ def score_units(
             )
     squares = rule.term is squared_weight
     # θ² would under- or overflow in float32 where |θ| does not.
-    scales = [_largest(leaf) if squares else 1.0 for _, leaf in named]
-    if squares:
-        d = d._replace(params=_divided(d.params, scales))
-    terms = {
-        owner: (leaf, scale**2)
-        for owner, (_, leaf), scale in zip(
-            owners, named_leaves(rule.term(d)), scales, strict=True
-        )
+    scales = _scales(d.params) if squares else [1.0] * len(named)
+    where = {
+        owner: position
+        for position, owner in enumerate(owners)
         if owner is not None and units.model.is_parameter(owner)
+    }
+    chosen = {
+        family.name: _shares(family, over == "producing", units, where)
+        for family in units.families
+    }
+    wanted = dict.fromkeys(key for parts in chosen.values() for key, _, _ in parts)
+    arrays = _tables(d, scales if squares else None, rule.term, tuple(wanted))
+    tables = {
+        key: scales[key[0]] ** 2 * np.asarray(_fetchable(table), np.float64)
+        for key, table in zip(wanted, arrays, strict=True)
     }
     # In NumPy, for sums in float64.
     known: dict[Any, Any] = {jnp.sqrt: np.sqrt, jnp.abs: np.abs}
     outer = known.get(rule.outer, rule.outer)
     result = {}
     for family in units.families:
-        chosen = family.producers if over == "producing" else family.slices
-        values = np.asarray(outer(_sums(family, chosen, terms)), np.float64)
+        total = np.zeros(family.size)
+        for key, sign, labels in chosen[family.name]:
+            total += sign * _common(tables[key], labels, family.size)
+        values = np.asarray(outer(total), np.float64)
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
             raise ValueError(
@@ -112,34 +121,75 @@ def score_units(
     return result
 
 
-def _largest(leaf: Any) -> float:
-    """Returns the largest |θ|, or 1 where that is no number to divide by."""
-    found = float(jnp.max(jnp.abs(widen(leaf)))) if jnp.size(leaf) else 1.0
-    return found if 0 < found < float("inf") else 1.0
+# A leaf's position, and the axes of it that are summed over.
+Wanted = tuple[int, tuple[int, ...]]
 
 
-def _divided(params: PyTree, scales: list[float]) -> PyTree:
-    leaves, structure = jax.tree.flatten(params)
-    return structure.unflatten(
-        widen(leaf) / scale for leaf, scale in zip(leaves, scales, strict=True)
-    )
+def _shares(
+    family: Family, producing: bool, units: Units, where: Mapping[str, int]
+) -> list[tuple[Wanted, int, dict[int, np.ndarray]]]:
+    """Returns what to add up for a family: a table, its sign, the units of its axes.
 
-
-def _sums(
-    family: Family, chosen: tuple[Slices, ...], terms: Mapping[str, Any]
-) -> np.ndarray:
-    """Returns the sum of terms over the weights of each unit, each weight once."""
-    held = [own for own in chosen if own.path in terms]
+    Args:
+        family: of units.
+        producing: whether only what makes a unit counts.
+        units: of the model.
+        where: the positions of the parameters' leaves, by path.
+    """
+    slices = family.producers if producing else family.slices
+    held = [one for one in slices if one.path in where]
     if not held:
-        missing = ", ".join(dict.fromkeys(own.path for own in chosen))
+        missing = ", ".join(dict.fromkeys(one.path for one in slices))
         raise ValueError(
             f"params hold none of the leaves of the family {family.name!r}: {missing}."
         )
-    total = np.zeros(family.size)
+    result = []
     for path, sign, labels in shares(held):
-        term, scale = terms[path]
-        total += scale * sign * _common(widen(term), labels, family.size)
-    return total
+        rank = len(units.leaves[path].shape)
+        rest = tuple(axis for axis in range(rank) if axis not in labels)
+        result.append(((where[path], rest), sign, labels))
+    return result
+
+
+def _scales(params: PyTree) -> list[float]:
+    """Returns the largest |θ| of each leaf, or 1 where that is no number to divide by.
+
+    Exactly, so that what is divided by it can be multiplied by it again.
+    """
+    largest = [float(value) for value in _largest(params)]
+    return [value if 0 < value < float("inf") else 1.0 for value in largest]
+
+
+@jax.jit
+def _largest(params: PyTree) -> list[jax.Array]:
+    return [
+        jnp.max(jnp.abs(widen(leaf))) if jnp.size(leaf) else jnp.ones(())
+        for leaf in jax.tree.leaves(params)
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _tables(
+    d: Derivatives,
+    scales: Sequence[float] | None,
+    term: Callable[[Derivatives], PyTree],
+    wanted: Sequence[Wanted],
+) -> list[jax.Array]:
+    """Returns the terms of some leaves, summed over some of their axes.
+
+    One program for all, of which every family takes what it needs.
+    """
+    if scales is not None:
+        leaves, structure = jax.tree.flatten(d.params)
+        wide = [widen(leaf) for leaf in leaves]
+        d = d._replace(
+            params=structure.unflatten(
+                leaf / jnp.asarray(scale, leaf.dtype)
+                for leaf, scale in zip(wide, scales, strict=True)
+            )
+        )
+    terms = [widen(leaf) for leaf in jax.tree.leaves(term(d))]
+    return [jnp.sum(terms[position], rest) for position, rest in wanted]
 
 
 def _fetchable(array: jax.Array) -> jax.Array:
@@ -151,10 +201,10 @@ def _fetchable(array: jax.Array) -> jax.Array:
     return jax.jit(lambda x: x, out_shardings=everywhere)(array)
 
 
-def _common(term: jax.Array, labels: Mapping[int, np.ndarray], size: int) -> np.ndarray:
+def _common(
+    table: np.ndarray, labels: Mapping[int, np.ndarray], size: int
+) -> np.ndarray:
     """Returns the sums over the weights that the labels of all axes give to a unit."""
-    rest = tuple(axis for axis in range(term.ndim) if axis not in labels)
-    table = np.asarray(_fetchable(jnp.sum(term, rest)), np.float64)
     total = np.zeros(size)
     order = sorted(labels)
     if len(order) == 1:

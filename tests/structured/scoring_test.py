@@ -104,10 +104,10 @@ def random_derivatives(params):
     rng = np.random.default_rng(0)
 
     def draw(leaf):
-        return jnp.asarray(rng.normal(size=leaf.shape), jnp.float32)
+        return rng.normal(size=leaf.shape).astype(np.float32)
 
     g, hg, g2, origin = (jax.tree.map(draw, params) for _ in range(4))
-    return Derivatives(params, None, g, hg, jax.tree.map(jnp.square, g2), origin)
+    return Derivatives(params, None, g, hg, jax.tree.map(np.square, g2), origin)
 
 
 def weights(d, *places):
@@ -181,10 +181,15 @@ def test_what_differentiate_returns_is_scored():
     def gradient(p):
         return jax.grad(loss)(p, (x, y))
 
-    origin = jax.tree.map(jnp.ones_like, params)
+    origin = jax.tree.map(np.ones_like, params)
     d = gf.differentiate(loss, squares="batch", origin=origin)(params, (x, y))
-    g, hg = jax.jvp(gradient, (params,), (gradient(params),))
-    expected = Derivatives(params, None, g, hg, jax.tree.map(jnp.square, g), origin)
+
+    @jax.jit
+    def products(p):
+        return jax.jvp(gradient, (p,), (gradient(p),))
+
+    g, hg = products(params)
+    expected = Derivatives(params, None, g, hg, jax.tree.map(np.square, g), origin)
     units = gf.find_units(apply, params, x)
     sets = [weights(expected, {"stem/w": at[:, u]}) for u in range(units[STEM].size)]
     for measure, rule in SCORES.items():
@@ -230,7 +235,7 @@ def test_normalisations():
         "mean": {name: np.abs(scores).mean() for name, scores in raw.items()},
         "max": {name: np.abs(scores).max() for name, scores in raw.items()},
     }
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros = jax.tree.map(np.zeros_like, params)
     for normalize, scales in saved.items():
         found = gf.score_units(d, units, "grasp", normalize=normalize)
         nothing = gf.score_units(zeros, units, normalize=normalize)

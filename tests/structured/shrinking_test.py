@@ -119,3 +119,26 @@ def test_the_recorded_program_runs_at_other_batch_sizes_and_under_jit():
         found = jax.jit(small)(gf.cut(variables, units, keep), x)
         expected = jax.jit(model)(masked, x)
         np.testing.assert_allclose(expected, found, rtol=1e-4, atol=1e-5)
+
+
+def test_a_slice_at_a_place_that_is_computed_is_as_wide_as_what_is_left():
+    def apply(params, x):
+        hidden = jax.nn.relu(x @ params["in"])
+        place = jnp.argmax(x[0, :, 0])
+        return jax.lax.dynamic_slice_in_dim(hidden, place, 1, axis=1) @ params["out"]
+
+    rng = np.random.default_rng(0)
+    shapes = {"in": (3, 5), "out": (5, 2)}
+    params = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    x = rng.normal(size=(2, 4, 3)).astype(np.float32)
+    units = gf.find_units(apply, params, x)
+    keep = {"in[1]": np.array([True, False, True, True, False])}
+    kept = np.flatnonzero(keep["in[1]"])
+    small = gf.cut(params, units, keep)
+    hidden = np.maximum(x[:, [x[0, :, 0].argmax()]] @ params["in"][:, kept], 0)
+    np.testing.assert_allclose(
+        Shrunk(units, keep).program(small, x), hidden @ params["out"][kept], rtol=1e-5
+    )

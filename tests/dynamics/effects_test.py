@@ -10,11 +10,11 @@ import pytest
 import gradflow_jax as gf
 from gradflow_jax.dynamics import convergence_order
 from tests.dynamics.problems import (
-    MAKERS,
     THETA,
     A,
     B,
     Counted,
+    each_problem,
     joined,
     problem,
     quadratic,
@@ -49,7 +49,7 @@ def test_a_quadratic_in_closed_form(float64):
     close(found.gradient_norm, (moved**2).sum(1) - g @ g)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@each_problem
 def test_predictions_have_the_order_they_promise(float64, name):
     own = problem(name)
     masks = masks_of(own.params)

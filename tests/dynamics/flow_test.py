@@ -11,11 +11,11 @@ import pytest
 import gradflow_jax as gf
 from gradflow_jax import dynamics
 from tests.dynamics.problems import (
-    MAKERS,
     THETA,
     A,
     B,
     Counted,
+    each_problem,
     joined,
     quadratic,
     quadratic_flow,
@@ -60,7 +60,7 @@ def test_bfloat16_flows_in_float32():
     np.testing.assert_allclose(run.params[1], np.exp(-1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@each_problem
 def test_the_distance_travelled_is_bounded_by_the_loss_gained(float64, name):
     trajectory, evolution = run_of(name)
     np.testing.assert_allclose(trajectory.loss, evolution.loss, rtol=1e-12)

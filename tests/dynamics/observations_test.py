@@ -107,6 +107,7 @@ def masked(params, masks):
     return {name: np.where(masks[name], leaf, 0) for name, leaf in params.items()}
 
 
+@pytest.mark.runs
 def test_a_run_is_kept_at_its_moments(study, runs):
     for run in runs:
         assert run.steps == (1, 6, 10) and len(run.losses) == 12
@@ -122,6 +123,7 @@ def test_a_run_is_kept_at_its_moments(study, runs):
     assert (flat(again.soon[2]) == flat(runs[0].soon[2])).all()
 
 
+@pytest.mark.runs
 def test_larger_weights(study, runs, found):
     first = found.first
     for i, run in enumerate(runs):
@@ -153,6 +155,7 @@ def test_larger_weights(study, runs, found):
     np.testing.assert_allclose(area.values, gaps.mean(1), rtol=1e-6)
 
 
+@pytest.mark.runs
 def test_slow_weights(runs, found):
     second = found.second
     assert second.steps == (1, 6, 10) and second.correlation.shape == (2, 3)
@@ -181,6 +184,7 @@ def test_along_the_flow_the_change_is_the_score():
     assert (second.correlation > 0.99).all()
 
 
+@pytest.mark.runs
 def test_preserving_magnitude(study, runs, found):
     third = found.third
     for i, run in enumerate(runs):
@@ -207,6 +211,7 @@ def test_preserving_magnitude(study, runs, found):
     np.testing.assert_allclose(biased.values, third.change[:, 0] - third.biased)
 
 
+@pytest.mark.runs
 def test_increasing_gradient_norm(runs, found):
     fourth = found.fourth
     assert fourth.temperatures == (1.0, 200.0) and fourth.layers == ("in", "out")
@@ -229,6 +234,7 @@ def test_increasing_gradient_norm(runs, found):
     np.testing.assert_allclose(early.values, expected)
 
 
+@pytest.mark.runs
 def test_preserving_gradient_norm(runs, found):
     fifth = found.fifth
     assert fifth.measures == ("grasp", "gradient_norm_preservation")
@@ -254,6 +260,7 @@ def test_preserving_gradient_norm(runs, found):
     np.testing.assert_allclose(changed.values, factors[0] - factors[1])
 
 
+@pytest.mark.runs
 def test_more_seeds_and_temperatures_compile_nothing(found):
     traces = []
 
@@ -269,7 +276,7 @@ def test_more_seeds_and_temperatures_compile_nothing(found):
     assert str(again) == str(found)
 
 
-@pytest.mark.parametrize("kind", ["linen", "nnx"])
+@pytest.mark.parametrize("kind", [pytest.param("linen", marks=pytest.mark.runs), "nnx"])
 def test_a_model_of_the_users_goes_through_as_it_is(kind):
     problem = problem_of(MODELS[kind], INPUTS, LABELS)
     told = []
@@ -288,6 +295,12 @@ def test_a_model_of_the_users_goes_through_as_it_is(kind):
         else ("first/kernel", "second/kernel")
     )
     assert own.fourth.layers == ends
+    # What is claimed of rounds names the ones that are compared.
+    claims = [one.claim for one in own.third.findings[1:3]]
+    assert claims == [
+        "no cut by magnitude in 25 rounds changes the loss as much as the largest in 1",
+        "all cuts by magnitude in 25 rounds change the loss less than in 1",
+    ]
 
 
 def test_functions_are_taken_as_they_are():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 from scipy.linalg import expm
 
@@ -151,6 +152,9 @@ def transformer():
 
 
 MAKERS = {"mlp": mlp, "conv": conv, "transformer": transformer}
+each_problem = pytest.mark.parametrize(
+    "name", ["mlp"] + [pytest.param(n, marks=pytest.mark.models) for n in [*MAKERS][1:]]
+)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 
 from gradflow_jax import dynamics
 from gradflow_jax.trees import named_leaves
-from tests.dynamics.problems import MAKERS, problem, run_of
+from tests.dynamics.problems import each_problem, problem, run_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -25,7 +25,7 @@ def assert_agree(measured, predicted):
     assert (error <= 1e-4 * scale + 1e-9).all(), (error.max(0) / scale).max()
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@each_problem
 def test_rates_are_as_predicted(name):
     """Of the model, of each leaf and of each unit."""
     (_, evolution), own = run_of(name), problem(name)

@@ -30,7 +30,8 @@ def describe(eqn: JaxprEqn, callers: Sequence[JaxprEqn] = ()) -> str:
 
 def _short(atom: Any) -> str:
     if isinstance(atom, Literal) and not np.shape(atom.val):
-        return f"{atom.val}"
+        # Some versions of JAX wrap the number in an array of their own.
+        return str(np.asarray(atom.val))
     return atom.aval.str_short(short_dtypes=True)
 
 

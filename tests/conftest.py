@@ -29,7 +29,7 @@ PEAKS = pytest.StashKey[list]()
 def room_for_programs():
     """Forgets compiled programs before they fill the memory.
 
-    JAX keeps all that it compiled. Each program is some 300 kB and three mappings, of
+    JAX keeps all that it compiled. Each program is some 800 kB and three mappings, of
     which Linux lets a process have 65,530; it dies at the next one.
     """
     yield

@@ -21,10 +21,10 @@ SMALL = {
     },
     "03_gradient_flow": {
         "SEEDS": 2,
-        "EXAMPLES": 60,
-        "RESNET_EXAMPLES": 60,
-        "STEPS": 10,
-        "FINETUNING": 4,
+        "EXAMPLES": 20,
+        "RESNET_EXAMPLES": 20,
+        "STEPS": 6,
+        "FINETUNING": 3,
         "NETWORK": "vgg13",
     },
     "04_structured": {
@@ -40,9 +40,9 @@ SMALL = {
     },
     "05_choose_a_measure": {
         "SEEDS": 2,
-        "TRAIN": 200,
-        "STEPS": 10,
-        "FINETUNING": 4,
+        "TRAIN": 60,
+        "STEPS": 6,
+        "FINETUNING": 3,
         "SPARSITIES": (0.8, 0.9),
     },
 }

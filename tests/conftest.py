@@ -10,6 +10,8 @@ from pathlib import Path
 # These stand before JAX is imported, and the processes that tests start inherit them.
 CHEAP = ["--xla_backend_optimization_level=0"]
 CHEAP += ["--xla_llvm_disable_expensive_passes=true"]
+# A program in one part: each of the 32 that it may be split into is begun and linked.
+CHEAP += ["--xla_cpu_parallel_codegen_split_count=1"]
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     # Loops emitted through LLVM alone, without MLIR; later versions know no other way.
     CHEAP += ["--xla_cpu_use_fusion_emitters=false"]
@@ -22,7 +24,22 @@ import pytest
 from gradflow_jax.experiments.data import load
 
 TESTS = itertools.count(1)
-PEAKS = pytest.StashKey[list]()
+USED = pytest.StashKey[list]()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_once(tmp_path_factory):
+    """Compiles what is the same program once, here and in the processes of tests.
+
+    Functions that tests make anew, and caches that are cleared, give the same programs
+    again and again. The folder is this worker's own and starts empty: JAX's files are
+    not written at once, and another worker could read half a file.
+    """
+    folder = str(tmp_path_factory.mktemp("programs"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 @pytest.fixture(autouse=True)
@@ -52,31 +69,37 @@ def pytest_collection_finish():
 
 
 def pytest_sessionfinish(session):
-    """A worker tells how far it grew."""
+    """A worker tells what it used."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["peak"] = peak_memory()
+        session.config.workeroutput["used"] = used()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
     """The process that hands out tests notes it, but of a worker that crashed."""
     if error is None:
-        peak = node.workeroutput["peak"]
-        node.config.stash.setdefault(PEAKS, []).append(peak)
+        node.config.stash.setdefault(USED, []).append(node.workeroutput["used"])
 
 
 def pytest_terminal_summary(terminalreporter, config):
     """And prints it."""
-    peaks = config.stash.get(PEAKS, [peak_memory()])
-    sizes = ", ".join(f"{peak:.1f}" for peak in sorted(peaks))
-    terminalreporter.line(f"processes grew to {sizes} GB")
+    sizes, seconds = zip(*sorted(config.stash.get(USED, [used()])), strict=True)
+    terminalreporter.line(
+        f"processes grew to {', '.join(f'{size:.1f}' for size in sizes)} GB "
+        f"and took {sum(seconds):.0f} CPU seconds"
+    )
 
 
-def peak_memory():
-    """Returns the largest resident size that this process had, in GB."""
+def used():
+    """Returns the GB that this process had at its largest, and its CPU seconds.
+
+    Those of the processes that it started and waited for are among the seconds.
+    """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times = os.times()
+    seconds = times.user + times.system + times.children_user + times.children_system
     # In kB, but on macOS, which counts bytes.
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9, seconds
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def main() -> None:
 
         # Commands print by it. That it is absent is said before options are read.
         import_module("rich")
-        from gradflow_jax.experiments.lazy_group import LazyGroup
+        from gradflow_jax.experiments.commands.lazy_group import LazyGroup
     except ModuleNotFoundError as error:
         _stop_without(error)
 

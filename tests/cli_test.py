@@ -18,16 +18,18 @@ import pytest
 import gradflow_jax as gf
 from gradflow_jax import cli
 from gradflow_jax.dynamics import Study
-from gradflow_jax.experiments import observe_job, report_job, results
-from gradflow_jax.experiments.measuring import MEASURES
+from gradflow_jax.experiments.commands import observe_job
+from gradflow_jax.experiments.commands import report_job
+from gradflow_jax.experiments.sweep import results
+from gradflow_jax.experiments.networks.measuring import MEASURES
 from gradflow_jax.experiments.names import (
     MEASURE_NAMES,
     MODEL_NAMES,
     PAPER_MEASURES,
     WEIGHT_MEASURES,
 )
-from gradflow_jax.experiments.sweep import SCOPES
-from gradflow_jax.experiments.sweep_settings import (
+from gradflow_jax.experiments.sweep.weights import SCOPES
+from gradflow_jax.experiments.sweep.settings import (
     UNIT_SCOPES,
     Settings,
     StructuredSettings,

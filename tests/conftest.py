@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import pytest
 
-from gradflow_jax.experiments.data import load
+from gradflow_jax.experiments.data.dataset import load
 
 TESTS = itertools.count(1)
 USED = pytest.StashKey[list]()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from gradflow_jax.dynamics.first_order_observations import (
+from gradflow_jax.observations.first_order import (
     LargerWeights,
     PreservingMagnitude,
     SlowWeights,
 )
-from gradflow_jax.dynamics.second_order_observations import (
+from gradflow_jax.observations.second_order import (
     IncreasingGradientNorm,
     PreservingGradientNorm,
 )

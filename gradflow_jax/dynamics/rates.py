@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradflow_jax.dynamics.evolution import Evolution
-from gradflow_jax.dynamics.products import Products
+from gradflow_jax.dynamics.inner_products import Products
 
 # Samples that a measured derivative is made of: the first derivative is exact for
 # polynomials of degree 4, its error of the fourth order of their distance.

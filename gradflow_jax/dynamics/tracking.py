@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from gradflow_jax.dynamics.evolution import Evolution, evolved, reading
-from gradflow_jax.dynamics.products import Products
+from gradflow_jax.dynamics.inner_products import Products
 from gradflow_jax.dynamics.trajectory import held_batches
 from gradflow_jax.scores.evaluation import finished
 from gradflow_jax.scores.losses import LossFn

@@ -14,9 +14,9 @@ from gradflow_jax.masks.allocation import quotas as quotas
 from gradflow_jax.masks.packing import pack_masks as pack_masks
 from gradflow_jax.masks.packing import unpack_masks as unpack_masks
 from gradflow_jax.masks.patterns import n_of_m_masks as n_of_m_masks
-from gradflow_jax.masks.summary import LayerReport as LayerReport
-from gradflow_jax.masks.summary import Report as Report
-from gradflow_jax.masks.summary import report as report
+from gradflow_jax.masks.reports import LayerReport as LayerReport
+from gradflow_jax.masks.reports import Report as Report
+from gradflow_jax.masks.reports import report as report
 from gradflow_jax.masks.thresholding import family_masks as family_masks
 from gradflow_jax.masks.thresholding import global_masks as global_masks
 from gradflow_jax.masks.thresholding import layerwise_masks as layerwise_masks

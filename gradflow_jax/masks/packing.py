@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gradflow_jax.masks.placement import explicit_sharding, lying_like
+from gradflow_jax.masks.selection.placement import explicit_sharding, lying_like
 from gradflow_jax.trees import (
     PyTree,
     check_masks,

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.masks.ordering import ascending
-from gradflow_jax.masks.placement import lying_like
+from gradflow_jax.masks.selection.ordering import ascending
+from gradflow_jax.masks.selection.placement import lying_like
 from gradflow_jax.trees import (
     Prunable,
     PyTree,

@@ -14,7 +14,7 @@ from gradflow_jax.masks.allocation import (
     kept_number,
     quotas,
 )
-from gradflow_jax.masks.selection import highest
+from gradflow_jax.masks.selection.exact_threshold import highest
 from gradflow_jax.trees import (
     Prunable,
     PyTree,

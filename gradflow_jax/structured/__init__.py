@@ -3,7 +3,7 @@
 from gradflow_jax.structured.choosing import choose_units as choose_units
 from gradflow_jax.structured.composing import compose_keep as compose_keep
 from gradflow_jax.structured.composing import kept_indices as kept_indices
-from gradflow_jax.structured.coupling_elementwise import elementwise as elementwise
+from gradflow_jax.structured.coupling.pointwise import elementwise as elementwise
 from gradflow_jax.structured.cutting import cut as cut
 from gradflow_jax.structured.families import Family as Family
 from gradflow_jax.structured.finding import find_units as find_units

@@ -2,10 +2,10 @@
 
 from typing import Any, Literal
 
-from gradflow_jax.structured.flax_doors import door
+from gradflow_jax.programs.models import door
 from gradflow_jax.structured.grouping import families_of
-from gradflow_jax.structured.program import Rule
-from gradflow_jax.structured.tracing import RULES, Traced
+from gradflow_jax.structured.coupling.program import Rule
+from gradflow_jax.structured.coupling.tracing import RULES, Traced
 from gradflow_jax.structured.units import Units
 
 

@@ -6,14 +6,15 @@ from typing import Any
 
 from jax.extend.core import Literal
 
-from gradflow_jax.structured import axes, proof
-from gradflow_jax.structured.axes import Axis, Reason
+from gradflow_jax.structured.coupling import axes
+from gradflow_jax.structured.proof import walk
+from gradflow_jax.structured.coupling.axes import Axis, Reason
 from gradflow_jax.structured.families import Family, Place, Refused, Slices, labels
-from gradflow_jax.structured.folding import Fold
-from gradflow_jax.structured.program import Frame, Kind, Mark
-from gradflow_jax.structured.tracing import Traced
-from gradflow_jax.structured.values import UNKNOWN, Refusal, Uniform
-from gradflow_jax.structured.values import Slices as Removed
+from gradflow_jax.structured.proof.folds import Fold
+from gradflow_jax.structured.coupling.program import Frame, Kind, Mark
+from gradflow_jax.structured.coupling.tracing import Traced
+from gradflow_jax.structured.proof.removed_values import UNKNOWN, Refusal, Uniform
+from gradflow_jax.structured.proof.removed_values import Slices as Removed
 
 _NOT_MADE = Reason("nothing makes it and reads it: no contraction of a weight does")
 _UNREAD = Reason("no equation of the model reads the leaf")
@@ -208,7 +209,7 @@ def _proved(
                 ]
                 known.set(traced.frame, variable, entries)
             try:
-                proof.run(known, traced.frame, index.touched)
+                walk.run(known, traced.frame, index.touched)
             except Refusal as refusal:
                 first = first or refusal
                 if refusal.leaks:

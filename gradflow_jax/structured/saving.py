@@ -14,7 +14,7 @@ import numpy as np
 from gradflow_jax.structured.composing import Indices, kept_indices
 from gradflow_jax.structured.units import Keep, Units
 from gradflow_jax.trees import PyTree, describe, named_leaves
-from gradflow_jax.whole_files import write_whole
+from gradflow_jax.atomic_files import write_whole
 
 _KEY = "gradflow_jax.cut"
 _VERSION = 1

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.structured import axes, same_program
+from gradflow_jax.structured.coupling import axes
+from gradflow_jax.programs import comparing
 from gradflow_jax.structured.cutting import cut
-from gradflow_jax.structured.flax_doors import kind_of, unwrapped
+from gradflow_jax.programs.models import kind_of, unwrapped
 from gradflow_jax.structured.grouping import families_of
-from gradflow_jax.structured.tracing import Traced
+from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.units import Keep, Units
 from gradflow_jax.trees import PyTree, named_leaves
 
@@ -115,13 +116,13 @@ class Shrunk:
     def _unlike(self) -> str | None:
         """Returns why the model's own code is not the cut program, or None."""
         small = cut(_shapes(self.units), self.units, self.keep)
-        expected = same_program.trace(self.program, small, *self.units.inputs)
+        expected = comparing.trace(self.program, small, *self.units.inputs)
         try:
-            found = same_program.trace(self._own, small, *self.units.inputs)
+            found = comparing.trace(self._own, small, *self.units.inputs)
         except Exception as error:  # whatever the model's code raises at other widths
             line = str(error).strip().splitlines()[:1]
             return f"its code fails at these widths: {type(error).__name__}: {line}"
-        return same_program.difference(expected, found)
+        return comparing.difference(expected, found)
 
 
 def _shapes(units: Units) -> PyTree:
@@ -135,7 +136,7 @@ def _at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
     if model.kind == "function":
         return model.apply
     if model.kind == "linen":
-        from gradflow_jax.structured.linen_widths import at_widths
+        from gradflow_jax.structured.running.linen_widths import at_widths
 
         return at_widths(
             model.given,
@@ -143,7 +144,7 @@ def _at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
             full=_shapes(units),
             **model.options,
         )
-    from gradflow_jax.structured.nnx_widths import resized
+    from gradflow_jax.structured.running.nnx_widths import resized
 
     nnx = sys.modules["flax.nnx"]
     graphdef, groups = nnx.graphdef(model.given), _groups(units, keep)
@@ -233,7 +234,7 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
             "function: graphdef, state = nnx.split(model), apply = lambda state, *x: "
             "nnx.merge(graphdef, state)(*x), find_units(apply, state, *inputs)."
         )
-    from gradflow_jax.structured.nnx_widths import resized
+    from gradflow_jax.structured.running.nnx_widths import resized
 
     variables = cut(sys.modules["flax.nnx"].state(model), units, keep)
     return resized(model, variables, groups=_groups(units, keep))

@@ -11,8 +11,8 @@ import rivals
 from measuring import Ratio, Took, temporaries
 
 import gradflow_jax as gf
-from gradflow_jax.masks import selection
-from gradflow_jax.masks.counting import Totals
+from gradflow_jax.masks.selection import exact_threshold
+from gradflow_jax.masks.selection.counting import Totals
 
 KINDS = (
     "half zeros",
@@ -66,10 +66,10 @@ def ours(leaves, sparsity=0.9):
 
 def lowered(leaves, sparsity=0.9):
     """The selection itself, without the public function around it."""
-    columns = selection._Scores(leaves, None, None)
+    columns = exact_threshold._Scores(leaves, None, None)
     keep = Totals.of([kept(leaves, sparsity)])
     groups = (0,) * len(leaves)
-    return selection._highest.lower(columns, keep, groups=groups, placement=None)
+    return exact_threshold._highest.lower(columns, keep, groups=groups, placement=None)
 
 
 def assert_nearly_same(masks, others):
@@ -208,9 +208,9 @@ def test_compiling(paired, quick):
 def test_recompilations(counted, quick):
     leaves = scores(shapes(quick))
     ours(leaves, 0.9)()
-    before = selection._highest._cache_size()
+    before = exact_threshold._highest._cache_size()
     for sparsity in (0.1, 0.5, 0.99):
         ours(leaves, sparsity)()
     ours([2 * leaf for leaf in leaves], 0.9)()
-    found = selection._highest._cache_size() - before
+    found = exact_threshold._highest._cache_size() - before
     counted("recompilations at new scores and sparsities", found, "", at_most=0)

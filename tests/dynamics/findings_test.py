@@ -5,7 +5,7 @@ import itertools
 import pytest
 from scipy import stats
 
-from gradflow_jax.dynamics.findings import (
+from gradflow_jax.observations.findings import (
     VERDICTS,
     confidence_interval,
     finding,

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradflow_jax.experiments.augmentation import augmented, normalised
-from gradflow_jax.experiments.training import scaled
+from gradflow_jax.experiments.data.augmentation import augmented, normalised
+from gradflow_jax.experiments.networks.training import scaled
 
 
 def possible(image):

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradflow_jax import whole_files
-from gradflow_jax.experiments import checkpoints as module
-from gradflow_jax.experiments.checkpoints import (
+from gradflow_jax import atomic_files
+from gradflow_jax.experiments.reproduction import checkpoints as module
+from gradflow_jax.experiments.reproduction.checkpoints import (
     CheckpointError,
     Checkpoints,
     arranged,
@@ -188,7 +188,7 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
 SAVING = """
 import sys
 from pathlib import Path
-from gradflow_jax.experiments.checkpoints import Checkpoints
+from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints
 from tests.experiments.checkpoints_test import ABOUT, content
 with Checkpoints(Path(sys.argv[1])) as checkpoints:
     for epoch in range(1, 100_000):
@@ -263,7 +263,7 @@ def test_what_is_deleted_has_lost_its_name_before(tmp_path, monkeypatch):
         checkpoints.save(1, content(1), ABOUT)
         checkpoints.save(2, content(2), ABOUT)
         with monkeypatch.context() as patch:
-            patch.setattr(whole_files.shutil, "rmtree", die)
+            patch.setattr(atomic_files.shutil, "rmtree", die)
             with pytest.raises(Killed):
                 checkpoints.save(3, content(3), ABOUT)
     assert numbers(tmp_path) == [2, 3]

@@ -7,8 +7,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from gradflow_jax.experiments import cifar
-from gradflow_jax.experiments.data import DataError, load
+from gradflow_jax.experiments.data import cifar
+from gradflow_jax.experiments.data.dataset import DataError, load
 
 TEN_PY, TEN_BIN, HUNDRED_PY, HUNDRED_BIN = cifar.LAYOUTS
 COUNT = 10

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradflow_jax.experiments import data
-from gradflow_jax.experiments.data import DataError, Dataset, load, some_of
+from gradflow_jax.experiments.data import dataset
+from gradflow_jax.experiments.data.dataset import DataError, Dataset, load, some_of
 
 
 def write_idx(path, array, *, compress=False):
@@ -57,8 +57,8 @@ def test_the_embedded_subset_is_balanced():
 
 
 def test_the_embedded_subset_is_the_first_of_each_class_of_the_full_set():
-    if not data.FULL_SET.is_dir():
-        pytest.skip(f"no {data.FULL_SET}: install Debian's dataset-fashion-mnist")
+    if not dataset.FULL_SET.is_dir():
+        pytest.skip(f"no {dataset.FULL_SET}: install Debian's dataset-fashion-mnist")
     full, subset = load("auto"), load("subset")
     assert str(full) == "Fashion-MNIST (60,000 + 10,000 images)"
     for split, count in (("train", 500), ("test", 100)):
@@ -73,7 +73,7 @@ def test_the_embedded_subset_is_the_first_of_each_class_of_the_full_set():
 
 
 def test_auto_falls_back_to_the_subset(monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "FULL_SET", tmp_path / "absent")
+    monkeypatch.setattr(dataset, "FULL_SET", tmp_path / "absent")
     assert load("auto").name == "Fashion-MNIST subset"
 
 

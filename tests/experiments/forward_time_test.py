@@ -1,6 +1,6 @@
 import time
 
-from gradflow_jax.experiments.forward_time import time_in_pairs
+from gradflow_jax.experiments.networks.timing import time_in_pairs
 
 
 def test_a_function_is_timed_beside_another():

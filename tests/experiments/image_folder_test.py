@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradflow_jax.experiments.data import DataError, load
+from gradflow_jax.experiments.data.dataset import DataError, load
 
 RNG = np.random.default_rng(0)
 

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from gradflow_jax.experiments.data import Dataset
-from gradflow_jax.experiments.input_pipeline import training_batches
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.data.input_pipeline import training_batches
 
 COUNT = 103
 
@@ -89,8 +89,8 @@ def test_threads_end_with_the_iterator(dataset):
 @pytest.mark.runs
 def test_a_program_that_leaves_an_iterator_ends():
     program = """
-from gradflow_jax.experiments.data import load
-from gradflow_jax.experiments.input_pipeline import training_batches
+from gradflow_jax.experiments.data.dataset import load
+from gradflow_jax.experiments.data.input_pipeline import training_batches
 left = training_batches(load(), epoch=0, seed=0, batch_size=8)
 print(next(left)[0].shape)
 """

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradflow_jax.experiments.checkpoints import Checkpoints
-from gradflow_jax.experiments.run_files import CHECKPOINTS_NAME, MODEL_NAME
-from gradflow_jax.experiments.run_record import RECORD_NAME, from_json
-from gradflow_jax.experiments.run_times import TIMES_NAME
+from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints
+from gradflow_jax.experiments.reproduction.folder import CHECKPOINTS_NAME, MODEL_NAME
+from gradflow_jax.experiments.reproduction.record import RECORD_NAME, from_json
+from gradflow_jax.experiments.reproduction.times import TIMES_NAME
 from gradflow_jax.structured import load_cut
 
 COMMAND = Path(sys.executable).parent / "gradflow-jax"

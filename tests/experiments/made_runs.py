@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from gradflow_jax.experiments.run_record import (
+from gradflow_jax.experiments.reproduction.record import (
     Correlations,
     EpochRow,
     RoundRow,

@@ -5,8 +5,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from gradflow_jax.experiments import data as module
-from gradflow_jax.experiments.observe_command import observe
+from gradflow_jax.experiments.data import dataset as module
+from gradflow_jax.experiments.commands.observe_command import observe
 
 SHORT = "--seeds 2 --steps 12 --finetune-steps 5 --examples 40".split()
 

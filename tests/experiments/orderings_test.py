@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradflow_jax.experiments.orderings import (
+from gradflow_jax.experiments.report.orderings import (
     BIASED,
     CLAIMS,
     FASTER,

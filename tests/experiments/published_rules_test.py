@@ -13,10 +13,11 @@ import pytest
 from flax import nnx
 
 import gradflow_jax as gf
-from gradflow_jax.experiments import published_rules, rounds
-from gradflow_jax.experiments.data import Dataset
-from gradflow_jax.experiments.run_record import RunSettings
-from gradflow_jax.experiments.shrinking_network import ShrinkingNetwork
+from gradflow_jax.experiments.reproduction import published_rules
+from gradflow_jax.experiments.reproduction import rounds
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.reproduction.record import RunSettings
+from gradflow_jax.experiments.reproduction.shrinking_network import ShrinkingNetwork
 from gradflow_jax.models import MODELS
 from gradflow_jax.trees import named_leaves
 

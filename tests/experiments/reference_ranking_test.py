@@ -14,10 +14,11 @@ import pytest
 from flax import nnx
 
 import gradflow_jax as gf
-from gradflow_jax.experiments import published_rules, rounds
-from gradflow_jax.experiments.forward import Forward, Network, split
-from gradflow_jax.experiments.measuring import MEASURES, Scorer
-from gradflow_jax.experiments.scoring_data import ScoringData
+from gradflow_jax.experiments.reproduction import published_rules
+from gradflow_jax.experiments.reproduction import rounds
+from gradflow_jax.experiments.networks.architecture import Forward, Network, split
+from gradflow_jax.experiments.networks.measuring import MEASURES, Scorer
+from gradflow_jax.experiments.data.scoring_data import ScoringData
 from gradflow_jax.models import VGG, normalised_kernels
 from gradflow_jax.trees import named_leaves
 

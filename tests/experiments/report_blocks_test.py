@@ -6,9 +6,9 @@ from statistics import mean
 import pytest
 from matplotlib.container import ErrorbarContainer
 
-from gradflow_jax.experiments.report_figures import figures
-from gradflow_jax.experiments.report_runs import Run, blocks
-from gradflow_jax.experiments.report_tables import grids, title
+from gradflow_jax.experiments.report.drawing import figures
+from gradflow_jax.experiments.report.runs import Run, blocks
+from gradflow_jax.experiments.report.tables import grids, title
 from tests.experiments.made_runs import MEASURES, made_run
 
 

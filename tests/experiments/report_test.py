@@ -8,8 +8,8 @@ from statistics import mean, stdev
 import pytest
 from click.testing import CliRunner
 
-from gradflow_jax.experiments.report_command import report
-from gradflow_jax.experiments.report_runs import collect
+from gradflow_jax.experiments.commands.report_command import report
+from gradflow_jax.experiments.report.runs import collect
 from tests.experiments.made_runs import DATA, MEASURES, made_run, write_run
 
 GRADIENT_NORM = MEASURES[4]

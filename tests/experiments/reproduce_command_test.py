@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from gradflow_jax import cli
-from gradflow_jax.experiments import reproduce_command, reproduce_job
-from gradflow_jax.experiments.data import load, some_of
-from gradflow_jax.experiments.run_files import FolderError
-from gradflow_jax.experiments.run_record import RunSettings, from_json
+from gradflow_jax.experiments.commands import reproduce_command
+from gradflow_jax.experiments.commands import reproduce_job
+from gradflow_jax.experiments.data.dataset import load, some_of
+from gradflow_jax.experiments.reproduction.folder import FolderError
+from gradflow_jax.experiments.reproduction.record import RunSettings, from_json
 
 COMMAND = Path(sys.executable).parent / "gradflow-jax"
 BASE = ["--model", "vgg13", "--measure", "magnitude"]

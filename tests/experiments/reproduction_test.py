@@ -10,15 +10,17 @@ import pytest
 from scipy.stats import spearmanr
 
 import gradflow_jax as gf
-from gradflow_jax.experiments import reproduction, rounds, shrinking_network
-from gradflow_jax.experiments.data import Dataset
-from gradflow_jax.experiments.forward import Network, scaled
-from gradflow_jax.experiments.measuring import MEASURES
+from gradflow_jax.experiments.reproduction import run
+from gradflow_jax.experiments.reproduction import rounds
+from gradflow_jax.experiments.reproduction import shrinking_network
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.networks.architecture import Network, scaled
+from gradflow_jax.experiments.networks.measuring import MEASURES
 from gradflow_jax.experiments.names import PAPER_MEASURES
-from gradflow_jax.experiments.reproduction import Run
-from gradflow_jax.experiments.run_record import RunSettings, from_json, to_json
-from gradflow_jax.experiments.scoring_data import for_round
-from gradflow_jax.experiments.shrinking_network import ShrinkingNetwork
+from gradflow_jax.experiments.reproduction.run import Run
+from gradflow_jax.experiments.reproduction.record import RunSettings, from_json, to_json
+from gradflow_jax.experiments.data.scoring_data import for_round
+from gradflow_jax.experiments.reproduction.shrinking_network import ShrinkingNetwork
 from gradflow_jax.models import MODELS
 from gradflow_jax.trees import named_leaves
 
@@ -189,7 +191,7 @@ def test_every_measure_ranks_the_filters_of_every_network(model):
 
 
 def test_no_line_of_the_rules_knows_an_architecture():
-    for module in (rounds, reproduction, shrinking_network):
+    for module in (rounds, run, shrinking_network):
         code = inspect.getsource(module).lower()
         words = {"vgg", "mobilenet", "depthwise", "pointwise", "shortcut", "blocks/"}
         assert not [word for word in words if word in code]
@@ -229,7 +231,7 @@ def test_momentum_starts_from_zero_after_a_cut(cuts):
 
 @pytest.mark.runs
 def test_importance_is_tracked_over_the_last_mini_batches(monkeypatch):
-    monkeypatch.setattr(reproduction, "TRACKED_BATCHES", 2)
+    monkeypatch.setattr(run, "TRACKED_BATCHES", 2)
     scored, chosen = [], []
     scores, choose = Run._scores, rounds.choose
 

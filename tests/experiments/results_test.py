@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradflow_jax.experiments.data import Dataset
-from gradflow_jax.experiments.results import write_results
-from gradflow_jax.experiments.structured_sweep import StructuredRow
-from gradflow_jax.experiments.structured_table import compact, cut_table
-from gradflow_jax.experiments.sweep import Row
-from gradflow_jax.experiments.sweep_settings import Settings, StructuredSettings
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.sweep.results import write_results
+from gradflow_jax.experiments.sweep.units import StructuredRow
+from gradflow_jax.experiments.sweep.table import compact, cut_table
+from gradflow_jax.experiments.sweep.weights import Row
+from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
 
 IMAGES, LABELS = np.zeros((2, 4, 4, 1), np.uint8), np.arange(2)
 DATA = Dataset("Fashion-MNIST subset", IMAGES, LABELS, IMAGES, LABELS, 2)

@@ -19,8 +19,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import gradflow_jax as gf
-from gradflow_jax.experiments import rounds
-from gradflow_jax.experiments.run_record import RunSettings
+from gradflow_jax.experiments.reproduction import rounds
+from gradflow_jax.experiments.reproduction.record import RunSettings
 from gradflow_jax.models import MODELS
 
 CIFAR = (32, 32, 3)

@@ -6,10 +6,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from gradflow_jax.experiments.checkpoints import CheckpointError, Checkpoints
-from gradflow_jax.experiments.data import Dataset
-from gradflow_jax.experiments.reproduction import Silent
-from gradflow_jax.experiments.run_files import (
+from gradflow_jax.experiments.reproduction.checkpoints import CheckpointError, Checkpoints
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.reproduction.run import Silent
+from gradflow_jax.experiments.reproduction.folder import (
     CHECKPOINTS_NAME,
     MODEL_NAME,
     FolderError,
@@ -18,8 +18,8 @@ from gradflow_jax.experiments.run_files import (
     fingerprint,
     run_in_folder,
 )
-from gradflow_jax.experiments.run_record import RECORD_NAME, RunSettings, from_json
-from gradflow_jax.experiments.run_times import TIMES_NAME, read_times
+from gradflow_jax.experiments.reproduction.record import RECORD_NAME, RunSettings, from_json
+from gradflow_jax.experiments.reproduction.times import TIMES_NAME, read_times
 from gradflow_jax.structured import load_cut
 
 # The measure is of initial weights too, which must be kept and come back.

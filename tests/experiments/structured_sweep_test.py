@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 import gradflow_jax as gf
-from gradflow_jax.experiments import cuttable as cutting
-from gradflow_jax.experiments.cuttable import Cuttable
-from gradflow_jax.experiments.data import load
-from gradflow_jax.experiments.forward import Network, scaled
-from gradflow_jax.experiments.measuring import MEASURES, Scorer
-from gradflow_jax.experiments.scoring_data import balanced_batches, same_for_all
-from gradflow_jax.experiments.structured_sweep import (
+from gradflow_jax.experiments.sweep import cut_and_time as cutting
+from gradflow_jax.experiments.sweep.cut_and_time import Cuttable
+from gradflow_jax.experiments.data.dataset import load
+from gradflow_jax.experiments.networks.architecture import Network, scaled
+from gradflow_jax.experiments.networks.measuring import MEASURES, Scorer
+from gradflow_jax.experiments.data.scoring_data import balanced_batches, same_for_all
+from gradflow_jax.experiments.sweep.units import (
     check_reachable,
     choose,
     run_structured_sweep,
 )
-from gradflow_jax.experiments.sweep import rows_in_all
-from gradflow_jax.experiments.sweep_settings import StructuredSettings
-from gradflow_jax.experiments.training import Trainer
+from gradflow_jax.experiments.sweep.weights import rows_in_all
+from gradflow_jax.experiments.sweep.settings import StructuredSettings
+from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.models import SmallCNN
 
 LAYERS = {"conv1": 16, "conv2": 32, "dense": 64}

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 import gradflow_jax as gf
-from gradflow_jax.experiments.data import load
-from gradflow_jax.experiments.forward import Network
-from gradflow_jax.experiments.measuring import Scorer
+from gradflow_jax.experiments.data.dataset import load
+from gradflow_jax.experiments.networks.architecture import Network
+from gradflow_jax.experiments.networks.measuring import Scorer
 from gradflow_jax.experiments.names import WEIGHT_MEASURES
-from gradflow_jax.experiments.scoring_data import balanced_batches, same_for_all
-from gradflow_jax.experiments.sweep import SCOPES, rows_in_all, run_sweep
-from gradflow_jax.experiments.sweep_settings import Settings
-from gradflow_jax.experiments.training import Trainer
+from gradflow_jax.experiments.data.scoring_data import balanced_batches, same_for_all
+from gradflow_jax.experiments.sweep.weights import SCOPES, rows_in_all, run_sweep
+from gradflow_jax.experiments.sweep.settings import Settings
+from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.models import SmallCNN
 
 

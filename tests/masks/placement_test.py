@@ -3,7 +3,7 @@
 import jax
 from jax.sharding import PartitionSpec as P
 
-from gradflow_jax.masks.placement import Placement, Shard
+from gradflow_jax.masks.selection.placement import Placement, Shard
 
 
 def test_a_shard_knows_what_splits_each_axis_and_along_what_it_is_repeated():

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradflow_jax as gf
-from gradflow_jax.masks import counting, selection
-from gradflow_jax.masks.counting import Totals
+from gradflow_jax.masks.selection import counting
+from gradflow_jax.masks.selection import exact_threshold
+from gradflow_jax.masks.selection.counting import Totals
 
 RNG = np.random.default_rng(7)
 SHAPES = {"large": (40, 25), "one": (1,), "small": (3, 2, 5), "number": ()}
@@ -148,8 +149,8 @@ def test_too_many_blocks_are_an_error(monkeypatch):
 
 def test_no_copy_of_the_scores_is_made():
     leaves = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((300, 200), (3, 3, 64))]
-    compiled = selection._highest.lower(
-        selection._Scores(leaves, None, None),
+    compiled = exact_threshold._highest.lower(
+        exact_threshold._Scores(leaves, None, None),
         Totals.of([1000]),
         groups=(0, 0),
         placement=None,

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import gradflow_jax as gf
-from gradflow_jax.masks import selection
+from gradflow_jax.masks.selection import exact_threshold
 
 # Each new combination of shapes compiles the selection anew: few shapes, many values.
 SHAPES = (
@@ -259,13 +259,13 @@ class TestGlobal:
         gf.global_masks(scores, sparsity=0.1, previous=masks)
         gf.layerwise_masks(scores, sparsity=0.1)
         gf.global_masks(scores, sparsity=0.1)
-        before = selection._highest._cache_size()
+        before = exact_threshold._highest._cache_size()
         for sparsity in (0.2, 0.5, 0.9):
             gf.global_masks(scores, sparsity=sparsity)
             gf.global_masks(scores, sparsity=sparsity, floor=0.05)
             masks = gf.global_masks(scores, sparsity=sparsity, previous=masks)
             gf.layerwise_masks(scores, sparsity=sparsity)
-        assert selection._highest._cache_size() == before
+        assert exact_threshold._highest._cache_size() == before
 
 
 class TestFloor:

@@ -12,7 +12,7 @@ from jax.interpreters import mlir
 from jax.scipy import special
 
 import gradflow_jax as gf
-from gradflow_jax.structured.tracing import RULES, Traced
+from gradflow_jax.structured.coupling.tracing import RULES, Traced
 from tests.structured import zoo_linen
 
 # Of these a model is refused, in words that name the primitive.

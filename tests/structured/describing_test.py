@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import gradflow_jax as gf
-from gradflow_jax.structured.axes import Reason
-from gradflow_jax.structured.describing import describe
-from gradflow_jax.structured.values import Refusal
+from gradflow_jax.structured.coupling.axes import Reason
+from gradflow_jax.programs.equations import describe
+from gradflow_jax.structured.proof.removed_values import Refusal
 
 X = np.ones((2, 3), np.float32)
 

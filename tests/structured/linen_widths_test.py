@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradflow_jax.structured.linen_widths import at_widths
+from gradflow_jax.structured.running.linen_widths import at_widths
 from gradflow_jax.trees import map_named
 
 RNG = np.random.default_rng(0)

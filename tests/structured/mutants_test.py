@@ -12,20 +12,18 @@ import pytest
 from jax import lax, nn
 
 import gradflow_jax as gf
-from gradflow_jax.structured import (
-    axes,
-    coupling_linear,
-    coupling_shape,
-    proof,
-    proof_rules,
-    rebinding,
-    reshaping,
-    same_program,
-    tracing,
-    unification,
-    values,
-)
-from gradflow_jax.structured.evaluation import Cut
+from gradflow_jax.structured.coupling import axes
+from gradflow_jax.structured.coupling import contractions
+from gradflow_jax.structured.coupling import shapes
+from gradflow_jax.structured.proof import walk
+from gradflow_jax.structured.proof import rules
+from gradflow_jax.structured.running import rebinding
+from gradflow_jax.structured.coupling import reshaping
+from gradflow_jax.programs import comparing
+from gradflow_jax.structured.coupling import tracing
+from gradflow_jax.structured.coupling import unification
+from gradflow_jax.structured.proof import removed_values
+from gradflow_jax.structured.running.cut_program import Cut
 from tests.structured import zoo_plain
 from tests.structured.zoo_plain import GATE, Case, D, dense, fill
 
@@ -114,7 +112,7 @@ def known(change, *names):
 
     def plant(patch):
         for name in names:
-            rules = proof_rules.RULES
+            rules = rules.RULES
             patch.setitem(rules, name, partial(change, rules[name]))
 
     return plant
@@ -156,8 +154,8 @@ def first_case(combined, step, operands):
 
 
 def once(fixpoint, step, frame, entries, carries, touched):
-    proof._enter(step, frame, entries, touched)
-    return proof._results(step, frame)
+    walk._enter(step, frame, entries, touched)
+    return walk._results(step, frame)
 
 
 ELEMENTWISE = [name for name, rule in tracing.RULES.items() if rule is gf.elementwise]
@@ -188,11 +186,11 @@ MUTANTS = {
     "loops carry anything": (coupled(forgetful, "while"), "numbers", "looped"),
     "branches return anything": (coupled(forgetful, "cond"), "numbers", "turned"),
     "slices take the first": (
-        replaced(coupling_shape, "pick",
+        replaced(shapes, "pick",
                  lambda pick, at, axis, indices: pick(at, axis, range(len(indices)))),
         "numbers", "first"),
     "taken in order": (
-        replaced(coupling_linear, "pick",
+        replaced(contractions, "pick",
                  lambda pick, at, axis, indices: pick(at, axis, sorted(indices))),
         "numbers", "taken"),
     "factors in reverse": (
@@ -210,22 +208,22 @@ MUTANTS = {
         lambda patch: patch.setattr(tracing.Traced, "_pin_results", NOTHING),
         "families", "mlp_relu"),
     # Of the proof.
-    "all is proved": (replaced(proof, "run", NOTHING), "numbers", "mlp_sigmoid"),
+    "all is proved": (replaced(walk, "run", NOTHING), "numbers", "mlp_sigmoid"),
     "constants may leak": (
-        replaced(proof_rules, "_sum_over", NOTHING), "numbers", "mlp_sigmoid"),
+        replaced(rules, "_sum_over", NOTHING), "numbers", "mlp_sigmoid"),
     "activations of zero are zero": (
-        replaced(proof_rules, "evaluate", lambda *_: 0.0), "numbers", "mlp_sigmoid"),
+        replaced(rules, "evaluate", lambda *_: 0.0), "numbers", "mlp_sigmoid"),
     "maximum is a sum": (known(as_a_sum, "reduce_max"), "numbers", "largest"),
     "products are zero": (
-        replaced(proof_rules, "_combined", zero_times), "numbers", "gated"),
+        replaced(rules, "_combined", zero_times), "numbers", "gated"),
     "the first is chosen": (
-        replaced(proof_rules, "_combined", first_case), "numbers", "chosen"),
+        replaced(rules, "_combined", first_case), "numbers", "chosen"),
     "the first branch is taken": (
-        replaced(proof, "_joined", lambda joined, one, other: one),
+        replaced(walk, "_joined", lambda joined, one, other: one),
         "numbers", "branches"),
-    "loops run once": (replaced(proof, "_fixpoint", once), "numbers", "scanned"),
+    "loops run once": (replaced(walk, "_fixpoint", once), "numbers", "scanned"),
     "constants are uniform": (
-        replaced(values, "_number", lambda number, value: float(np.ravel(value)[0])),
+        replaced(removed_values, "_number", lambda number, value: float(np.ravel(value)[0])),
         "numbers", "shifted"),
     # Of the cut.
     "counted anew": (
@@ -238,7 +236,7 @@ MUTANTS = {
         lambda patch: patch.setattr(Cut, "take", lambda self, value, dims: value),
         "error", "const_gate"),
     "every program is the same": (
-        replaced(same_program, "difference", NOTHING), "numbers", "rms_norm"),
+        replaced(comparing, "difference", NOTHING), "numbers", "rms_norm"),
 }
 # fmt: on
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gradflow_jax.structured.nnx_widths import group_count, resized
+from gradflow_jax.structured.running.nnx_widths import group_count, resized
 from gradflow_jax.trees import named_leaves
 
 RNG = np.random.default_rng(0)

@@ -16,10 +16,10 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from gradflow_jax.structured import axes
-from gradflow_jax.structured.evaluation import Cut
-from gradflow_jax.structured.program import Coupling, Frame, Source
-from gradflow_jax.structured.tracing import RULES
+from gradflow_jax.structured.coupling import axes
+from gradflow_jax.structured.running.cut_program import Cut
+from gradflow_jax.structured.coupling.program import Coupling, Frame, Source
+from gradflow_jax.structured.coupling.tracing import RULES
 
 pytestmark = pytest.mark.usefixtures("float64")
 # An operand that is not real: whole numbers, flags or complex numbers.

@@ -1,0 +1,227 @@
+"""The report of a mask's effective sparsity: layers, collapse, dead units."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gradflow_jax.connectivity.effective import OnPaths, on_paths, where_prunable
+from gradflow_jax.connectivity.reader import Reader
+from gradflow_jax.masks.reports import Report, report
+from gradflow_jax.masks.tables import (
+    html_table,
+    percent_removed,
+    shape_cell,
+    text_table,
+)
+from gradflow_jax.structured.alignment import align
+from gradflow_jax.structured.families import Family
+from gradflow_jax.structured.units import Units
+from gradflow_jax.trees import Prunable, PyTree, default_prunable
+
+_HEADER = ("leaf", "shape", "kept", "effective", "of", "sparsity", "effective sparsity")
+
+
+class DeadUnits(NamedTuple):
+    """The units of one family that no path passes through.
+
+    Attributes:
+        family: its name, as in `units[family]`.
+        size: how many units it has.
+        silent: the numbers of those whose removal changes nothing.
+        leaking: the numbers of those that hold a constant other than zero, made by a
+            bias or a batch norm's shift, which a kept weight carries on towards the
+            output: remove them and fold the constant into the next bias, or lose it.
+    """
+
+    family: str
+    size: int
+    silent: tuple[int, ...]
+    leaking: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EffectiveReport:
+    """What masks keep, and what of it does anything: prints as a table.
+
+    Attributes:
+        direct: the report of the masks.
+        effective: that of the effective masks.
+        units: the dead units of each family, where units were given.
+        guessed: the primitives of the model's program that have no rule. Every number
+            that they make counts as depending on every number they take, so that too
+            many weights may count as effective.
+    """
+
+    direct: Report
+    effective: Report
+    units: tuple[DeadUnits, ...] = ()
+    guessed: tuple[str, ...] = ()
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """The paths of the prunable leaves of which no weight does anything."""
+        return tuple(
+            layer.path
+            for layer in self.effective.layers
+            if layer.prunable and layer.size and not layer.kept
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([text_table(_HEADER, *self._cells()), *self._remarks()])
+
+    def _repr_html_(self) -> str:
+        remarks = (f"<p>{line}</p>" for line in self._remarks())
+        return "".join([html_table(_HEADER, *self._cells()), *remarks])
+
+    def _cells(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        def row(name: str, shape: str, kept: int, left: int, size: int) -> Any:
+            percents = (percent_removed(kept, size), percent_removed(left, size))
+            return name, shape, f"{kept:,}", f"{left:,}", f"{size:,}", *percents
+
+        rows = []
+        for one, other in zip(self.direct.layers, self.effective.layers, strict=True):
+            name = one.path or "(the array)"
+            cells = row(name, shape_cell(one.shape), one.kept, other.kept, one.size)
+            rows.append(
+                cells if one.prunable else (*cells[:5], "not pruned", "not pruned")
+            )
+        direct, effective = self.direct, self.effective
+        totals = [
+            row("prunable weights", "", direct.kept, effective.kept, direct.size),
+            row(
+                "all weights",
+                "",
+                direct.total_kept,
+                effective.total_kept,
+                direct.total_size,
+            ),
+        ]
+        return rows, totals
+
+    def _remarks(self) -> Iterable[str]:
+        if self.collapsed:
+            yield f"collapsed: {', '.join(self.collapsed)}"
+        for found in self.units:
+            dead = len(found.silent) + len(found.leaking)
+            if dead:
+                yield (
+                    f"{found.family}: {dead} of {found.size} units dead, "
+                    f"{len(found.leaking)} of them with a constant that goes on"
+                )
+        if self.guessed:
+            yield f"without a rule: {', '.join(self.guessed)}"
+
+
+def effective_report(
+    apply: Callable[..., Any],
+    *,
+    units: Units | None = None,
+    prunable: Prunable = default_prunable,
+) -> Callable[..., EffectiveReport]:
+    """Reports direct and effective sparsity, collapsed layers and dead units.
+
+    A dead unit has lost all incoming or all outgoing weights, but its bias stays: one
+    with only outgoing weights holds a constant, relu(bias), which it hands on. Whether
+    that is zero is not guessed from the layers' names: the model is run, and what no
+    input reaches is read off.
+
+    Args:
+        apply: as of `gf.effective_masks`.
+        units: of the same `apply`, from `gf.find_units`; without, no dead units are
+            looked for.
+        prunable: as of `gf.effective_masks`.
+
+    Returns:
+        A function `(params, masks, *inputs) -> EffectiveReport`, compiled once for each
+        set of shapes. `print` the report, or read `.direct.sparsity`,
+        `.effective.sparsity`, `.collapsed`, `.units` and `.guessed`. Masks alone say
+        what is effective and what is dead; whether a constant goes on is also up to
+        the numbers in params. Those in inputs never matter.
+
+    Raises:
+        TypeError: at the call, if a mask is not bool.
+        ValueError: at the call, if params and masks are different trees, if no leaf is
+            prunable, or if the units are another model's.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> def apply(params, x):
+        ...     return jax.nn.relu(x @ params["in"] + params["bias"]) @ params["out"]
+        >>> params = {"in": jnp.ones((2, 3)), "bias": jnp.array([0.0, 1.0, -1.0]),
+        ...           "out": jnp.ones((3, 1))}
+        >>> masks = {"in": jnp.ones((2, 3), bool).at[:, 1:].set(False),
+        ...          "bias": jnp.ones(3, bool), "out": jnp.ones((3, 1), bool)}
+        >>> x = jnp.ones((1, 2))
+        >>> units = gf.find_units(apply, params, x)
+        >>> report = gf.effective_report(apply, units=units)(params, masks, x)
+        >>> print(report)
+        leaf              shape  kept  effective  of    sparsity  effective sparsity
+        ----------------------------------------------------------------------------
+        bias                  3     3          3   3  not pruned          not pruned
+        in                  2×3     2          2   6      66.67%              66.67%
+        out                 3×1     3          1   3       0.00%              66.67%
+        ----------------------------------------------------------------------------
+        prunable weights            5          3   9      44.44%              66.67%
+        all weights                 8          6  12      33.33%              50.00%
+        in[1]: 2 of 3 units dead, 1 of them with a constant that goes on
+        >>> report.units[0].silent, report.units[0].leaking
+        ((2,), (1,))
+
+    Reference:
+        Vysogorets & Kempe, JMLR 2023.
+    """
+    reader = Reader()
+
+    @jax.jit
+    def passed(params: PyTree, masks: PyTree, *inputs: Any) -> OnPaths:
+        constants = units is not None
+        return on_paths(reader, apply, params, masks, inputs, constants=constants)
+
+    def effective_report(
+        params: PyTree, masks: PyTree, *inputs: Any
+    ) -> EffectiveReport:
+        signals, constants = passed(params, masks, *inputs)
+        dead: tuple[DeadUnits, ...] = ()
+        if units is not None:
+            paths = align(params, units.leaves, what="params")
+            by_path = dict(
+                zip(paths, zip(signals, constants, strict=True), strict=True)
+            )
+            dead = tuple(_dead(family, by_path) for family in units)
+        return EffectiveReport(
+            report(masks, prunable=prunable),
+            report(where_prunable(signals, params, masks, prunable), prunable=prunable),
+            dead,
+            tuple(sorted(reader.guessed)),
+        )
+
+    return effective_report
+
+
+def _dead(family: Family, by_path: Mapping[Any, tuple[Any, Any]]) -> DeadUnits:
+    """Finds the units without a weight on a path, and those whose constant goes on."""
+    alive, carries = np.zeros(family.size, bool), np.zeros(family.size, bool)
+    for own in family.slices:
+        if own.path not in by_path or own.kinds == {"elementwise"}:
+            continue
+        for found, flags, kinds in (
+            (alive, by_path[own.path][0], {"producing", "consuming"}),
+            (carries, by_path[own.path][1], {"consuming"}),
+        ):
+            if not own.kinds & kinds:
+                continue
+            others = tuple(i for i in range(np.ndim(flags)) if i != own.axis)
+            any_of = np.asarray(flags).any(others)
+            for labels in own.units:
+                found[labels[any_of & (labels >= 0)]] = True
+    numbers = np.arange(family.size)
+    return DeadUnits(
+        family.name,
+        family.size,
+        tuple(numbers[~alive & ~carries].tolist()),
+        tuple(numbers[~alive & carries].tolist()),
+    )

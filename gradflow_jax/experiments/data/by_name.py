@@ -1,0 +1,38 @@
+"""Where data sets that are asked for by name are found."""
+
+import os
+from pathlib import Path
+
+from gradflow_jax.experiments.data import archive
+from gradflow_jax.experiments.data import cifar
+from gradflow_jax.experiments.data import image_folder
+from gradflow_jax.experiments.data.errors import DataError
+
+FOLDER_VARIABLE = "GRADFLOW_JAX_DATA"
+_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+NAMES = tuple(_TITLES)
+
+
+def find(name: str) -> Path:
+    """Returns where a named data set is, in the first of its forms that is there.
+
+    Args:
+        name: one of NAMES.
+
+    Raises:
+        DataError: if it is in none; one line that says how to get it.
+    """
+    folder = Path(os.environ.get(FOLDER_VARIABLE) or "data").expanduser()
+    layouts = [each for each in cifar.LAYOUTS if each.name == _TITLES[name]]
+    files = [form for each in layouts for form in (each.folder, each.archive)]
+    files += [f"{name}.npz", name, *(name + end for end in archive.TAR_ENDINGS)]
+    found = next((folder / file for file in files if (folder / file).exists()), None)
+    if found is None:
+        torchvision = _TITLES[name].replace("-", "")
+        raise DataError(
+            f"{name} is not in {folder.absolute()}: put {layouts[0].archive} there, as "
+            f"torchvision.datasets.{torchvision}({str(folder)!r}, download=True) does, "
+            f"or {name}.npz made from Hugging Face's uoft-cs/{name}, or images "
+            f"{name}/{image_folder.FORM}; {FOLDER_VARIABLE} names another folder."
+        )
+    return found

@@ -1,0 +1,234 @@
+"""Labelled images: the subset the package ships, and files on disk."""
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gradflow_jax.experiments.data import archive
+from gradflow_jax.experiments.data import cifar
+from gradflow_jax.experiments.data import digits
+from gradflow_jax.experiments.data import idx
+from gradflow_jax.experiments.data import image_folder
+from gradflow_jax.experiments.data import by_name
+from gradflow_jax.experiments.data.errors import DataError as DataError
+
+# Where Debian's package dataset-fashion-mnist puts the full set.
+FULL_SET = Path("/usr/share/datasets/fashion-mnist")
+_SUBSET = Path(__file__).parent / "fashion_mnist" / "subset.npz"
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+# Of the pixels of the 60,000 training images, in the order of the original file.
+_FASHION_MNIST_SHA256 = (
+    "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012"
+)
+
+
+class Dataset(NamedTuple):
+    """Labelled images, split into training and test.
+
+    Attributes:
+        name: what every printed accuracy names.
+        x_train: uint8 [example, height, width, channel].
+        y_train: integers [example], from 0 to classes − 1.
+        x_test: as x_train.
+        y_test: as y_train.
+        classes: how many classes there are.
+        counted: whether the name tells the numbers of images already.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: int
+    counted: bool = False
+
+    def __str__(self) -> str:
+        if self.counted:
+            return self.name
+        return f"{self.name} ({len(self.x_train):,} + {len(self.x_test):,} images)"
+
+
+def load(source: str = "subset") -> Dataset:
+    """Loads a data set; nothing is ever downloaded.
+
+    Args:
+        source: "subset", the 5,000 + 1,000 images of Fashion-MNIST in this package;
+            "digits", the 1,437 + 360 images of 8×8 pixels that scikit-learn has;
+            "auto", all of Fashion-MNIST where Debian's dataset-fashion-mnist is
+            installed, else the subset; "cifar10" or "cifar100", looked up in the folder
+            that the environment variable GRADFLOW_JAX_DATA names, data by default; or a
+            path:
+
+            - an .npz with x_train, y_train, x_test and y_test (uint8 images [example,
+              height, width, channel] or without the channel);
+            - a folder of the four IDX files of the MNIST family, plain or .gz;
+            - CIFAR-10 or CIFAR-100 as published, the python or the binary form, its tar
+              or its folder;
+            - a folder or a tar of images train/CLASS/*.png and test/CLASS/*.png, or
+              .jpg.
+
+    Raises:
+        DataError: if there is no such data or they are malformed; one line that says
+            what was found and what is read.
+    """
+    if source == "auto":
+        source = str(FULL_SET) if FULL_SET.is_dir() else "subset"
+    if source == "digits":
+        return _checked("scikit-learn's digits", digits.read(), source)
+    if source == "subset":
+        return _checked("Fashion-MNIST subset", _read_npz(_SUBSET), str(_SUBSET))
+    if source in by_name.NAMES:
+        path = by_name.find(source)
+    else:
+        path = Path(source).expanduser()
+    name, arrays = _read(path)
+    return _checked(name, arrays, str(path))
+
+
+def some_of(dataset: Dataset, examples: int, tests: int | None = None) -> Dataset:
+    """Returns the first images of each class, equally many of each, in their order.
+
+    Args:
+        dataset: where from.
+        examples: training images to keep; where no multiple of the classes, fewer are
+            kept, though at least one of each class.
+        tests: likewise test images; None keeps all.
+
+    Returns:
+        A data set whose name tells what it has of how many.
+
+    Raises:
+        DataError: if there are fewer images, in all or of a class.
+    """
+    train = _first_of_each_class(dataset, "train", examples)
+    every_test = len(dataset.y_test) if tests is None else tests
+    test = _first_of_each_class(dataset, "test", every_test)
+    totals = (len(dataset.y_train), len(dataset.y_test))
+    if (len(train), len(test)) == totals:
+        return dataset
+    kept, whole = f"{len(train):,} + {len(test):,}", "{:,} + {:,}".format(*totals)
+    return Dataset(
+        f"{dataset.name}, {kept} of {whole} images",
+        dataset.x_train[train],
+        dataset.y_train[train],
+        dataset.x_test[test],
+        dataset.y_test[test],
+        dataset.classes,
+        counted=True,
+    )
+
+
+def _first_of_each_class(dataset: Dataset, split: str, count: int) -> np.ndarray:
+    labels = getattr(dataset, f"y_{split}")
+    if not 1 <= count <= len(labels):
+        raise DataError(
+            f"{count:,} {split} images of {dataset} were asked for: there are "
+            f"{len(labels):,}."
+        )
+    if count == len(labels):
+        return np.arange(count)
+    each = max(count // dataset.classes, 1)
+    chosen = [np.flatnonzero(labels == c)[:each] for c in range(dataset.classes)]
+    fewest = min(range(dataset.classes), key=lambda c: len(chosen[c]))
+    if len(chosen[fewest]) < each:
+        raise DataError(
+            f"{each:,} {split} images of each class of {dataset} were asked for: class "
+            f"{fewest} has {len(chosen[fewest]):,}."
+        )
+    return np.sort(np.concatenate(chosen))
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Returns the name and the arrays of what a path holds."""
+    if path.is_file() and path.suffix == ".npz":
+        arrays = _read_npz(path)
+    elif path.is_dir() and idx.is_folder(path):
+        arrays = idx.read(path)
+    elif layout := _cifar_layout(path):
+        return layout.name, cifar.read(path, layout)
+    elif archive.is_tar(path) or image_folder.is_folder(path):
+        arrays = image_folder.read(path)
+    else:
+        found = "does not exist"
+        if path.exists():
+            found = f"is another kind of {'folder' if path.is_dir() else 'file'}"
+        raise DataError(
+            f"{path} {found}: pass 'subset', 'digits', 'auto', 'cifar10', 'cifar100', "
+            f"an .npz with {', '.join(_ARRAYS)}, a folder of IDX files, CIFAR as "
+            "published, or "
+            f"a folder or tar of images {image_folder.FORM}."
+        )
+    return _known_name(arrays["x_train"]) or archive.stem(path), arrays
+
+
+def _cifar_layout(path: Path) -> cifar.Layout | None:
+    if path.is_dir():
+        return cifar.layout_of_folder(path)
+    if archive.is_tar(path):
+        for file in archive.names(path):
+            if layout := cifar.layout_of_file(file):
+                return layout
+            if image_folder.is_image(file):
+                return None
+    return None
+
+
+def _known_name(images: np.ndarray) -> str | None:
+    # Of others the hash would only cost time.
+    if images.shape[:3] != (60_000, 28, 28):
+        return None
+    pixels = hashlib.sha256(images.tobytes()).hexdigest()
+    return "Fashion-MNIST" if pixels == _FASHION_MNIST_SHA256 else None
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in _ARRAYS if name not in file]
+            if missing:
+                raise DataError(
+                    f"{path} lacks {', '.join(missing)}: an .npz needs "
+                    f"{', '.join(_ARRAYS)}; it has {', '.join(file) or 'nothing'}."
+                )
+            return {name: file[name] for name in _ARRAYS}
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}") from error
+
+
+def _checked(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
+    """Returns the data set after checking shapes, dtypes and labels."""
+    for split in ("train", "test"):
+        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
+        if x.ndim == 3:
+            x = arrays[f"x_{split}"] = x[..., None]
+        if x.ndim != 4 or x.dtype != np.uint8 or not len(x):
+            raise DataError(
+                f"x_{split} of {source} is {x.dtype}{list(x.shape)}: images are uint8 "
+                "[example, height, width, channel], at least one."
+            )
+        if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
+            raise DataError(
+                f"y_{split} of {source} is {y.dtype}{list(y.shape)}: labels are one "
+                f"integer for each of the {len(x)} images."
+            )
+        arrays[f"y_{split}"] = y.astype(np.int32)
+    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        raise DataError(
+            f"images of {source} differ in shape: {arrays['x_train'].shape[1:]} to "
+            f"train, {arrays['x_test'].shape[1:]} to test."
+        )
+    present = np.unique(arrays["y_train"])
+    classes = int(present[-1]) + 1
+    if present[0] != 0 or len(present) != classes or classes < 2:
+        raise DataError(
+            f"y_train of {source} has the classes {present.tolist()[:12]}: they are "
+            "numbered from 0 without a gap, at least two."
+        )
+    if arrays["y_test"].min() < 0 or arrays["y_test"].max() >= classes:
+        raise DataError(f"y_test of {source} has classes that y_train lacks.")
+    return Dataset(name, **arrays, classes=classes, counted=False)

@@ -1,0 +1,164 @@
+"""Images in folders named after their classes, on disk or in a tar."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from gradflow_jax.experiments.data import archive
+from gradflow_jax.experiments.data.errors import DataError
+
+FORM = "train/CLASS/*.png (or .jpg, .jpeg) and the same of test (or val, valid)"
+_ENDINGS = (".png", ".jpg", ".jpeg")
+_TEST_SPLITS = ("test", "val", "valid")  # The first that is there is read.
+_SPLITS = ("train", *_TEST_SPLITS)
+
+
+class _Place(NamedTuple):
+    """Where an image stands; images are in the order of these."""
+
+    split: str
+    label: str
+    name: str
+    root: str  # The leading folder, or nothing.
+
+    def __str__(self) -> str:
+        return f"{self.split}/{self.label}/{self.name}"
+
+
+def is_folder(path: Path) -> bool:
+    """Tells whether a folder, or a folder in it, has a folder train."""
+    return path.is_dir() and bool(_roots(path))
+
+
+def is_image(file: PurePosixPath) -> bool:
+    """Tells whether a file of an archive is an image of a split."""
+    return _place(file) is not None
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Reads and decodes the images.
+
+    Classes are numbered in the order of their names, and images stand in the order of
+    class and name. They become RGB, unless all are grey: then they have one channel.
+
+    Args:
+        path: a folder or a tar, with at most one leading folder.
+
+    Returns:
+        x_train, y_train, x_test and y_test: uint8 [example, height, width, channel]
+        and int32 [example].
+
+    Raises:
+        DataError: if images are absent, damaged or of several sizes, or pillow is
+            absent.
+    """
+    encoded = dict(_from_tar(path) if archive.is_tar(path) else _from_folder(path))
+    places = {split: [] for split in _SPLITS}
+    for place in sorted(encoded):
+        places[place.split].append(place)
+    train = places["train"]
+    test = next((places[name] for name in _TEST_SPLITS if places[name]), [])
+    if not train or not test:
+        raise DataError(
+            f"{path} has {len(train):,} images to train and {len(test):,} to test: an "
+            f"image folder has {FORM}."
+        )
+    roots = sorted({place.root for place in encoded})
+    if len(roots) > 1:
+        raise DataError(
+            f"{path} has images in several folders, {', '.join(map(repr, roots[:3]))}: "
+            f"pass one that has {FORM}."
+        )
+    classes = {label: i for i, label in enumerate(sorted({p.label for p in train}))}
+    unknown = next((place for place in test if place.label not in classes), None)
+    if unknown is not None:
+        raise DataError(f"{path} has {unknown} of a class that train lacks.")
+    images = _decoded([(place, encoded[place]) for place in (*train, *test)], path)
+    labels = np.array([classes[place.label] for place in (*train, *test)], np.int32)
+    cut = len(train)
+    return {
+        "x_train": images[:cut],
+        "y_train": labels[:cut],
+        "x_test": images[cut:],
+        "y_test": labels[cut:],
+    }
+
+
+def _roots(folder: Path) -> list[Path]:
+    if (folder / "train").is_dir():
+        return [folder]
+    return [child for child in folder.iterdir() if (child / "train").is_dir()]
+
+
+def _from_folder(folder: Path) -> Iterator[tuple[_Place, Path]]:
+    for root in _roots(folder):
+        for split in _SPLITS:
+            for file in (root / split).rglob("*"):
+                place = _place(PurePosixPath(file.relative_to(folder).as_posix()))
+                if place is not None:
+                    yield place, file
+
+
+def _from_tar(path: Path) -> Iterator[tuple[_Place, bytes]]:
+    # The encoded images are a fraction of the decoded ones: so one pass is enough,
+    # whatever order they are in.
+    for file, raw in archive.contents(path, is_image):
+        place = _place(file)
+        assert place is not None, "wanted"
+        yield place, raw
+
+
+def _place(file: PurePosixPath) -> _Place | None:
+    parts = file.parts
+    # macOS puts ._NAME beside each NAME in a tar.
+    if file.suffix.lower() not in _ENDINGS or file.name.startswith("."):
+        return None
+    if len(parts) in (3, 4) and parts[-3] in _SPLITS:
+        return _Place(*parts[-3:], root="".join(parts[:-3]))
+    if len(parts) > 3 and (parts[0] in _SPLITS or parts[1] in _SPLITS):
+        raise DataError(f"{file} lies too deep: an image folder has {FORM}.")
+    return None
+
+
+def _decoded(files: list[tuple[_Place, Path | bytes]], path: Path) -> np.ndarray:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DataError(
+            f"images such as {files[0][0]} of {path} are decoded by pillow: "
+            "pip install 'gradflow-jax[cli]'."
+        ) from error
+    images, all_grey = np.empty(0, np.uint8), True
+    for i, (place, source) in enumerate(files):
+        try:
+            with Image.open(io.BytesIO(_bytes(source))) as image:
+                mode, pixels = image.mode, np.asarray(image.convert("RGB"))
+        # Damaged bytes raise nearly every exception that there is.
+        except Exception as error:
+            raise DataError(f"{place} of {path} cannot be read: {error}") from error
+        if mode.startswith(("I", "F")):
+            raise DataError(
+                f"{place} of {path} has pixels of mode {mode}: they are of 8 bits."
+            )
+        if i == 0:
+            images = np.empty((len(files), *pixels.shape), np.uint8)
+        elif pixels.shape != images.shape[1:]:
+            raise DataError(
+                f"{place} of {path} is of {_size(pixels)} pixels and {files[0][0]} of "
+                f"{_size(images[0])}: images are of one size."
+            )
+        images[i] = pixels
+        all_grey = all_grey and mode == "L"
+    return np.ascontiguousarray(images[..., :1]) if all_grey else images
+
+
+def _bytes(source: Path | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _size(image: np.ndarray) -> str:
+    height, width, _ = image.shape
+    return f"{width}×{height}"

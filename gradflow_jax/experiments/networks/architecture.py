@@ -1,0 +1,124 @@
+"""A network's variables, and the functions of them that are trained and evaluated."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.trees import PyTree
+
+# As the paper trains: the softmax of logits / 5 saturates later.
+TEMPERATURE = 5.0
+_EVALUATED_AT_ONCE = 256
+
+
+class Network(NamedTuple):
+    """The weights of a network.
+
+    Attributes:
+        params: the `nnx.Param` of the model.
+        stats: its other state, the running statistics of batch norm.
+    """
+
+    params: PyTree
+    stats: PyTree
+
+
+def split(model: nnx.Module) -> Network:
+    """Returns the variables of a model, arrays or shapes."""
+    _, params, stats = nnx.split(model, nnx.Param, ...)
+    return Network(params, stats)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """An architecture at given widths: what its networks compute.
+
+    Equal architectures are equal, and compiled once.
+
+    Attributes:
+        graph: the architecture, `nnx.graphdef(model)`.
+    """
+
+    graph: Any
+
+    @classmethod
+    def of(cls, model: nnx.Module) -> "Forward":
+        """Takes the architecture of a model, whose variables may be shapes."""
+        return cls(nnx.graphdef(model))
+
+    def predict(self, network: Network, images: Any) -> jax.Array:
+        """Returns logits [image, class] in eval mode, compiled."""
+        return _predict(self, network, images)
+
+    def logits(self, network: Network, images: Any, *, train: bool = False) -> Any:
+        """Returns logits and, in training mode, the new running statistics."""
+        # A copy, since batch norm writes its statistics in place.
+        model = nnx.merge(self.graph, network.params, network.stats, copy=True)
+        model.train() if train else model.eval()
+        return model(images), nnx.split(model, nnx.Param, ...)[2]
+
+    def loss(
+        self,
+        params: PyTree,
+        batch: tuple[Any, Any],
+        stats: PyTree,
+        *,
+        temperature: float | jax.Array = TEMPERATURE,
+    ) -> jax.Array:
+        """Returns the mean cross-entropy of logits / temperature, in eval mode."""
+        logits, _ = self.logits(Network(params, stats), batch[0])
+        return cross_entropy(logits / temperature, batch[1])
+
+    def training_gradient(
+        self, network: Network, images: Any, labels: Any
+    ) -> tuple[PyTree, PyTree, Any, Any]:
+        """Returns gradient, new statistics, loss and share of right answers."""
+
+        def loss_fn(params: PyTree) -> tuple[Any, Any]:
+            own = Network(params, network.stats)
+            logits, stats = self.logits(own, images, train=True)
+            right = jnp.mean(jnp.argmax(logits, -1) == labels)
+            return cross_entropy(logits / TEMPERATURE, labels), (stats, right)
+
+        evaluate = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (stats, right)), gradient = evaluate(network.params)
+        return gradient, stats, loss, right
+
+    def evaluate(self, network: Network, dataset: Dataset) -> tuple[float, float]:
+        """Returns accuracy and loss, at the training temperature, on the test set."""
+        count = len(dataset.y_test)
+        size = min(count, _EVALUATED_AT_ONCE)
+        pieces = []
+        for start in range(0, count, size):
+            # Filled up where the last piece is short, so that one shape is compiled.
+            images = dataset.x_test[np.arange(start, start + size) % count]
+            pieces.append(self.predict(network, scaled(images)))
+        logits = np.concatenate([np.asarray(piece) for piece in pieces])[:count]
+        right = np.mean(np.argmax(logits, -1) == dataset.y_test)
+        return float(right), float(_loss(logits / TEMPERATURE, dataset.y_test))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(forward: Forward, network: Network, images: Any) -> jax.Array:
+    return forward.logits(network, images)[0]
+
+
+def scaled(images: np.ndarray) -> np.ndarray:
+    """Returns uint8 images as float32 in [−1, 1]: mean and deviation of one half."""
+    return (images.astype(np.float32) / 255 - 0.5) / 0.5
+
+
+def cross_entropy(logits: Any, labels: Any) -> jax.Array:
+    """Returns the mean over examples."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()
+
+
+_loss = jax.jit(cross_entropy)

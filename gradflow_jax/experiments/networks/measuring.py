@@ -1,0 +1,257 @@
+"""Scores a trained network by every measure, each on the data the paper gives it."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow_jax.experiments.networks.architecture import Network
+from gradflow_jax.experiments.data.scoring_data import ScoringData
+from gradflow_jax.scores import (
+    Derivatives,
+    batch_norm_scale,
+    batch_norm_taylor,
+    differentiate,
+    over_batches,
+    random,
+    score,
+)
+from gradflow_jax.structured import Units, score_units
+from gradflow_jax.trees import PyTree, default_prunable, map_named, named_leaves, widen
+
+# For each family of units, by its name, a number for each; higher is kept.
+UnitScores = Mapping[str, np.ndarray]
+
+# The temperatures of the paper: training's for first-order measures, a flat softmax
+# for GraSP, none for gradient-norm preservation.
+GRASP_TEMPERATURE = 200.0
+PRESERVATION_TEMPERATURE = 1.0
+
+
+def prunable(path: str, leaf: Any) -> bool:
+    """All kernels but the classifier's, which no unit of a batch norm stands for."""
+    return default_prunable(path, leaf) and not path.startswith("classifier/")
+
+
+class Scorer:
+    """Scores networks of one loss; the steps are compiled once for all of them."""
+
+    def __init__(
+        self,
+        loss: Callable[..., Any],
+        normalised: Mapping[str, str],
+        progress: Callable[[], None] = lambda: None,
+    ):
+        """Binds the measures to a loss.
+
+        Args:
+            loss: `loss(params, batch, stats, temperature=)`.
+            normalised: of each batch norm, by its path, the kernel that makes its
+                channels.
+            progress: called after each batch.
+        """
+        of_data = over_batches(loss, progress=lambda done, total: progress())
+        self.first_order = differentiate(of_data, order=1, squares="batch")
+        self.second_order = differentiate(of_data)
+        self.per_example = differentiate(of_data, order=1, squares="example")
+        self.batch_norm_taylor = batch_norm_taylor(of_data)
+        self.spread = jax.jit(functools.partial(_spread, normalised))
+
+    def __call__(
+        self,
+        measures: Iterable[str],
+        network: Network,
+        origin: PyTree,
+        data: ScoringData,
+        *,
+        seed: int,
+    ) -> dict[str, PyTree]:
+        """Returns the scores of each measure named, trees like the parameters.
+
+        Args:
+            measures: names among `WEIGHT_MEASURES`.
+            network: the trained network.
+            origin: the parameters it was trained from.
+            data: what it is scored on.
+            seed: of random scores.
+        """
+        sample = _Sample(self, network, origin, data, seed)
+        return {name: _of(MEASURES[name].weights, sample) for name in measures}
+
+    def of_units(
+        self,
+        measures: Iterable[str],
+        network: Network,
+        origin: PyTree,
+        units: Units,
+        data: ScoringData,
+        *,
+        seed: int,
+    ) -> dict[str, UnitScores]:
+        """Returns the scores of units by each measure named.
+
+        Args:
+            measures: names among `MEASURES`.
+            network: the trained network.
+            origin: the parameters it was trained from.
+            units: of the network.
+            data: what it is scored on.
+            seed: of random scores.
+        """
+        sample = _Sample(self, network, origin, data, seed)
+        return {name: MEASURES[name].units(sample, units) for name in measures}
+
+
+class _Sample:
+    """One network and its scoring data; derivatives are evaluated when first needed."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        network: Network,
+        origin: PyTree,
+        data: ScoringData,
+        seed: int,
+    ):
+        self._scorer = scorer
+        self.params, self._stats = network
+        self.origin = origin
+        self.seed = seed
+        self._data = data
+        self._first: Derivatives | None = None
+
+    def evaluate(self, measure: Callable[..., Any]) -> Any:
+        """Evaluates a first-order measure of the scorer over the data."""
+        return measure(self.params, self._data.batches, stats=self._stats)
+
+    def weights(self) -> Derivatives:
+        """Returns the parameters alone."""
+        return Derivatives(self.params, loss=None, gradient=None)
+
+    def first_order(self) -> Derivatives:
+        """Returns what the first-order measures share."""
+        found = self._first or self.evaluate(self._scorer.first_order)
+        self._first = found
+        return found
+
+    def from_init(self) -> Derivatives:
+        """Returns the same with the initial parameters as origin."""
+        return self.first_order()._replace(origin=self.origin)
+
+    def second_order(self, temperature: float) -> Derivatives:
+        """Returns the derivatives at a measure's own temperature."""
+        return self._scorer.second_order(
+            self.params,
+            self._data.balanced,
+            stats=self._stats,
+            temperature=temperature,
+        )
+
+    def per_example(self) -> Derivatives:
+        """Returns the derivatives with the squared gradients of single examples."""
+        return self.evaluate(self._scorer.per_example)
+
+    def batch_norm_scale(self) -> PyTree:
+        """Returns |γ| of each channel's batch norm, spread over the filter."""
+        return self._scorer.spread(self.params, batch_norm_scale(self.params))
+
+    def batch_norm_taylor(self) -> PyTree:
+        """Returns the Taylor score of each channel's batch norm, likewise."""
+        channels = self.evaluate(self._scorer.batch_norm_taylor)
+        return self._scorer.spread(self.params, channels)
+
+
+def _spread(
+    kernels: Mapping[str, str], params: PyTree, channels: Mapping[str, jax.Array]
+) -> PyTree:
+    """Gives each weight of a filter the score of the channel it makes; else 0."""
+    by_kernel = {kernels[path]: scores for path, scores in channels.items()}
+    assert set(by_kernel) <= {path for path, _ in named_leaves(params)}
+
+    def of_weights(path: str, leaf: Any) -> jax.Array:
+        zeros = jnp.zeros_like(widen(leaf))
+        return zeros + by_kernel[path] if path in by_kernel else zeros
+
+    return map_named(of_weights, params)
+
+
+class Measure(NamedTuple):
+    """How the experiments score by a measure.
+
+    Attributes:
+        weights: each weight, a tree like the parameters; None for what differs from
+            another measure in its sum over a unit alone.
+        units: each unit.
+    """
+
+    weights: Callable[[_Sample], PyTree] | None
+    units: Callable[[_Sample, Units], UnitScores]
+
+
+def _of(weights: Callable[[_Sample], PyTree] | None, sample: _Sample) -> PyTree:
+    assert weights is not None
+    return weights(sample)
+
+
+def _ruled(rule: str, derivatives: Callable[[_Sample], Derivatives]) -> Measure:
+    """Returns a measure that is a rule for sets of weights, single ones among them."""
+    return Measure(
+        lambda sample: score(derivatives(sample), rule),
+        lambda sample, units: score_units(derivatives(sample), units, rule),
+    )
+
+
+def _of_channels(spread: Callable[[_Sample], PyTree]) -> Measure:
+    """Returns a measure of channels, which every weight of a filter has a share in."""
+
+    def of_units(sample: _Sample, units: Units) -> UnitScores:
+        return _summed(_shares(spread(sample)), units)
+
+    return Measure(spread, of_units)
+
+
+@jax.jit
+def _shares(scores: PyTree) -> PyTree:
+    """Divides the score of a filter among its weights."""
+    return jax.tree.map(lambda leaf: leaf * (leaf.shape[-1] / leaf.size), scores)
+
+
+def _summed(terms: PyTree, units: Units) -> UnitScores:
+    """Returns Σ|term| over the weights that make each unit."""
+    # With a gradient of one loss preservation sums the absolute terms themselves.
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), terms)
+    d = Derivatives(terms, loss=None, gradient=ones)
+    return score_units(d, units, "loss_preservation")
+
+
+def _random_units(sample: _Sample, units: Units) -> UnitScores:
+    rng = np.random.default_rng(sample.seed)
+    return {family.name: rng.random(family.size) for family in units}
+
+
+MEASURES: dict[str, Measure] = {
+    "magnitude": _ruled("magnitude", _Sample.weights),
+    "magnitude_1_norm": Measure(None, lambda s, units: _summed(s.params, units)),
+    "loss_preservation": _ruled("loss_preservation", _Sample.first_order),
+    "biased_loss_preservation": _ruled("biased_loss_preservation", _Sample.first_order),
+    "biased_from_init": _ruled("biased_loss_preservation", _Sample.from_init),
+    "taylor": _ruled("taylor", _Sample.first_order),
+    "fisher": _ruled("fisher", _Sample.first_order),
+    "fisher_per_example": _ruled("fisher", _Sample.per_example),
+    "grasp": _ruled("grasp", lambda s: s.second_order(GRASP_TEMPERATURE)),
+    "gradient_norm_preservation": _ruled(
+        "gradient_norm_preservation",
+        lambda s: s.second_order(PRESERVATION_TEMPERATURE),
+    ),
+    "batch_norm_scale": _of_channels(_Sample.batch_norm_scale),
+    "batch_norm_taylor": _of_channels(_Sample.batch_norm_taylor),
+    "random": Measure(
+        lambda s: random(jax.random.key(s.seed))(s.params), _random_units
+    ),
+}
+"""Each measure of the experiments by name; `biased_from_init` has the initial
+parameters as origin. The batch-norm measures score channels: each weight of the filter
+that a channel normalises gets its score, so that whole filters go."""

@@ -1,0 +1,165 @@
+"""Trains and evaluates a network with optax, its weights masked or not."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.networks.architecture import Forward, Network, scaled, split
+from gradflow_jax.masks import apply
+from gradflow_jax.models import SmallCNN
+from gradflow_jax.transforms import apply_mask, replace_masks
+from gradflow_jax.trees import PyTree
+
+BATCH_SIZE = 128
+WEIGHT_DECAY = 1e-4
+MOMENTUM = 0.9
+LEARNING_RATE = 0.1
+FINETUNE_LEARNING_RATE = 0.05
+
+
+class Trainer:
+    """Trains networks of one architecture on one data set.
+
+    The steps are compiled once, whatever masks and numbers of epochs come; trainers of
+    equal architectures and data sets of one shape share them.
+    """
+
+    def __init__(self, dataset: Dataset):
+        """Puts the data on the device."""
+        self.dataset = dataset
+        self._x_train = jnp.asarray(scaled(dataset.x_train))
+        self._y_train = jnp.asarray(dataset.y_train)
+        self._batch_size = min(BATCH_SIZE, len(dataset.y_train))
+        self.steps_per_epoch = len(dataset.y_train) // self._batch_size
+        # Of shapes: making weights that nobody trains would take seconds.
+        self.forward = Forward.of(nnx.eval_shape(lambda: self._model(0)))
+
+    def init(self, seed: int) -> Network:
+        """Returns a network with fresh weights."""
+        return split(self._model(seed))
+
+    def fit(
+        self,
+        network: Network,
+        *,
+        epochs: int,
+        seed: int,
+        peak: float = LEARNING_RATE,
+        masks: PyTree | None = None,
+        progress: Callable[[int, int], None] = lambda step, steps: None,
+    ) -> Network:
+        """Trains by SGD with momentum, the learning rate falling by a cosine to zero.
+
+        Args:
+            network: where to start from; it is not changed.
+            epochs: passes over the training images.
+            seed: of the order of the images.
+            peak: the learning rate at the start.
+            masks: what the masked optimizer keeps; None keeps all.
+            progress: called with (step, steps) after each.
+
+        Returns:
+            The trained network; pruned weights are exactly 0.0.
+        """
+        params = network.params if masks is None else masked(network.params, masks)
+        # The step donates its arguments, and these are the caller's.
+        network = copied(Network(params, network.stats))
+        state = untrained(network.params)
+        if masks is not None:
+            state = remasked(state, network.params, masks)
+        rng = np.random.default_rng(seed)
+        steps = epochs * self.steps_per_epoch
+        order = np.array([], int)
+        for step in range(steps):
+            if len(order) < self._batch_size:
+                order = rng.permutation(len(self._y_train))
+            chosen, order = order[: self._batch_size], order[self._batch_size :]
+            rate = peak * 0.5 * (1 + np.cos(np.pi * step / steps))
+            network, state = _step(
+                self.forward,
+                network,
+                state,
+                self._x_train,
+                self._y_train,
+                chosen,
+                rate,
+            )
+            progress(step + 1, steps)
+        return network
+
+    def evaluate(self, network: Network) -> tuple[float, float]:
+        """Returns accuracy and loss, at the training temperature, on the test set."""
+        return self.forward.evaluate(network, self.dataset)
+
+    def _model(self, seed: int) -> SmallCNN:
+        shape = self.dataset.x_train.shape[1:]
+        return SmallCNN(shape, self.dataset.classes, rngs=nnx.Rngs(seed))
+
+
+@functools.cache
+def sgd() -> optax.GradientTransformationExtraArgs:
+    """Returns the paper's optimizer, masked; `rate` is an extra argument of updates."""
+    return optax.chain(
+        optax.add_decayed_weights(WEIGHT_DECAY),
+        optax.trace(MOMENTUM),
+        apply_learning_rate(),
+        apply_mask(),
+    )
+
+
+def apply_learning_rate() -> optax.GradientTransformationExtraArgs:
+    """Scales updates by −`rate`, an extra argument of each update.
+
+    So one compiled step serves schedules of every length.
+    """
+
+    def update(
+        updates: Any, state: Any, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        del params
+        rate = extra_args["rate"]
+        return jax.tree.map(lambda leaf: -rate * leaf, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+@jax.jit
+def untrained(params: PyTree) -> Any:
+    """Returns the state of `sgd` before its first step."""
+    return sgd().init(params)
+
+
+@jax.jit
+def remasked(state: Any, params: PyTree, masks: PyTree) -> Any:
+    """Returns the state of `sgd` with other masks."""
+    return replace_masks(sgd(), state, params, masks)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
+def _step(
+    forward: Forward,
+    network: Network,
+    state: Any,
+    x_train: Any,
+    y_train: Any,
+    chosen: Any,
+    rate: Any,
+) -> tuple[Network, Any]:
+    """Trains on the images chosen; returns network and optimizer state."""
+    gradient, stats, *_ = forward.training_gradient(
+        network, x_train[chosen], y_train[chosen]
+    )
+    updates, state = sgd().update(gradient, state, network.params, rate=rate)
+    return Network(optax.apply_updates(network.params, updates), stats), state
+
+
+# One program for a tree: leaf by leaf, each shape that a cut leaves would be compiled.
+copied = jax.jit(functools.partial(jax.tree.map, jnp.copy))
+masked = jax.jit(apply)

@@ -1,0 +1,163 @@
+"""A run's state on disk: written whole, checked when read, by Orbax."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from gradflow_jax.structured.saving import nested
+from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.atomic_files import delete_whole, tidy
+
+_VERSION = 1
+_ARRAYS, _ABOUT = "arrays", "about.json"
+_KEPT = 2
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says which and what to do."""
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        arrays: nested dicts of NumPy arrays.
+        about: what JSON holds.
+    """
+
+    arrays: PyTree
+    about: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, by epoch; the last two are kept.
+
+    A checkpoint gets its name when all of it is on disk, and loses it before any of it
+    is deleted. A SHA-256 of each of its files stands in it.
+    """
+
+    def __init__(self, folder: Path):
+        """Opens a folder; what an interrupted run left unfinished there is deleted."""
+        self._folder = folder.absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        tidy(self._folder)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._orbax.close()
+
+    def save(self, epoch: int, arrays: PyTree, about: Mapping[str, Any]) -> None:
+        """Saves what a run is after an epoch.
+
+        Args:
+            epoch: that is done.
+            arrays: nested dicts of arrays.
+            about: what JSON can hold, for `restore` to give back.
+        """
+        path = self._path(epoch)
+        partial = path.with_name(f".{path.name}.partial")
+        self._orbax.save(partial / _ARRAYS, arrays)
+        files = {
+            file.relative_to(partial).as_posix(): _sha256(file.read_bytes())
+            for file in sorted(partial.rglob("*"))
+            if file.is_file()
+        }
+        content = {"files": files, "about": dict(about)}
+        own = {"version": _VERSION, "sha256": _sha256(_text(content)), **content}
+        (partial / _ABOUT).write_bytes(_text(own))
+        partial.rename(path)
+        for old in self._epochs()[:-_KEPT]:
+            delete_whole(self._path(old))
+
+    def latest(self) -> int | None:
+        """Returns the last epoch that was saved."""
+        return max(self._epochs(), default=None)
+
+    def restore(self, epoch: int) -> Saved:
+        """Reads a checkpoint, all of it or nothing.
+
+        Raises:
+            CheckpointError: if it is damaged or of another version.
+        """
+        path = self._path(epoch)
+        try:
+            content = json.loads((path / _ABOUT).read_bytes())
+            version, expected = content.pop("version"), content.pop("sha256")
+            if version == _VERSION:
+                # Before Orbax reads: it trusts its files.
+                _check(path, content, expected)
+                found = self._orbax.restore(path / _ARRAYS)
+                return Saved(jax.tree.map(np.asarray, found), content["about"])
+        # Whatever Orbax, TensorStore and JSON raise for files that are not as written.
+        except Exception as error:
+            raise CheckpointError(
+                f"the checkpoint {path} is damaged: {_line(error)}. Delete that folder "
+                "to go on from the one before it, or start anew with --force."
+            ) from error
+        raise CheckpointError(
+            f"the checkpoint {path} is of format {version}, and this version reads "
+            f"{_VERSION}: go on with the version that wrote it, or start anew with "
+            "--force."
+        )
+
+    def _path(self, epoch: int) -> Path:
+        return self._folder / str(epoch)
+
+    def _epochs(self) -> list[int]:
+        names = (path.name for path in self._folder.iterdir())
+        return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _check(path: Path, content: Mapping[str, Any], expected: str) -> None:
+    """Checks that all is as it was written."""
+    if _sha256(_text(content)) != expected:
+        raise ValueError(f"{_ABOUT} is not as it was written")
+    for name, sha256 in content["files"].items():
+        if _sha256((path / name).read_bytes()) != sha256:
+            raise ValueError(f"{name} is not as it was written")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _text(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content).encode()
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
+
+
+def by_path(tree: PyTree) -> PyTree:
+    """Returns a tree as nested dicts of NumPy arrays, which files can hold."""
+    return nested({path: np.asarray(leaf) for path, leaf in named_leaves(tree)})
+
+
+def arranged(arrays: PyTree, like: PyTree) -> PyTree:
+    """Returns arrays in the tree of `like` that they were taken from by `by_path`.
+
+    Raises:
+        ValueError: if a leaf is missing, left over, or of another shape or dtype.
+    """
+    found, wanted = dict(named_leaves(arrays)), dict(named_leaves(like))
+    odd = sorted(set(found) ^ set(wanted))
+    odd += [
+        path
+        for path in sorted(set(found) & set(wanted))
+        if found[path].shape != wanted[path].shape
+        or found[path].dtype != wanted[path].dtype
+    ]
+    if odd:
+        raise ValueError(f"{odd[0]!r} is not what the network of this run has there")
+    return jax.tree.structure(like).unflatten(found[path] for path in wanted)

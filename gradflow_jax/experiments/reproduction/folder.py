@@ -1,0 +1,221 @@
+"""A run in a folder: it goes on from where it was stopped, whenever that was."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradflow_jax.experiments.reproduction.checkpoints import CheckpointError, Checkpoints, by_path
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.networks.timing import Times
+from gradflow_jax.experiments.reproduction.run import Progress, Run, Silent, Watcher
+from gradflow_jax.experiments.sweep.results import versions
+from gradflow_jax.experiments.reproduction.record import (
+    RECORD_NAME,
+    RunRecord,
+    RunSettings,
+    from_json,
+    to_json,
+)
+from gradflow_jax.experiments.reproduction.times import TIMES_NAME, write_times
+from gradflow_jax.structured import save_cut
+from gradflow_jax.atomic_files import delete_whole, tidy, write_whole
+
+MODEL_NAME = "model.safetensors"
+CHECKPOINTS_NAME = "checkpoints"
+NAMES = (RECORD_NAME, TIMES_NAME, MODEL_NAME, CHECKPOINTS_NAME)
+
+
+class FolderError(ValueError):
+    """A folder that this run cannot use; the message says why and what to do."""
+
+
+def run_in_folder(
+    out: Path, settings: RunSettings, dataset: Dataset, watcher: Watcher | None = None
+) -> RunRecord:
+    """Runs, or goes on with, what `settings` say.
+
+    After each epoch all that decides the rest is saved: weights, statistics, momentum,
+    masks, widths, initial weights. The order of images and every random number follow
+    from the seed and the epoch. So a run that is killed at any moment and started again
+    ends with the numbers of one that was not. Every file appears whole or not at all.
+
+    Args:
+        out: the folder: the record of the run, times, the network, checkpoints.
+        settings: what to do.
+        dataset: labelled images.
+        watcher: told of progress.
+
+    Returns:
+        The record of the whole run.
+
+    Raises:
+        FolderError: if the folder cannot be used, holds another run or is in use.
+        CheckpointError: if its checkpoint is damaged or not of this run.
+        SettingsError: if the settings cannot be met.
+    """
+    watcher = watcher or Silent()
+    run = Run(settings, dataset, watcher)
+    if set("*?[") & set(str(out.absolute())):
+        # Orbax takes its own folder for a pattern, and saves no arrays.
+        raise FolderError(
+            f"{out.absolute()} has one of * ? [ in it, where no checkpoint can be "
+            "saved: choose another --out."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"{out} cannot be made: {error.strerror}.") from error
+    with _alone_in(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
+        tidy(out)
+        about = {"data": fingerprint(dataset), "settings": _plain(asdict(settings))}
+        latest = checkpoints.latest()
+        if latest is not None:
+            _resume(run, out, checkpoints, latest, about)
+        elif (out / RECORD_NAME).exists():
+            raise FolderError(
+                f"{out} holds a run whose checkpoints are gone: choose another --out, "
+                "or --force to start anew."
+            )
+        while True:
+            watcher.epoch(run.progress.epoch)
+            if run.progress.epoch:
+                _write(out, run.progress)
+            if run.done:
+                break
+            run.next_epoch()
+            progress = run.progress
+            own = {
+                "keep": {
+                    name: np.flatnonzero(flags).tolist()
+                    for name, flags in progress.keep.items()
+                },
+                "record": json.loads(to_json(progress.record)),
+                "times": [time._asdict() for time in progress.times],
+            }
+            arrays = by_path(jax.device_get(run.network.state))
+            checkpoints.save(progress.epoch, arrays, {**about, **own})
+        network = run.network
+        save_cut(out / MODEL_NAME, network.variables(), network.units, network.keep)
+        return run.progress.record
+
+
+def delete_run(out: Path) -> None:
+    """Deletes what a folder holds of a run.
+
+    Raises:
+        FolderError: if the run is in use; nothing is deleted then.
+    """
+    if not existing(out):
+        return
+    with _alone_in(out):
+        tidy(out)
+        for path in existing(out):
+            delete_whole(path)
+
+
+def existing(out: Path) -> list[Path]:
+    """Returns what a folder holds of a run."""
+    return [out / name for name in NAMES if (out / name).exists()]
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Returns a SHA-256 of all images and labels."""
+    found = hashlib.sha256()
+    for array in dataset:
+        if isinstance(array, np.ndarray):
+            found.update(f"{array.dtype} {array.shape} ".encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _resume(
+    run: Run, out: Path, checkpoints: Checkpoints, epoch: int, about: dict[str, Any]
+) -> None:
+    arrays, found = checkpoints.restore(epoch)
+    asked, was = about["settings"], found.get("settings", {})
+    for name in asked:
+        if asked[name] != was.get(name):
+            raise FolderError(
+                f"{out} holds a run with {name} {_said(was.get(name))}, but now it is "
+                f"{_said(asked[name])}: choose another --out, or --force to start anew."
+            )
+    if found.get("data") != about["data"]:
+        raise FolderError(
+            f"{out} holds a run on other images: pass the same --data, choose another "
+            "--out, or --force to start anew."
+        )
+
+    def foreign(error: Exception) -> CheckpointError:
+        return CheckpointError(
+            f"the checkpoint of epoch {epoch} in {out} is not of this run: {error}. "
+            "Choose another --out, or --force to start anew."
+        )
+
+    try:
+        record = from_json(json.dumps(found["record"]))
+        keep = {
+            family.name: np.isin(np.arange(family.size), found["keep"][family.name])
+            for family in run.network.units
+        }
+        times = [Times(**time) for time in found["times"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise foreign(error) from error
+    if dict(record.versions) != versions():
+        odd = next(
+            name
+            for name, value in versions().items()
+            if record.versions.get(name) != value
+        )
+        raise FolderError(
+            f"{out} holds a run with {odd} {record.versions.get(odd)}, and here is "
+            f"{versions()[odd]}: numbers would be of both. Go on with what it was "
+            "started with, choose another --out, or --force to start anew."
+        )
+    try:
+        run.resume(Progress(epoch, keep, record, times), arrays)
+    except ValueError as error:
+        raise foreign(error) from error
+
+
+def _said(value: Any) -> Any:
+    return "unsaid" if value is None else value
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings as JSON gives them back."""
+    return json.loads(json.dumps(settings))
+
+
+def _write(out: Path, progress: Progress) -> None:
+    record = to_json(progress.record)
+    write_whole(out / RECORD_NAME, lambda path: path.write_text(record))
+    write_times(out, progress.times)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Holds a folder for one process; the lock goes with the process, however it ends.
+
+    Raises:
+        FolderError: if another process has it.
+    """
+    with open(out / ".lock", "w") as file:
+        # Windows has no such locks; there nobody is warned.
+        with suppress(ModuleNotFoundError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise FolderError(
+                    f"{out} is in use by another run: wait for it, or choose another "
+                    "--out."
+                ) from error
+        yield

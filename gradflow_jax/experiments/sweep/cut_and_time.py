@@ -1,0 +1,105 @@
+"""A trainer's network as a function whose units are found, cut, checked and timed."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradflow_jax.experiments.networks.architecture import Network, scaled
+from gradflow_jax.experiments.networks.timing import Times, time_in_pairs
+from gradflow_jax.experiments.networks.training import Trainer
+from gradflow_jax.structured import cut, cut_error, find_units
+from gradflow_jax.trees import PyTree, named_leaves
+
+# Of images, whose forward pass is timed.
+FORWARD_BATCH = 128
+# Relative to the largest logit; a cut that is right differs by rounding.
+TOLERANCE = 1e-4
+
+Variables = dict[str, dict[str, Any]]
+
+
+class Cuttable:
+    """Cuts networks of one trainer.
+
+    Attributes:
+        units: the filters and neurons that can be removed.
+        layers: the layer that makes each family of units, by the family's name.
+    """
+
+    def __init__(self, trainer: Trainer):
+        """Finds the units; nothing is computed."""
+        network = jax.eval_shape(lambda: trainer.init(0))
+        self._structure = jax.tree.structure(network)
+        self._paths = [path for path, _ in named_leaves(network)]
+
+        def forward(variables: Variables, images: Any) -> Any:
+            return trainer.forward.logits(self.network(variables), images)[0]
+
+        self._forward = jax.jit(forward)
+        tests = trainer.dataset.x_test
+        self._batch = jax.device_put(
+            scaled(np.resize(tests, (FORWARD_BATCH, *tests.shape[1:])))
+        )
+        example = jax.ShapeDtypeStruct((1, *tests.shape[1:]), self._batch.dtype)
+        self.units = find_units(self._forward, _variables(network), example)
+        self.layers = {
+            family.name: family.producers[0].path.split("/")[1] for family in self.units
+        }
+
+    def variables(self, network: Network) -> Variables:
+        """Returns the leaves of a network by path, on the host.
+
+        Plain dicts, since JAX flattens an NNX state at every call in half a
+        millisecond, which is as long as the forward pass of a small network. On the
+        host, since there slices of every shape are taken without compiling.
+        """
+        return _variables(jax.device_get(network))
+
+    def network(self, variables: Variables) -> Network:
+        """Returns the network of such leaves."""
+        leaves = (path.split("/", 1) for path in self._paths)
+        return self._structure.unflatten(variables[top][rest] for top, rest in leaves)
+
+    def cut(self, network: Network, keep: PyTree) -> Network:
+        """Returns the network without the units that are not kept.
+
+        Raises:
+            ValueError: if on real images it computes something else than the whole
+                network with the weights of these units at zero.
+        """
+        variables = self.variables(network)
+        error = cut_error(variables, self.units, keep, self._batch)
+        if not error <= TOLERANCE:
+            raise ValueError(
+                f"the network cut to {self.widths(keep)} differs from the whole one "
+                f"with zeros by {error:.2g} of its largest logit; {TOLERANCE:g} is "
+                "allowed. No result of this cut can be trusted."
+            )
+        return self.network(jax.device_put(cut(variables, self.units, keep)))
+
+    def time(self, small: Network, dense: Network) -> Times:
+        """Measures the forward pass of one network beside that of another."""
+
+        def calls(network: Network) -> Any:
+            variables = jax.device_put(self.variables(network))
+            return lambda: self._forward(variables, self._batch)
+
+        return time_in_pairs(calls(small), calls(dense))
+
+    def widths(self, keep: PyTree) -> dict[str, int]:
+        """Returns how many units of each layer stay, by the layer's name."""
+        widths = self.units.widths(keep)
+        return {layer: widths[name] for name, layer in self.layers.items()}
+
+    def kept(self, keep: PyTree) -> dict[str, list[int]]:
+        """Returns which units of each layer stay, by the layer's name."""
+        flags = self.units.checked(keep)
+        return {
+            layer: np.flatnonzero(flags[name]).tolist()
+            for name, layer in self.layers.items()
+        }
+
+
+def _variables(network: Network) -> Variables:
+    return {name: dict(named_leaves(tree)) for name, tree in network._asdict().items()}

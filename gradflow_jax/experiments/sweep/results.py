@@ -1,0 +1,145 @@
+"""Results on disk: JSON, CSV, times and a picture, written whole or not at all."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import jax
+
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.sweep.units import StructuredRow
+from gradflow_jax.experiments.sweep.weights import TIMED, Row
+from gradflow_jax.experiments.sweep.settings import Settings
+from gradflow_jax.atomic_files import write_whole
+
+JSON_NAME, CSV_NAME, PLOT_NAME = "results.json", "results.csv", "accuracy.png"
+TIMES_NAME = "times.csv"
+AnyRow = Row | StructuredRow
+
+_PACKAGES = ("gradflow-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+class Spread(NamedTuple):
+    """Of one quantity over seeds.
+
+    Attributes:
+        mean: the mean.
+        deviation: the standard deviation of the sample; 0 of a single seed.
+        seeds: how many.
+    """
+
+    mean: float
+    deviation: float
+    seeds: int
+
+
+def existing(out: Path) -> list[Path]:
+    """Returns the result files that a folder holds already."""
+    names = (JSON_NAME, CSV_NAME, TIMES_NAME, PLOT_NAME)
+    return [out / name for name in names if (out / name).exists()]
+
+
+def write_results(
+    out: Path,
+    settings: Settings,
+    dataset: Dataset,
+    rows: Sequence[AnyRow],
+    complete: bool,
+) -> list[str]:
+    """Writes all rows so far as JSON and CSV, replacing what was written before.
+
+    No time and no path is in them, so that equal runs give equal files; what was timed
+    is in a CSV of its own.
+
+    Returns:
+        The names of the files.
+    """
+    about = {
+        "data": str(dataset),
+        "settings": asdict(settings),
+        "versions": versions(),
+        "complete": complete,
+    }
+    content = json.dumps({**about, "rows": [_numbers(row) for row in rows]}, indent=1)
+    write_whole(out / JSON_NAME, lambda path: path.write_text(content + "\n"))
+    tables = {
+        CSV_NAME: [_numbers(row) for row in rows],
+        TIMES_NAME: [_times(row) for row in rows if _timed(row)],
+    }
+    names = [JSON_NAME]
+    for name, lines in tables.items():
+        if name == TIMES_NAME and not lines:
+            # Of another run, whose other files were replaced.
+            (out / name).unlink(missing_ok=True)
+            continue
+        table = _csv(settings, dataset, lines)
+        write_whole(out / name, lambda path, table=table: path.write_text(table))
+        names.append(name)
+    return names
+
+
+def spread(rows: Sequence[AnyRow], measure: str, sparsity: float, field: str) -> Spread:
+    """Returns mean and deviation of one column over the seeds that have it."""
+    values = [
+        getattr(row, field)
+        for row in rows
+        if row.measure == measure and row.sparsity == sparsity
+    ]
+    deviation = stdev(values) if len(values) > 1 else 0.0
+    return Spread(mean(values) if values else float("nan"), deviation, len(values))
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what computes the numbers, and the kind of device."""
+    found = {"python": platform.python_version()}
+    found.update({name: importlib.metadata.version(name) for name in _PACKAGES})
+    return {**found, "device": jax.devices()[0].device_kind}
+
+
+def _timed(row: AnyRow) -> list[str]:
+    """Returns the names of the fields that hold a measured time."""
+    return [own.name for own in fields(row) if own.metadata == TIMED]
+
+
+def _numbers(row: AnyRow) -> dict[str, Any]:
+    """Returns what the settings, the data and the versions decide."""
+    cells = asdict(row)
+    for name in _timed(row):
+        del cells[name]
+    return cells
+
+
+def _times(row: AnyRow) -> dict[str, Any]:
+    """Returns which network it is and what was timed."""
+    names = ["seed", "measure", "sparsity", *_timed(row)]
+    return {name: getattr(row, name) for name in names}
+
+
+def _csv(settings: Settings, dataset: Dataset, rows: Sequence[dict[str, Any]]) -> str:
+    """Returns one line a row, each with the settings and versions behind it."""
+    common = {"data": str(dataset), **asdict(settings), **versions()}
+    for name in ("measures", "sparsities", "seeds"):
+        del common[name]
+    lines = [
+        {**{name: _cell(value) for name, value in row.items()}, **common}
+        for row in rows
+    ]
+    text = io.StringIO()
+    names = list(lines[0]) if lines else [*common]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_cell(own)}" for name, own in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else value

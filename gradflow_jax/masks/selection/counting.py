@@ -1,0 +1,164 @@
+"""Counts of weights: within a leaf, and sums of them that int32 could not hold."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradflow_jax.masks.selection.placement import Shard
+
+# What an int32 can count and index; a larger leaf is several blocks.
+_LARGEST_BLOCK = 2**31 - 1
+# So that sums over blocks, and their digits, stay within int32 too.
+_MOST_BLOCKS = 2**15
+
+
+class Totals(NamedTuple):
+    """Numbers below 2⁴⁷, as high · 2¹⁶ + low: JAX has no int64 unless it is enabled."""
+
+    high: Any
+    low: Any
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> "Totals":
+        """Returns Python's ints as totals."""
+        return cls(
+            np.asarray([n >> 16 for n in numbers], np.int32),
+            np.asarray([n & 0xFFFF for n in numbers], np.int32),
+        )
+
+    @classmethod
+    def over(cls, counts: jax.Array, group: np.ndarray, groups: int) -> "Totals":
+        """Returns the sums of counts, [block, ...], over the blocks of each group."""
+
+        def sums(digits: jax.Array) -> jax.Array:
+            if groups == len(group):
+                return digits
+            if groups == 1:
+                return jnp.sum(digits, 0, keepdims=True)
+            return jax.ops.segment_sum(digits, group, groups, indices_are_sorted=True)
+
+        high, low = sums(counts >> 16), sums(counts & 0xFFFF)
+        return cls(high + (low >> 16), low & 0xFFFF)
+
+    @classmethod
+    def before(cls, counts: jax.Array, group: np.ndarray) -> "Totals":
+        """Returns for each block the sum of counts over the group's earlier blocks."""
+        start = np.searchsorted(group, group)
+
+        def sums(digits: jax.Array) -> jax.Array:
+            earlier = jnp.cumsum(digits) - digits
+            return earlier - earlier[start]
+
+        high, low = sums(counts >> 16), sums(counts & 0xFFFF)
+        return cls(high + (low >> 16), low & 0xFFFF)
+
+    def at(self, index: Any) -> "Totals":
+        """Returns some of the numbers."""
+        return Totals(self.high[index], self.low[index])
+
+    def minus(self, other: "Totals") -> "Totals":
+        """Returns the differences, which may be negative."""
+        low = self.low - other.low
+        return Totals(self.high - other.high + (low >> 16), low & 0xFFFF)
+
+    def reach(self, other: "Totals") -> jax.Array:
+        """Says where these are at least the others."""
+        more, equal = self.high > other.high, self.high == other.high
+        return more | (equal & (self.low >= other.low))
+
+    def equal(self, other: "Totals") -> jax.Array:
+        """Says where these are the others."""
+        return (self.high == other.high) & (self.low == other.low)
+
+    def approximately(self) -> jax.Array:
+        """Returns the numbers in float32."""
+        return self.high * np.float32(2**16) + self.low
+
+    def within(self, most: jax.Array) -> jax.Array:
+        """Returns the numbers in int32, brought between 0 and `most`."""
+        number = jnp.minimum((self.high << 16) | self.low, most)
+        number = jnp.where(self.high >= 2**15, most, number)
+        return jnp.where(self.high < 0, 0, number)
+
+
+class Blocks:
+    """One leaf as blocks, each of at most 2³¹ − 1 weights: nearly always one.
+
+    A block holds all weights that share the first indices, so that the blocks follow
+    each other as the weights do.
+
+    Attributes:
+        number: how many blocks there are.
+        size: how many weights each of them has.
+    """
+
+    def __init__(self, shard: Shard, local: tuple[int, ...]):
+        self._shard, self._local = shard, local
+        shape = shard.shape
+        self._split = next(
+            axis
+            for axis in range(len(shape) + 1)
+            if math.prod(shape[axis:]) <= _LARGEST_BLOCK
+        )
+        self.number = math.prod(shape[: self._split])
+        self.size = math.prod(shape[self._split :])
+        if self.number > _MOST_BLOCKS:
+            raise ValueError(
+                f"scores of shape {shape} are too many along one axis to be ranked: "
+                f"reshape the leaf so that at most {_MOST_BLOCKS} slices of its first "
+                f"axes have at most {_LARGEST_BLOCK} weights each."
+            )
+
+    def count(self, flags: Sequence[jax.Array]) -> jax.Array:
+        """Counts the True of each of several bool arrays, [block, flag].
+
+        One reduction of them all reads the leaf once. On the CPU it is the form that
+        XLA fuses: `jnp.sum(scores >= t)` writes four bytes a weight first.
+        """
+        ones = tuple(flag.astype(jnp.int32) for flag in flags)
+        sums = lax.reduce(
+            ones,
+            (np.int32(0),) * len(ones),
+            lambda totals, more: tuple(map(lax.add, totals, more)),
+            tuple(range(self._split, len(self._local))),
+        )
+        own = self._shard.once(jnp.stack(sums, -1).reshape(-1, len(ones)))
+        if self.number == 1:
+            return own
+        every = jnp.zeros((self.number, len(ones)), jnp.int32)
+        return every.at[self._rows()].add(own)
+
+    def spread(self, values: jax.Array) -> jax.Array:
+        """Returns values, [block], where each weight's own can be broadcast to it."""
+        if self.number == 1:
+            return values[0]
+        ones = (1,) * (len(self._local) - self._split)
+        return values[self._rows()].reshape(*self._local[: self._split], *ones)
+
+    def backwards(self, zero: jax.Array) -> jax.Array:
+        """Returns the index within the block from its end, −1 for the first weight.
+
+        Args:
+            zero: 0, but the compiler does not know: so it computes the index where it
+                is needed, and does not write it to memory beforehand.
+        """
+        return -1 - self._index(self._split, self._local, zero)
+
+    def _rows(self) -> jax.Array:
+        """Returns the block that each of the blocks which lie here is."""
+        return jnp.ravel(self._index(0, self._local[: self._split], 0))
+
+    def _index(self, start: int, local: tuple[int, ...], zero: Any) -> jax.Array:
+        """Returns the index of each weight, from the axis `start` on, in the whole."""
+        shape = self._shard.shape[: len(local)]
+        index = jnp.zeros(local, jnp.int32)
+        for axis in range(start, len(local)):
+            own = lax.broadcasted_iota(jnp.int32, local, axis)
+            own += self._shard.start(axis, local[axis]) + zero
+            index += own * np.int32(math.prod(shape[axis + 1 :]))
+        return index

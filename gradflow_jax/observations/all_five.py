@@ -1,0 +1,106 @@
+"""The paper's five observations on any classifier, their verdicts computed."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from gradflow_jax.observations.findings import Finding
+from gradflow_jax.observations.first_order import (
+    LargerWeights,
+    PreservingMagnitude,
+    SlowWeights,
+    larger_weights_converge_faster,
+    loss_preservation_removes_the_slowest,
+    magnitude_preserves_loss,
+)
+from gradflow_jax.observations.second_order import (
+    IncreasingGradientNorm,
+    PreservingGradientNorm,
+    increasing_gradient_norm_raises_loss,
+    preserving_gradient_norm_is_better,
+)
+from gradflow_jax.observations.study import Study
+
+_FUNCTIONS = (
+    larger_weights_converge_faster,
+    loss_preservation_removes_the_slowest,
+    magnitude_preserves_loss,
+    increasing_gradient_norm_raises_loss,
+    preserving_gradient_norm_is_better,
+)
+
+
+class Observations(NamedTuple):
+    """The five observations; prints as a list of findings.
+
+    Attributes:
+        first: larger weights converge faster.
+        second: loss preservation removes the weights that change slowest.
+        third: with heuristics, magnitude preserves the loss.
+        fourth: increasing the gradient norm removes what raises the loss.
+        fifth: preserving the gradient norm beats increasing it.
+    """
+
+    first: LargerWeights
+    second: SlowWeights
+    third: PreservingMagnitude
+    fourth: IncreasingGradientNorm
+    fifth: PreservingGradientNorm
+
+    @property
+    def findings(self) -> list[tuple[int, Finding]]:
+        """Each finding with the number of its observation."""
+        return [
+            (number, one)
+            for number, observation in enumerate(self, 1)
+            for one in observation.findings
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(f"({number}) {one}" for number, one in self.findings)
+
+
+def observe(
+    study: Study,
+    *,
+    seeds: Iterable[int] = range(5),
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Observations:
+    """Evaluates the five observations of Lubana & Dick on a classifier of your own.
+
+        problem = gf.dynamics.problem_of(MyModule(), images, labels)
+        print(gf.dynamics.observe(gf.dynamics.Study(problem)))
+
+    Networks of several seeds are trained, looked at on the way, pruned in the middle
+    and fine-tuned. Nothing is assumed of the outcome: on another model, schedule or
+    sparsity an observation may fail, and the verdict then says so.
+
+    Args:
+        study: the problem, and how its networks are trained and pruned.
+        seeds: one network each; an interval takes two at least, and five tell more.
+        progress: called with (done, of) before each part: each seed's training, then
+            each observation.
+
+    Returns:
+        Arrays and findings, one row a seed.
+
+    Raises:
+        ValueError: if there is no seed.
+
+    Reference:
+        E. S. Lubana and R. P. Dick, A Gradient Flow Framework for Analyzing Network
+        Pruning, ICLR 2021.
+    """
+    seeds = tuple(seeds)
+    if not seeds:
+        raise ValueError("seeds is empty: pass one at least, such as range(5).")
+    parts = len(seeds) + len(_FUNCTIONS)
+    runs = []
+    for seed in seeds:
+        progress(len(runs), parts)
+        runs.append(study.run(seed))
+    found = []
+    for function in _FUNCTIONS:
+        progress(len(seeds) + len(found), parts)
+        found.append(function(study, runs))
+    progress(parts, parts)
+    return Observations(*found)

@@ -1,0 +1,173 @@
+"""A classifier and its images as one thing, whatever framework the model is of."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gradflow_jax.programs.models import kind_of
+from gradflow_jax.trees import PyTree, named_leaves
+
+Batch = tuple[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A classifier to be trained and pruned: what the paper's observations are of.
+
+    Attributes:
+        init: `init(key) -> params`, fresh ones for each seed.
+        apply: `apply(params, inputs) -> logits [example, class]`, a pure function.
+        inputs: [example, ...].
+        labels: integers [example], from 0 to classes − 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> init = lambda key: {"w": jax.random.normal(key, (2, 3))}
+        >>> apply = lambda params, x: x @ params["w"]
+        >>> x, y = jnp.ones((4, 2)), jnp.array([0, 1, 2, 0])
+        >>> problem = gf.dynamics.Problem(init, apply, x, y)
+        >>> params = jax.tree.map(jnp.zeros_like, problem.init(jax.random.key(0)))
+        >>> round(float(problem.loss(params, problem.data)), 4)  # log 3
+        1.0986
+    """
+
+    init: Callable[[Any], PyTree]
+    apply: Callable[[PyTree, Any], Any]
+    inputs: Any
+    labels: Any
+
+    def __post_init__(self) -> None:
+        """Checks the shapes of the data.
+
+        Raises:
+            ValueError: if labels are not one integer for each input.
+        """
+        labels, inputs = np.asarray(self.labels), np.asarray(self.inputs)
+        if labels.shape != inputs.shape[:1] or not np.issubdtype(
+            labels.dtype, np.integer
+        ):
+            raise ValueError(
+                f"labels are {labels.dtype}{list(labels.shape)} and inputs "
+                f"{inputs.dtype}{list(inputs.shape)}: pass one integer label for each "
+                "input, along the first axis of both."
+            )
+
+    @property
+    def data(self) -> Batch:
+        """All inputs and labels."""
+        return jnp.asarray(self.inputs), jnp.asarray(self.labels)
+
+    def loss(self, params: PyTree, batch: Batch, *, temperature: Any = 1.0) -> Any:
+        """Returns the mean cross-entropy of logits / T, in nats."""
+        inputs, labels = batch
+        logits = self.apply(params, inputs) / temperature
+        found = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(found)
+
+    @cached_property
+    def depth(self) -> dict[str, int]:
+        """The place of each leaf in the order in which the model uses them first."""
+        return _first_uses(self)
+
+
+def problem_of(model: Any, inputs: Any, labels: Any) -> Problem:
+    """Makes a problem of a model as the user has it.
+
+    Args:
+        model: a linen module; or a function that makes an NNX module of `nnx.Rngs`,
+            such as its class; or a pair `(init, apply)` of functions as `Problem` has.
+        inputs: [example, ...], as the model is called with.
+        labels: integers [example].
+
+    Returns:
+        The problem. An NNX module is called as it was made, so batch norm that is not
+        in evaluation mode takes the statistics of the batch.
+
+    Raises:
+        TypeError: if the model is none of these.
+        ValueError: if a linen module has other variables than params: say then by a
+            pair `(init, apply)` what they are to be; or if the labels do not fit.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax, jax.numpy as jnp
+        >>> import gradflow_jax as gf
+        >>> x, y = jnp.ones((4, 2)), jnp.array([0, 1, 2, 0])
+        >>> problem = gf.dynamics.problem_of(nn.Dense(3), x, y)
+        >>> problem.apply(problem.init(jax.random.key(0)), x).shape
+        (4, 3)
+    """
+    if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
+        return Problem(*model, inputs, labels)
+    kind = kind_of(model)
+    if kind == "linen":
+        return _of_linen(model, inputs, labels)
+    if kind == "nnx":
+        raise TypeError(
+            f"{type(model).__name__} has weights already, and each seed takes fresh "
+            "ones: pass a function of nnx.Rngs that makes the module, such as its "
+            "class."
+        )
+    return _of_nnx(model, inputs, labels)
+
+
+def _of_linen(module: Any, inputs: Any, labels: Any) -> Problem:
+    def init(key: Any) -> PyTree:
+        variables = module.init(key, jnp.asarray(inputs[:1]))
+        others = sorted(set(variables) - {"params"})
+        if others:
+            raise ValueError(
+                f"{type(module).__name__} has {', '.join(others)} beside params: pass "
+                "a pair (init, apply) of functions that says what they are to be, "
+                "such as apply = lambda params, x: module.apply({'params': params, "
+                "...}, x)."
+            )
+        return variables["params"]
+
+    def apply(params: PyTree, x: Any) -> Any:
+        return module.apply({"params": params}, x)
+
+    return Problem(init, apply, inputs, labels)
+
+
+def _of_nnx(make: Any, inputs: Any, labels: Any) -> Problem:
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None:
+        raise TypeError(
+            f"{make!r} is a function, and Flax is not imported: of a model in plain "
+            "JAX pass a pair (init, apply)."
+        )
+    module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    if not isinstance(module, nnx.Module):
+        raise TypeError(
+            f"{make!r} makes {type(module).__name__} of nnx.Rngs: a function makes an "
+            "NNX module; of a model in plain JAX pass a pair (init, apply)."
+        )
+    # What is not trained is as a fresh module has it.
+    graphdef, _, rest = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
+
+    def init(key: Any) -> PyTree:
+        return nnx.state(make(nnx.Rngs(key)), nnx.Param)
+
+    def apply(params: PyTree, x: Any) -> Any:
+        return nnx.merge(graphdef, params, rest, copy=True)(x)
+
+    return Problem(init, apply, inputs, labels)
+
+
+def _first_uses(problem: Problem) -> dict[str, int]:
+    params = jax.eval_shape(problem.init, jax.random.key(0))
+    jaxpr = jax.make_jaxpr(problem.apply)(params, jnp.asarray(problem.inputs[:1])).jaxpr
+    paths = [path for path, _ in named_leaves(params)]
+    of_variable = dict(zip(map(id, jaxpr.invars), paths, strict=False))
+    used = [of_variable.get(id(v)) for equation in jaxpr.eqns for v in equation.invars]
+    order = dict.fromkeys(path for path in used if path is not None)
+    return {path: place for place, path in enumerate(order)}

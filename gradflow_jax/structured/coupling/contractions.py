@@ -1,0 +1,214 @@
+"""Rules of coupling for contractions, reductions and gathers."""
+
+import math
+
+import numpy as np
+
+from gradflow_jax.structured.coupling import axes
+from gradflow_jax.structured.coupling import unification
+from gradflow_jax.structured.coupling.axes import Axis
+from gradflow_jax.structured.coupling.shapes import pick
+from gradflow_jax.structured.coupling.program import Dims, Equation
+
+
+def dot_general(at: Equation) -> list[Dims]:
+    """Contracted axes are united, batch axes united and carried, others carried."""
+    (contracted, batch) = at.params["dimension_numbers"]
+    left, right = at.operands
+    for mine, other in zip(*contracted, strict=True):
+        at.unite(left[mine], right[other])
+    for mine, other in zip(*batch, strict=True):
+        at.unite(left[mine], right[other])
+    free = [
+        [i for i in range(len(dims)) if i not in (*contracted[side], *batch[side])]
+        for side, dims in enumerate((left, right))
+    ]
+    for side, dims in enumerate((left, right)):
+        at.contracts(
+            side,
+            1 - side,
+            [
+                *((dims[i], "consuming") for i in contracted[side]),
+                *((dims[i], "producing") for i in free[side]),
+                *((dims[i], "elementwise") for i in batch[side]),
+            ],
+        )
+    result = (
+        *(left[i] for i in batch[0]),
+        *(left[i] for i in free[0]),
+        *(right[i] for i in free[1]),
+    )
+    at.costs(1, [*result, *(left[i] for i in contracted[0])])
+    return [result]
+
+
+def conv_general_dilated(at: Equation) -> list[Dims]:
+    """Features are contracted within groups; spatial axes are pinned."""
+    numbers = at.params["dimension_numbers"]
+    left, right = at.operands
+    groups = at.params["feature_group_count"]
+    batch, features, *space = (left[i] for i in numbers.lhs_spec)
+    made, taken, *window = (right[i] for i in numbers.rhs_spec)
+    text = "a convolution slides along it"
+    at.pin(space, text)
+    at.pin(window, "it is the extent of a convolution's window")
+    if at.params["batch_group_count"] != 1:
+        at.pin([batch, made], "a convolution splits its batch into groups")
+    kinds: list[tuple[Axis, str]] = []
+    if groups == 1:
+        at.unite(features, taken)
+        kinds += [(taken, "consuming"), (made, "producing")]
+    else:
+        group, inner = unification.factor(
+            features, [groups, features.size // groups], at.blame
+        )
+        own, multiplied = unification.factor(
+            made, [groups, made.size // groups], at.blame
+        )
+        at.unite(group, own)
+        if taken.size > 1:
+            at.unite(inner, taken)
+            kinds.append((taken, "consuming"))
+        kinds.append((own, "elementwise"))
+        for leaf in at.frame.source_of(at.eqn.invars[1]).leaves:
+            at.coupling.groups[leaf] = (features, taken)
+        if multiplied.size > 1:
+            kinds.append((multiplied, "producing"))
+    at.contracts(1, 0, kinds)  # type: ignore[arg-type]
+    shape = at.shapes[0]
+    spec = numbers.out_spec
+    result: list[Axis] = [made] * len(shape)
+    result[spec[0]] = batch
+    if batch.size != shape[spec[0]]:
+        (result[spec[0]],) = at.pinned([shape[spec[0]]], "a batch in groups")
+    result[spec[1]] = made
+    for position in spec[2:]:
+        (result[position],) = at.pinned([shape[position]], text)
+    at.costs(math.prod(axis.size for axis in window), [*result, taken])
+    return [tuple(result)]
+
+
+def reduction(at: Equation) -> list[Dims]:
+    """Reduced axes are dropped."""
+    dropped = set(at.params["axes"])
+    results = []
+    first = at.operands[0]
+    for dims in at.operands[1:]:
+        for mine, other in zip(first, dims, strict=False):
+            at.unite(mine, other)
+    for _ in at.shapes:
+        results.append(tuple(d for i, d in enumerate(first) if i not in dropped))
+    return results
+
+
+def arg_reduction(at: Equation) -> list[Dims]:
+    """The number of an index is returned: cutting would renumber them."""
+    text = "the number of its largest or smallest index is asked for"
+    at.pin([at.operands[0][i] for i in at.params["axes"]], text)
+    return reduction(at)
+
+
+def gather(at: Equation) -> list[Dims]:
+    """Axes taken whole are carried; looked-up ones pinned, or picked if constant."""
+    numbers = at.params["dimension_numbers"]
+    operand, indices = at.operands
+    sizes = at.params["slice_sizes"]
+    shape = at.shapes[0]
+    batching = tuple(numbers.operand_batching_dims)
+    index_batch = list(indices[:-1])
+    for mine, theirs in zip(batching, numbers.start_indices_batching_dims, strict=True):
+        at.unite(operand[mine], indices[theirs])
+    dropped = (*numbers.collapsed_slice_dims, *batching)
+    windows = [i for i in range(len(operand)) if i not in dropped]
+    text = "it is looked up by indices that the program computes"
+    carried: dict[int, Axis] = {}
+    kinds: list = []
+    for i, axis in enumerate(operand):
+        if i in batching:
+            continue
+        if sizes[i] == axis.size and i in windows and i not in numbers.start_index_map:
+            carried[i] = axis
+            kinds.append((axis, "producing"))
+        elif sizes[i] == axis.size and i in windows:
+            # Looked up whole: the only start that fits is 0.
+            carried[i] = axis
+        elif not _picked(at, i):
+            at.pin([axis], text)
+    if all(i in (*carried, *numbers.collapsed_slice_dims) for i in range(len(operand))):
+        at.contracts(0, 1, kinds)
+    offsets = numbers.offset_dims
+    result: list[Axis] = []
+    rest = iter(index_batch)
+    for position, size in enumerate(shape):
+        if position not in offsets:
+            axis = next(rest)
+            result.append(axis if axis.size == size else axes.new(size))
+            continue
+        source = windows[offsets.index(position)]
+        axis = carried.get(source)
+        result.append(
+            at.pinned([size], text)[0] if axis is None or axis.size != size else axis
+        )
+    for i in numbers.collapsed_slice_dims:
+        if _picked(at, i):
+            value = np.asarray(at.constant(1)).reshape(-1)
+            found = pick(at, operand[i], [int(v) for v in value])
+            (position,) = [p for p in range(len(shape)) if p not in offsets]
+            result[position] = found
+    return [tuple(result)]
+
+
+def _picked(at: Equation, i: int) -> bool:
+    """Says whether an axis is read at one list of constant indices within it."""
+    numbers = at.params["dimension_numbers"]
+    if tuple(numbers.start_index_map) != (i,) or i not in numbers.collapsed_slice_dims:
+        return False
+    if len(at.operands[1]) != 2 or numbers.operand_batching_dims:
+        return False
+    # A first look at the source, since evaluating constants costs.
+    source = at.frame.source_of(at.eqn.invars[1])
+    if source.data or source.leaves or axes.is_pinned(at.operands[0][i]):
+        return False
+    value = at.constant(1)
+    size = at.operands[0][i].size
+    return value is not None and bool(np.all((value >= 0) & (value < size)))
+
+
+def dynamic_slice(at: Equation) -> list[Dims]:
+    """Axes taken whole are carried."""
+    text = "a slice is taken where the program computes"
+    result = []
+    for axis, size in zip(at.operands[0], at.params["slice_sizes"], strict=True):
+        if axis.size == size:
+            result.append(axis)
+        else:
+            at.pin([axis], text)
+            result += at.pinned([size], text)
+    return [tuple(result)]
+
+
+def dynamic_update_slice(at: Equation) -> list[Dims]:
+    """Axes overwritten whole are united and carried."""
+    text = "a slice is overwritten where the program computes"
+    for axis, part in zip(at.operands[0], at.operands[1], strict=True):
+        if axis.size == part.size:
+            at.unite(axis, part)
+        else:
+            at.pin([axis, part], text)
+    return [at.operands[0]]
+
+
+RULES = {
+    "dot_general": dot_general,
+    "conv_general_dilated": conv_general_dilated,
+    **dict.fromkeys(
+        """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
+        reduce_xor""".split(),
+        reduction,
+    ),
+    "argmax": arg_reduction,
+    "argmin": arg_reduction,
+    "gather": gather,
+    "dynamic_slice": dynamic_slice,
+    "dynamic_update_slice": dynamic_update_slice,
+}

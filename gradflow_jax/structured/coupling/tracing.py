@@ -1,0 +1,136 @@
+"""A model as a program with symbolic axes: what is traced, and what is pinned."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import partial_eval
+
+from gradflow_jax.structured.coupling import axes
+from gradflow_jax.structured.coupling import calls
+from gradflow_jax.structured.coupling import pointwise
+from gradflow_jax.structured.coupling import contractions
+from gradflow_jax.structured.coupling import shapes
+from gradflow_jax.programs import comparing
+from gradflow_jax.structured.coupling import unification
+from gradflow_jax.structured.coupling.axes import Reason
+from gradflow_jax.structured.coupling.program import Coupling, Frame, Rule, Source
+from gradflow_jax.trees import PyTree, describe, named_leaves
+
+RULES: dict[str, Rule] = {
+    **pointwise.RULES,
+    **shapes.RULES,
+    **contractions.RULES,
+    **calls.RULES,
+}
+
+
+class Traced:
+    """A model's program with symbolic axes.
+
+    Attributes:
+        frame: the whole program.
+        leaves: by path, the shape and dtype of each leaf of the variables.
+        dims: by path, the axes of each leaf.
+        coupling: the marks and costs that the rules left.
+        out_tree: the structure of the model's result.
+    """
+
+    def __init__(self, apply: Callable[..., Any], variables: PyTree, inputs: Sequence):
+        closed, result = _program(apply, variables, inputs)
+        jaxpr, _ = partial_eval.dce_jaxpr(
+            closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
+        )
+        self.frame = Frame(jaxpr, closed.consts)
+        self.coupling = Coupling(RULES)
+        self.out_tree = jax.tree.structure(result)
+        named = named_leaves(variables)
+        self.leaves = {path: shaped(leaf) for path, leaf in named}
+        self.dims = {
+            path: tuple(axes.new(size) for size in leaf.shape)
+            for path, leaf in self.leaves.items()
+        }
+        given = jax.tree.leaves(inputs)
+        reason = Reason("it is an axis of the model's input")
+        dims = [*self.dims.values()]
+        dims += [
+            tuple(axes.pinned(n, reason) for n in jnp.shape(leaf)) for leaf in given
+        ]
+        sources = [Source(leaves=frozenset([path])) for path in self.leaves]
+        sources += [Source(data=True)] * len(given)
+        results = self.coupling.run(self.frame, dims, sources)
+        self._pin_results(named_leaves(result), results)
+
+    def _pin_results(self, named: Sequence, results: Sequence) -> None:
+        """Pins the axes of results, but for the new state of a leaf.
+
+        New statistics come back beside the output, under their leaf's path. A leaf that
+        a contraction reads is a weight and no statistic.
+        """
+        weights = {leaf for mark in self.coupling.marks for leaf in mark.leaves}
+        for (path, leaf), dims in zip(named, results, strict=True):
+            beside, _, name = path.partition("/")
+            own = [
+                known
+                for known, shape in self.leaves.items()
+                if beside.isdigit() and shape.shape == leaf.shape
+                if known not in weights and f"/{name}".endswith(f"/{known}")
+            ]
+            for position, axis in enumerate(dims):
+                if own:
+                    unification.unite(axis, self.dims[own[0]][position], Reason)
+                else:
+                    axes.pin(axis, Reason("it is an axis of the model's output"))
+
+    def read(self) -> set[str]:
+        """Returns the paths of the leaves that some equation reads."""
+        used = {id(v) for eqn in self.frame.jaxpr.eqns for v in eqn.invars}
+        used |= {id(v) for v in self.frame.jaxpr.outvars}
+        variables = zip(self.leaves, self.frame.jaxpr.invars, strict=False)
+        return {path for path, variable in variables if id(variable) in used}
+
+
+def _program(
+    apply: Callable[..., Any], variables: PyTree, inputs: Sequence
+) -> tuple[Any, Any]:
+    """Traces a model; returns its closed jaxpr and the shapes of its result.
+
+    Raises:
+        ValueError: if the model fails on these inputs, or is not a pure function.
+    """
+    try:
+        closed, result = jax.make_jaxpr(
+            lambda tree, *args: apply(tree, *args), return_shape=True
+        )(variables, *inputs)
+        again = jax.make_jaxpr(lambda tree, *args: apply(tree, *args))(
+            variables, *inputs
+        )
+    except Exception as error:  # whatever the user's model raises
+        given = ", ".join(describe(leaf) for leaf in jax.tree.leaves(inputs))
+        text = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"the model cannot be traced with these variables and inputs ({given}): "
+            f"{type(error).__name__}: {text}"
+        ) from error
+    if closed.effects:
+        kinds = ", ".join(sorted({str(effect) for effect in closed.effects}))
+        raise ValueError(
+            f"the model has side effects ({kinds}): it prints or calls back to Python. "
+            "Pass a pure function of variables and inputs."
+        )
+    changed = comparing.difference(closed, again)
+    if changed is not None:
+        raise ValueError(
+            f"the model is not a pure function: traced twice, it is two programs, "
+            f"{changed}. Keep state and randomness in its arguments."
+        )
+    return closed, result
+
+
+def shaped(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Returns a leaf's shape and dtype."""
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    array = jnp.asarray(leaf)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)

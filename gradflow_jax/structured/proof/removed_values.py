@@ -1,0 +1,176 @@
+"""What is known of a removed slice: the constant it holds in the masked model.
+
+For one family of units, `Slices` holds for each value of a program and each of its
+dimensions that loses indices the constant found there, or `UNKNOWN`. The constants
+follow from the leaves that a mask sets to zero by *evaluating* each primitive on
+them: relu(0) = 0 and sigmoid(0) = ½ are computed, no layer is known by name.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from gradflow_jax.structured.coupling.axes import Reason
+from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
+from gradflow_jax.programs.equations import describe
+from gradflow_jax.structured.proof.folds import Fold
+from gradflow_jax.structured.coupling.program import Frame
+
+
+class _Unknown:
+    def __repr__(self) -> str:
+        return "unknown"
+
+
+UNKNOWN: Any = _Unknown()
+
+# Along each dimension of a value: None where it loses nothing, a number, or UNKNOWN.
+Entries = tuple[Any, ...]
+
+
+class Refusal(Exception):
+    """Removing is not what masking is.
+
+    Attributes:
+        reason: why, and at which equation.
+        leaks: whether a known constant other than zero reaches a contraction.
+    """
+
+    def __init__(self, reason: Reason, leaks: bool = False):
+        super().__init__(str(reason))
+        self.reason, self.leaks = reason, leaks
+
+
+def refuse(text: str, frame: Frame, eqn: Any, *, leaks: bool = False) -> Refusal:
+    """Makes a refusal at an equation of a frame."""
+    return Refusal(Reason(text, describe(eqn, frame.callers)), leaks)
+
+
+def join(values: Sequence[Any]) -> Any:
+    """Returns the constant that all values are, or UNKNOWN."""
+    first, *others = values
+    same = all(other is not UNKNOWN and other == first for other in others)
+    return first if first is not UNKNOWN and same else UNKNOWN
+
+
+_evaluated: dict[Any, Any] = {}
+
+
+def evaluate(eqn: Any, operands: Sequence[Any]) -> Any:
+    """Returns an elementwise primitive's value at scalars."""
+    dtypes = tuple(np.dtype(atom.aval.dtype).name for atom in eqn.invars)
+    key = (eqn.primitive.name, str(eqn.params), dtypes, tuple(map(float, operands)))
+    if key not in _evaluated:
+        scalars = [
+            np.asarray(value, dtype)
+            for value, dtype in zip(operands, dtypes, strict=True)
+        ]
+        with jax.ensure_compile_time_eval():
+            found = eqn.primitive.bind(*scalars, **eqn.params)
+        _evaluated[key] = np.asarray(found).astype(np.float64).item()
+    return _evaluated[key]
+
+
+class Uniform:
+    """Finds values that are one number all over, whatever the inputs and leaves."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, frame: Frame, atom: Any) -> Any:
+        """Returns the number a value is all over, or UNKNOWN."""
+        if isinstance(atom, Literal):
+            return _number(atom.val)
+        key = (frame, atom)
+        if key not in self._known:
+            self._known[key] = self._find(frame, atom)
+        return self._known[key]
+
+    def _find(self, frame: Frame, atom: Any) -> Any:
+        if atom in frame.jaxpr.constvars:
+            return _number(frame.consts[frame.jaxpr.constvars.index(atom)])
+        elsewhere = frame.outer.get(atom) or frame.inside(atom)
+        if elsewhere is not None:
+            return self(*elsewhere)
+        index = frame.made_by.get(atom)
+        if index is None or index in frame.children:
+            return UNKNOWN
+        eqn = frame.jaxpr.eqns[index]
+        source = frame.source_of(atom)
+        if source.data or source.leaves:
+            return UNKNOWN
+        name = eqn.primitive.name
+        if name in ("broadcast_in_dim", "reshape", "squeeze", "expand_dims"):
+            return self(frame, eqn.invars[0])
+        if name in ELEMENTWISE and len(eqn.outvars) == 1:
+            operands = [self(frame, operand) for operand in eqn.invars]
+            if UNKNOWN not in operands:
+                try:
+                    return evaluate(eqn, operands)
+                except TypeError:
+                    return UNKNOWN
+        return UNKNOWN
+
+
+def _number(value: Any) -> Any:
+    if jnp.issubdtype(getattr(value, "dtype", np.float32), jax.dtypes.extended):
+        return UNKNOWN
+    array = np.asarray(value)
+    if array.size == 0 or array.dtype.kind == "c" or array.size > 1 << 20:
+        return UNKNOWN
+    first = array.reshape(-1)[0]
+    if not bool(np.all(array == first)):
+        return UNKNOWN
+    return float(first)
+
+
+class Slices:
+    """The removed slices of one family: what each value of a program holds there.
+
+    Attributes:
+        removed: the numbers of the family's axes.
+        uniform: finds constants of the whole program.
+        folds: the constants to be folded, or None where they are refused.
+    """
+
+    def __init__(
+        self,
+        removed: frozenset[int],
+        roots_of: Callable[[Any], frozenset[int]],
+        uniform: Uniform,
+        fold: bool,
+    ):
+        self.removed, self.uniform = removed, uniform
+        self.folds: list[Fold] | None = [] if fold else None
+        self._roots_of = roots_of
+        self._entries: dict[tuple[Frame, Any], Entries] = {}
+
+    def loses(self, axis: Any) -> bool:
+        """Says whether an axis loses indices with the family."""
+        return not self.removed.isdisjoint(self._roots_of(axis))
+
+    def get(self, frame: Frame, atom: Any) -> Entries:
+        """Returns what is known of a value along each of its dimensions."""
+        if isinstance(atom, Literal):
+            return (None,) * np.ndim(atom.val)
+        if (frame, atom) not in self._entries:
+            value = UNKNOWN
+            losing = [self.loses(axis) for axis in frame.dims[atom]]
+            if any(losing):
+                value = self.uniform(frame, atom)
+            return tuple(value if lost else None for lost in losing)
+        return self._entries[frame, atom]
+
+    def set(self, frame: Frame, atom: Any, entries: Sequence[Any]) -> bool:
+        """Notes what is known of a value; says whether that is news."""
+        entries = tuple(
+            entry if self.loses(axis) else None
+            for entry, axis in zip(entries, frame.dims[atom], strict=True)
+        )
+        news = self._entries.get((frame, atom)) != entries
+        self._entries[frame, atom] = entries
+        return news

@@ -1,0 +1,132 @@
+"""Proof that removing units is masking them: constants pushed through a program.
+
+Removing a unit is exact where every sum over the removed indices adds zeros alone.
+So the proof walks the equations that touch a family, derives what the removed slices
+hold (`values`), and refuses at the first equation where more than zeros would be
+summed, where a maximum or a softmax would see the slice, or where it is not finite.
+It assumes that the values kept are finite and that no kept denominator is zero.
+"""
+
+from collections.abc import Callable, Sequence
+
+from gradflow_jax.structured.coupling.calls import scan_numbers
+from gradflow_jax.structured.coupling.pointwise import elementwise as coupled_by_index
+from gradflow_jax.structured.coupling.program import Frame
+from gradflow_jax.structured.proof.rules import (
+    RULES,
+    Step,
+    ValueRule,
+    elementwise,
+    generic,
+)
+from gradflow_jax.structured.coupling.tracing import RULES as COUPLING
+from gradflow_jax.structured.proof.removed_values import UNKNOWN, Entries, Slices, join
+
+Touched = Callable[[Frame, frozenset[int]], Sequence[int]]
+
+
+def run(slices: Slices, frame: Frame, touched: Touched) -> None:
+    """Walks the equations of a frame that touch the family.
+
+    Raises:
+        Refusal: at the first equation where removing is not masking.
+    """
+    for index in touched(frame, slices.removed):
+        step = Step(slices, frame, index)
+        if index in frame.children:
+            results = _CALLS.get(step.eqn.primitive.name, _call)(step, touched)
+        else:
+            results = _rule_of(step.eqn.primitive.name)(step)
+        for variable, entries in zip(step.eqn.outvars, results, strict=True):
+            slices.set(frame, variable, entries)
+
+
+def _rule_of(name: str) -> ValueRule:
+    """Returns a primitive's rule; one that a user said is elementwise is evaluated."""
+    if name not in RULES and COUPLING.get(name) is coupled_by_index:
+        return elementwise
+    return RULES.get(name, generic)
+
+
+def _enter(
+    step: Step, frame: Frame, values: Sequence[Entries], touched: Touched
+) -> bool:
+    """Runs a called frame; says whether what it is given was news."""
+    news = [
+        step.slices.set(frame, variable, entries)
+        for variable, entries in zip(frame.jaxpr.invars, values, strict=True)
+    ]
+    run(step.slices, frame, touched)
+    return any(news)
+
+
+def _results(step: Step, frame: Frame) -> list[Entries]:
+    return [step.slices.get(frame, atom) for atom in frame.jaxpr.outvars]
+
+
+def _joined(one: Entries, other: Entries) -> Entries:
+    return tuple(
+        None
+        if a is None and b is None
+        else join([UNKNOWN if v is None else v for v in (a, b)])
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _call(step: Step, touched: Touched) -> list[Entries]:
+    (frame,) = step.frame.children[step.index]
+    _enter(step, frame, step.operands, touched)
+    return _results(step, frame)
+
+
+def _fixpoint(
+    step: Step, frame: Frame, values: list[Entries], carries: range, touched: Touched
+) -> list[Entries]:
+    """Runs a loop's body until what it carries no longer changes."""
+    while True:
+        _enter(step, frame, values, touched)
+        results = _results(step, frame)
+        met = list(values)
+        for position, result in zip(carries, results, strict=False):
+            met[position] = _joined(values[position], result)
+        if met == values:
+            return results
+        values = met
+
+
+def _scan(step: Step, touched: Touched) -> list[Entries]:
+    consts, carries = scan_numbers(step.params)
+    (frame,) = step.frame.children[step.index]
+    values = [
+        entries if position < consts + carries else entries[1:]
+        for position, entries in enumerate(step.operands)
+    ]
+    span = range(consts, consts + carries)
+    results = _fixpoint(step, frame, values, span, touched)
+    return [*results[:carries], *((None, *own) for own in results[carries:])]
+
+
+def _while(step: Step, touched: Touched) -> list[Entries]:
+    conds, bodies = step.params["cond_nconsts"], step.params["body_nconsts"]
+    cond, body = step.frame.children[step.index]
+    carried = step.operands[conds + bodies :]
+    values = [*step.operands[conds : conds + bodies], *carried]
+    span = range(bodies, len(values))
+    results = _fixpoint(step, body, values, span, touched)
+    results = [_joined(a, b) for a, b in zip(carried, results, strict=True)]
+    _enter(step, cond, [*step.operands[:conds], *results], touched)
+    return results
+
+
+def _cond(step: Step, touched: Touched) -> list[Entries]:
+    found: list[Entries] | None = None
+    for frame in step.frame.children[step.index]:
+        _enter(step, frame, step.operands[1:], touched)
+        results = _results(step, frame)
+        if found is not None:
+            results = [_joined(a, b) for a, b in zip(found, results, strict=True)]
+        found = results
+    return found or []
+
+
+_CALLS = {"scan": _scan, "while": _while, "cond": _cond}

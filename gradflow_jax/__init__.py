@@ -9,63 +9,56 @@
 
 A score says how much a weight matters: higher is kept, whatever a paper's sign. A mask
 is a pytree of bool with the tree of params, True keeps. Pruning is score × allocation
-× pattern, composed of functions:
+× pattern, composed of functions. The rooms, each of which imports those above it:
 
-    scores       how much each weight matters
-    masks        which weights stay
-    structured   whole channels, found in a model's program and cut
-    transforms   pruning as optax transformations
-    dynamics     gradient flow followed and tracked, and what pruning does to it
-    models       networks for experiments
-    experiments  data, training, sweeps: what the `gradflow-jax` command runs
-    plotting     functions of (Axes, data)
+    trees          names of leaves, what is prunable, checks
+    programs       what every reader of a model's program needs
+    scores         how much each weight matters
+    masks          which weights stay
+    structured     whole channels, found in a model's program and cut
+    transforms     pruning as optax transformations
+    dynamics       gradient flow followed and tracked, and what pruning does to it
+    connectivity   which kept weights are on a path from input to output
+    observations   the paper's five observations, on any classifier
+    models         networks for experiments
+    plotting       functions of (Axes, data)
+    experiments    data, training, sweeps: what the `gradflow-jax` command runs
+
+At the top stand the functions that make scores and masks and put them to use: those of
+`scores`, `masks` and `transforms`, and the verbs of `structured` from finding units to
+saving what is left. The rest, and every class, is reached by its room:
+`gf.dynamics.track`, `gf.structured.Units`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gradflow_jax import connectivity as connectivity
     from gradflow_jax import dynamics as dynamics
     from gradflow_jax import experiments as experiments
     from gradflow_jax import masks as masks
     from gradflow_jax import models as models
+    from gradflow_jax import observations as observations
     from gradflow_jax import plotting as plotting
+    from gradflow_jax import programs as programs
     from gradflow_jax import scores as scores
     from gradflow_jax import structured as structured
     from gradflow_jax import transforms as transforms
     from gradflow_jax import trees as trees
-    from gradflow_jax.dynamics import Agreement as Agreement
-    from gradflow_jax.dynamics import DeadUnits as DeadUnits
-    from gradflow_jax.dynamics import EffectiveReport as EffectiveReport
-    from gradflow_jax.dynamics import agreement as agreement
-    from gradflow_jax.dynamics import effective_masks as effective_masks
-    from gradflow_jax.dynamics import effective_report as effective_report
-    from gradflow_jax.dynamics import gradient_flow as gradient_flow
-    from gradflow_jax.dynamics import invert_scores as invert_scores
-    from gradflow_jax.dynamics import kendall as kendall
-    from gradflow_jax.dynamics import removal_effects as removal_effects
-    from gradflow_jax.dynamics import shuffle_labels as shuffle_labels
-    from gradflow_jax.dynamics import shuffle_masks as shuffle_masks
-    from gradflow_jax.dynamics import shuffle_pixels as shuffle_pixels
-    from gradflow_jax.dynamics import spearman as spearman
-    from gradflow_jax.dynamics import top_overlap as top_overlap
-    from gradflow_jax.dynamics import track as track
-    from gradflow_jax.masks import LayerReport as LayerReport
-    from gradflow_jax.masks import Report as Report
-    from gradflow_jax.masks import apply as apply
     from gradflow_jax.masks import combine as combine
     from gradflow_jax.masks import erdos_renyi as erdos_renyi
     from gradflow_jax.masks import erdos_renyi_kernel as erdos_renyi_kernel
-    from gradflow_jax.masks import family_masks as family_masks
     from gradflow_jax.masks import global_masks as global_masks
+    from gradflow_jax.masks import group_masks as group_masks
     from gradflow_jax.masks import layerwise_masks as layerwise_masks
     from gradflow_jax.masks import n_of_m_masks as n_of_m_masks
     from gradflow_jax.masks import overlap as overlap
     from gradflow_jax.masks import pack_masks as pack_masks
+    from gradflow_jax.masks import prune as prune
     from gradflow_jax.masks import quotas as quotas
     from gradflow_jax.masks import report as report
     from gradflow_jax.masks import unpack_masks as unpack_masks
-    from gradflow_jax.scores import Derivatives as Derivatives
     from gradflow_jax.scores import batch_norm_scale as batch_norm_scale
     from gradflow_jax.scores import batch_norm_taylor as batch_norm_taylor
     from gradflow_jax.scores import biased_loss_preservation as biased_loss_preservation
@@ -84,57 +77,50 @@ if TYPE_CHECKING:
     from gradflow_jax.scores import score as score
     from gradflow_jax.scores import score_all as score_all
     from gradflow_jax.scores import taylor as taylor
-    from gradflow_jax.structured import Family as Family
-    from gradflow_jax.structured import SavedCut as SavedCut
-    from gradflow_jax.structured import Shrunk as Shrunk
-    from gradflow_jax.structured import Units as Units
     from gradflow_jax.structured import choose_units as choose_units
-    from gradflow_jax.structured import compose_keep as compose_keep
     from gradflow_jax.structured import cut as cut
-    from gradflow_jax.structured import cut_error as cut_error
-    from gradflow_jax.structured import elementwise as elementwise
     from gradflow_jax.structured import find_units as find_units
-    from gradflow_jax.structured import forward_time as forward_time
-    from gradflow_jax.structured import kept_indices as kept_indices
     from gradflow_jax.structured import load_cut as load_cut
-    from gradflow_jax.structured import register_rule as register_rule
     from gradflow_jax.structured import save_cut as save_cut
     from gradflow_jax.structured import score_units as score_units
     from gradflow_jax.structured import shrink as shrink
-    from gradflow_jax.transforms import MaskState as MaskState
     from gradflow_jax.transforms import apply_mask as apply_mask
     from gradflow_jax.transforms import replace_masks as replace_masks
     from gradflow_jax.trees import default_prunable as default_prunable
 
 __version__ = "0.1.0"
 
-_ROOMS = ("dynamics", "masks", "models", "scores", "structured", "transforms", "trees")
+_ROOMS = (
+    "connectivity",
+    "dynamics",
+    "masks",
+    "models",
+    "observations",
+    "programs",
+    "scores",
+    "structured",
+    "transforms",
+    "trees",
+)
 # Reached as attributes too, but not listed: who lists an attribute may ask for it, as
 # `help` does, and these import packages of the extras.
 _ROOMS_OF_EXTRAS = ("experiments", "plotting")
 _NAMES_OF = {
-    "dynamics": """
-        Agreement DeadUnits EffectiveReport agreement effective_masks effective_report
-        gradient_flow invert_scores kendall removal_effects shuffle_labels shuffle_masks
-        shuffle_pixels spearman top_overlap track
-    """,
     "masks": """
-        LayerReport Report apply combine erdos_renyi erdos_renyi_kernel family_masks
-        global_masks layerwise_masks n_of_m_masks overlap pack_masks quotas report
+        combine erdos_renyi erdos_renyi_kernel global_masks group_masks
+        layerwise_masks n_of_m_masks overlap pack_masks prune quotas report
         unpack_masks
     """,
     "scores": """
-        Derivatives batch_norm_scale batch_norm_taylor biased_loss_preservation
+        batch_norm_scale batch_norm_taylor biased_loss_preservation
         differentiate first_order_terms fisher gradient_norm_increase
-        gradient_norm_preservation grasp loss_preservation magnitude over_batches random
-        score score_all taylor
+        gradient_norm_preservation grasp loss_preservation magnitude
+        over_batches random score score_all taylor
     """,
     "structured": """
-        Family SavedCut Shrunk Units choose_units compose_keep cut cut_error elementwise
-        find_units forward_time kept_indices load_cut register_rule save_cut score_units
-        shrink
+        choose_units cut find_units load_cut save_cut score_units shrink
     """,
-    "transforms": "MaskState apply_mask replace_masks",
+    "transforms": "apply_mask replace_masks",
     "trees": "default_prunable",
 }
 _ROOM_OF = {name: room for room, names in _NAMES_OF.items() for name in names.split()}

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import gradflow_jax
 
-# The options of each stand in `experiments.NAME_command`, which imports what it runs,
+# The options of each stand in `commands/NAME_command`, which imports what it runs,
 # and JAX, in the function that runs it: help is there at once.
 COMMANDS = ("evaluate", "observe", "prune", "report", "reproduce")
 
@@ -24,7 +24,10 @@ def main() -> None:
 
     @click.group(
         cls=LazyGroup,
-        modules={name: f"gradflow_jax.experiments.{name}_command" for name in COMMANDS},
+        modules={
+            name: f"gradflow_jax.experiments.commands.{name}_command"
+            for name in COMMANDS
+        },
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     @click.version_option(gradflow_jax.__version__, prog_name="gradflow-jax")

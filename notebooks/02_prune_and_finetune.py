@@ -120,7 +120,7 @@ tx = optax.chain(optax.adamw(LEARNING_RATE, weight_decay=1e-3), gf.apply_mask())
 
 @functools.partial(jax.jit, static_argnames="steps")
 def train(params, masks, key, *, steps):
-    params = gf.apply(params, masks)
+    params = gf.prune(params, masks)
     state = optax.tree.set(tx.init(params), masks=masks)
 
     def step(carry, key):
@@ -175,11 +175,11 @@ _, moments = adamw.update(gradient(params, images, labels), adamw.init(params), 
 
 def returned(optimizer, state, mask_gradients=False, steps=10):
     """Returns how many pruned weights are not zero, and the largest of them."""
-    now = gf.apply(params, masks)
+    now = gf.prune(params, masks)
     for _ in range(steps):
         grads = gradient(now, images, labels)
         if mask_gradients:
-            grads = gf.apply(grads, masks)
+            grads = gf.prune(grads, masks)
         updates, state = optimizer.update(grads, state, now)
         now = optax.apply_updates(now, updates)
     pruned = jax.tree.map(lambda leaf, mask: jnp.where(mask, 0, leaf), now, masks)
@@ -237,7 +237,7 @@ def accuracies(name, floor_of=lambda sparsity: 0.0):
                 scores[seed][name], sparsity=sparsity, floor=floor_of(sparsity)
             )
             tuned = tune(seed, params, masks)
-            before[i, j] = accuracy(gf.apply(params, masks))
+            before[i, j] = accuracy(gf.prune(params, masks))
             after[i, j] = accuracy(tuned)
             check_pruned_are_zero(tuned, masks)
     return before, after

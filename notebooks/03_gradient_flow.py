@@ -65,7 +65,7 @@ from flax import nnx
 from sklearn.datasets import load_digits
 
 import gradflow_jax as gf
-from gradflow_jax import dynamics, models, plotting
+from gradflow_jax import dynamics, models, observations, plotting
 from gradflow_jax.plotting import observations as drawing
 
 plt.rcParams["figure.dpi"] = 72
@@ -82,9 +82,9 @@ NETWORK = "resnet56"  # whose small stand-in is the second network
 # %% [markdown]
 # ## Along the flow
 #
-# A small network on scikit-learn's digits. `gf.gradient_flow(loss_fn)` integrates the
-# flow to a tolerance by diffrax, and `follow` evaluates the products of θ, g and Hg at
-# each time: one second-order evaluation for all of them.
+# A small network on scikit-learn's digits. `gf.dynamics.gradient_flow(loss_fn)`
+# integrates the flow to a tolerance by diffrax, and `follow` evaluates the products of
+# θ, g and Hg at each time: one second-order evaluation for all of them.
 
 # %%
 digits = load_digits()
@@ -105,7 +105,7 @@ params = {
 }
 batch = pixels[:200], labels[:200]
 times = np.linspace(0.0, 8.0, TIMES)
-run = gf.gradient_flow(loss_fn)(params, times, *batch)
+run = gf.dynamics.gradient_flow(loss_fn)(params, times, *batch)
 evolution = dynamics.follow(loss_fn)(run, *batch)
 measured = dynamics.measured_rates(evolution)
 predicted = dynamics.predicted_rates(evolution)
@@ -147,7 +147,7 @@ for name, (seen, said) in rates.items():
 end = run.at(TIMES - 1)
 masks = gf.global_masks(gf.magnitude(end), sparsity=0.8)
 scales = (0.125, 0.25, 0.5, 1.0)
-effects = gf.removal_effects(loss_fn, scales=scales)(end, masks, *batch)
+effects = gf.dynamics.removal_effects(loss_fn, scales=scales)(end, masks, *batch)
 figure, ax = plt.subplots(figsize=(5.5, 3.8), layout="constrained")
 errors = {
     "loss, first order": abs(effects.loss - effects.loss_first),
@@ -185,9 +185,9 @@ class CNN(nn.Module):
         return nn.Dense(10)(x.mean((1, 2)))
 
 
-problem = dynamics.problem_of(CNN(), images[:EXAMPLES], labels[:EXAMPLES])
-study = dynamics.Study(problem, steps=STEPS, finetuning=FINETUNING)
-found = dynamics.observe(study, seeds=range(SEEDS))
+problem = observations.problem_of(CNN(), images[:EXAMPLES], labels[:EXAMPLES])
+study = observations.Study(problem, steps=STEPS, finetuning=FINETUNING)
+found = observations.observe(study, seeds=range(SEEDS))
 print(found)
 
 # %% [markdown]
@@ -246,10 +246,10 @@ def resnet(rngs: nnx.Rngs) -> nnx.Module:
 
 
 few = images[:RESNET_EXAMPLES], labels[:RESNET_EXAMPLES]
-study = dynamics.Study(
-    dynamics.problem_of(resnet, *few), steps=STEPS, finetuning=FINETUNING
+study = observations.Study(
+    observations.problem_of(resnet, *few), steps=STEPS, finetuning=FINETUNING
 )
-other = dynamics.observe(study, seeds=range(SEEDS))
+other = observations.observe(study, seeds=range(SEEDS))
 
 # %%
 for (number, cnn), (_, residual) in zip(found.findings, other.findings, strict=True):

@@ -242,11 +242,11 @@ for (path, whole), cut in zip(
 # %% [markdown]
 # `gf.cut` cuts whatever mirrors the parameters: batch statistics above, and the moments
 # of Adam, so that training goes on where it stood. The small network is the masked one,
-# not an approximation of it. `gf.cut_error` compares their outputs, relative to the
-# largest one:
+# not an approximation of it. `gf.structured.cut_error` compares their outputs, relative
+# to the largest one:
 
 # %%
-error = gf.cut_error(variables, units, keep, test_images)
+error = gf.structured.cut_error(variables, units, keep, test_images)
 print(f"relative difference {error:.1e}")
 print("the module's own code runs" if small.native else f"recorded, as {small.why}")
 print(f"parameters {units.parameters(keep):9,} of {units.parameters():11,}")

@@ -59,7 +59,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import gradflow_jax as gf
-from gradflow_jax import dynamics, plotting
+from gradflow_jax import observations, plotting
 
 plt.rcParams["figure.dpi"] = 72
 
@@ -74,8 +74,8 @@ CHECKED = 0.9  # the sparsity of the sanity checks
 # %% [markdown]
 # ## A network
 #
-# A convolutional network on scikit-learn's digits. `dynamics.Study` trains it with SGD
-# and momentum, masked or not; use your own loop if you have one.
+# A convolutional network on scikit-learn's digits. `observations.Study` trains it with
+# SGD and momentum, masked or not; use your own loop if you have one.
 
 # %%
 digits = load_digits()
@@ -92,8 +92,8 @@ class CNN(nn.Module):
         return nn.Dense(10)(x.mean((1, 2)))
 
 
-problem = dynamics.problem_of(CNN(), images[:TRAIN], labels[:TRAIN])
-study = dynamics.Study(problem, steps=STEPS, floor=0.02)
+problem = observations.problem_of(CNN(), images[:TRAIN], labels[:TRAIN])
+study = observations.Study(problem, steps=STEPS, floor=0.02)
 
 
 @jax.jit
@@ -119,7 +119,7 @@ print(f"{SEEDS} networks, {100 * dense:.1f} % of the test images right")
 # ## Do the measures agree?
 #
 # `gf.differentiate` gives θ, g and Hg once, `gf.score_all` every measure from it.
-# `gf.agreement` correlates their ranks.
+# `gf.scores.agreement` correlates their ranks.
 
 
 # %%
@@ -132,7 +132,7 @@ def scores_of(params, seed):
 
 scores = [scores_of(params, seed) for seed, params in enumerate(networks)]
 measures = list(scores[0])
-agreement = gf.agreement(scores[0])
+agreement = gf.scores.agreement(scores[0])
 figure, ax = plt.subplots(figsize=(6.5, 5.5), layout="constrained")
 plotting.correlation_matrix(
     ax, agreement.names, agreement.values, quantity="Spearman's ρ of scores"
@@ -197,7 +197,7 @@ print(f"\nAt {CHECKED:.0%} the first of the measures is {best}.")
 # %%
 def corrupted(params, seed):
     x, y = problem.data
-    shuffled = x, gf.shuffle_labels(jax.random.key(seed), y)
+    shuffled = x, gf.masks.shuffle_labels(jax.random.key(seed), y)
     return gf.score(gf.differentiate(problem.loss)(params, shuffled), best)
 
 
@@ -205,13 +205,13 @@ def variants(params, seed):
     key = jax.random.key(seed)
     own = scores[seed][best]
     masks = study.masks(own, sparsity=CHECKED)
-    inverted = study.masks(gf.invert_scores(own), sparsity=CHECKED)
+    inverted = study.masks(gf.masks.invert_scores(own), sparsity=CHECKED)
     return {
         best: (params, masks, FINETUNING),
-        "shuffled in layers": (params, gf.shuffle_masks(key, masks), FINETUNING),
+        "shuffled in layers": (params, gf.masks.shuffle_masks(key, masks), FINETUNING),
         "shuffled in the network": (
             params,
-            gf.shuffle_masks(key, masks, within="network"),
+            gf.masks.shuffle_masks(key, masks, within="network"),
             FINETUNING,
         ),
         "scores inverted": (params, inverted, FINETUNING),
@@ -249,21 +249,21 @@ plt.show()
 own = np.array(checks[best])
 for name, values in checks.items():
     if name != best:
-        lost = dynamics.finding(f"{best} is better than {name}", own - values, "")
+        lost = observations.finding(f"{best} is better than {name}", own - values, "")
         print(f"{lost.claim}: {lost.verdict}, by {100 * lost.mean:+.1f} points")
 
 # %% [markdown]
 # ## Is what it keeps connected?
 #
 # A kept weight does nothing if no path of kept weights leads through it from the input
-# to the output (Vysogorets & Kempe, 2023). `gf.effective_report` reads the paths from
-# the model's program. Here the best measure, with no floor for any layer, at the
-# highest sparsity of all.
+# to the output (Vysogorets & Kempe, 2023). `gf.connectivity.effective_report` reads the
+# paths from the model's program. Here the best measure, with no floor for any layer, at
+# the highest sparsity of all.
 
 # %%
 params, highest = networks[0], 0.99
 masks = gf.global_masks(scores[0][best], sparsity=highest)
-report = gf.effective_report(problem.apply)(params, masks, images[:1])
+report = gf.connectivity.effective_report(problem.apply)(params, masks, images[:1])
 print(report)
 
 # %%

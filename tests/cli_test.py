@@ -17,24 +17,23 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax import cli
-from gradflow_jax.dynamics import Study
-from gradflow_jax.experiments.commands import observe_job
-from gradflow_jax.experiments.commands import report_job
-from gradflow_jax.experiments.sweep import results
-from gradflow_jax.experiments.networks.measuring import MEASURES
+from gradflow_jax.experiments.commands import observe_job, report_job
 from gradflow_jax.experiments.names import (
     MEASURE_NAMES,
     MODEL_NAMES,
     PAPER_MEASURES,
     WEIGHT_MEASURES,
 )
-from gradflow_jax.experiments.sweep.weights import SCOPES
+from gradflow_jax.experiments.networks.measuring import MEASURES
+from gradflow_jax.experiments.sweep import results
 from gradflow_jax.experiments.sweep.settings import (
     UNIT_SCOPES,
     Settings,
     StructuredSettings,
 )
+from gradflow_jax.experiments.sweep.weights import SCOPES
 from gradflow_jax.models import MODELS
+from gradflow_jax.observations import Study
 from gradflow_jax.structured import choosing
 
 ROOT = Path(gf.__file__).parents[1]

@@ -89,7 +89,7 @@ def use(loss_fn, params, *args, **kwargs):
     assert report.size - report.kept == removed > 0
     assert [layer.path for layer in report.layers] == list(arrays(params))
 
-    start = gf.apply(params, masks)
+    start = gf.prune(params, masks)
     assert jax.tree.structure(start) == structure
     assert pruned(start, masks).tolist() == [0.0] * removed
 
@@ -302,7 +302,7 @@ def test_a_train_state_trains_masked_with_batch_norm_and_dropout():
     masks = gf.global_masks(scores, sparsity=SPARSITY)
     state = State.create(
         apply_fn=NORMED.apply,
-        params=gf.apply(params, masks),
+        params=gf.prune(params, masks),
         tx=optax.chain(optax.adam(0.1), gf.apply_mask(masks)),
         batch_stats=STATS,
         key=KEY,
@@ -419,21 +419,21 @@ def test_nnx_jit_around_scoring_and_pruning(plain):
 
         scores = gf.loss_preservation(loss_fn)(params)
         masks = gf.global_masks(scores, sparsity=SPARSITY)
-        nnx.update(model, gf.apply(params, masks))
+        nnx.update(model, gf.prune(params, masks))
         return scores, masks
 
     model = NNXMLP()
     scores, masks = prune(model, BATCH)
     assert_close(scores, plain.first_order)
     assert_close(masks, plain.masks)
-    assert_close(nnx.state(model, nnx.Param), gf.apply(PARAMS, plain.masks))
+    assert_close(nnx.state(model, nnx.Param), gf.prune(PARAMS, plain.masks))
 
 
 def test_an_nnx_optimizer_trains_masked_with_batch_norm_and_dropout():
     model = NNXNormed(nnx.Rngs(0))
     params = nnx.state(model, nnx.Param)
     masks = gf.global_masks(gf.magnitude(params), sparsity=SPARSITY)
-    nnx.update(model, gf.apply(params, masks))
+    nnx.update(model, gf.prune(params, masks))
     tx = optax.chain(optax.adam(0.1), gf.apply_mask(masks))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
@@ -497,7 +497,7 @@ LOSS = gf.loss_preservation(lambda params: jnp.zeros(()))
 TAKERS = {
     "a measure": LOSS,
     "magnitude": gf.magnitude,
-    "apply": lambda params: gf.apply(params, {"w": jnp.ones(1, bool)}),
+    "apply": lambda params: gf.prune(params, {"w": jnp.ones(1, bool)}),
     "apply_mask": gf.apply_mask().init,
 }
 every_taker = pytest.mark.parametrize("taker", TAKERS)

@@ -22,18 +22,19 @@ def effective_masks(
 ) -> Callable[..., PyTree]:
     """Drops from masks the weights that no path from input to output passes through.
 
-    A weight whose unit has lost all incoming or all outgoing weights does nothing,
-    kept or not: at high sparsity many do, and a measure that leaves many is credited
-    with a density that its network does not have. Dropping them changes the model by
-    constants at most, those that a dead unit's bias makes: see `gf.effective_report`.
+    A weight whose unit has lost all incoming or all outgoing weights does nothing, kept
+    or not: at high sparsity many do, and a measure that leaves many is credited with a
+    density that its network does not have. Dropping them changes the model by constants
+    at most, those that a dead unit's bias makes: see
+    `gf.connectivity.effective_report`.
 
     The model's program is read, not its layers: a weight counts where a signal is
     multiplied by it, or by what is computed from it, and the signal comes from the
-    input and goes on to an output. Additions let a signal through from any side,
-    maxima and activations too, products where the other factor is not always zero; so
-    biases are on no path. What looks along a whole axis, such as a softmax or a layer
-    norm, lets every number of it depend on every other. Loops of unknown length,
-    scatters and primitives without a rule (`gf.effective_report` lists them) count as
+    input and goes on to an output. Additions let a signal through from any side, maxima
+    and activations too, products where the other factor is not always zero; so biases
+    are on no path. What looks along a whole axis, such as a softmax or a layer norm,
+    lets every number of it depend on every other. Loops of unknown length, scatters and
+    primitives without a rule (`gf.connectivity.effective_report` lists them) count as
     if every result depended on every operand, which can only keep too much.
 
     Args:
@@ -60,7 +61,8 @@ def effective_masks(
         >>> params = {"in": jnp.ones((2, 2)), "out": jnp.ones((2, 1))}
         >>> masks = {"in": jnp.array([[True, False], [True, False]]),
         ...          "out": jnp.array([[True], [True]])}
-        >>> gf.effective_masks(apply)(params, masks, jnp.ones((1, 2)))["out"].tolist()
+        >>> find_effective = gf.connectivity.effective_masks(apply)
+        >>> find_effective(params, masks, jnp.ones((1, 2)))["out"].tolist()
         [[True], [False]]
 
     Reference:

@@ -11,10 +11,17 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from gradflow_jax.connectivity import rules
 from gradflow_jax.connectivity.rules import Found, Rule
 from gradflow_jax.connectivity.signals import Signal, constant_signal, gated, reached_of
-from gradflow_jax.structured.coupling.calls import RULES as CALLS
-from gradflow_jax.structured.coupling.calls import called, opened, scan_numbers
+from gradflow_jax.programs.calls import (
+    CALLS,
+    LOOPS_AND_BRANCHES,
+    called,
+    opened,
+    scan_numbers,
+)
+from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
 from gradflow_jax.structured.coupling.pointwise import elementwise as by_index
-from gradflow_jax.structured.coupling.tracing import RULES as COUPLING
+
+PROGRAMS = CALLS | LOOPS_AND_BRANCHES
 
 
 class Reader:
@@ -50,7 +57,7 @@ class Reader:
 
         for eqn in jaxpr.eqns:
             given = [signal(atom) for atom in eqn.invars]
-            if eqn.primitive.name not in CALLS and _foldable(given):
+            if eqn.primitive.name not in PROGRAMS and _foldable(given):
                 results = [constant_signal(value) for value in _folded(eqn, given)]
             else:
                 results = self._results(eqn, given)
@@ -65,7 +72,7 @@ class Reader:
             last = len(eqn.params["branches"]) - 1
             taken = eqn.params["branches"][int(np.clip(given[0].constant, 0, last))]
             return self.read(*opened(taken), given[1:])
-        if name in CALLS and name not in ("cond", "while"):
+        if name in CALLS:
             return self.read(*opened(called(eqn.params)), given)
         rule = self._rule(name)
         found = rule(eqn, given)
@@ -76,9 +83,11 @@ class Reader:
     def _rule(self, name: str) -> Rule:
         if name == "cond":
             return self._cond
-        if name in rules.RULES:
-            return rules.RULES[name]
-        if COUPLING.get(name) is by_index:  # a user said so by gf.register_rule
+        if name in SIGNAL_RULES:
+            return SIGNAL_RULES[name]
+        if (
+            COUPLING_RULES.get(name) is by_index
+        ):  # a user said so by gf.structured.register_rule
             return rules.elementwise
         self.guessed.add(name)
         return rules.unknown

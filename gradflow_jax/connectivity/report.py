@@ -129,10 +129,10 @@ def effective_report(
     input reaches is read off.
 
     Args:
-        apply: as of `gf.effective_masks`.
+        apply: as of `gf.connectivity.effective_masks`.
         units: of the same `apply`, from `gf.find_units`; without, no dead units are
             looked for.
-        prunable: as of `gf.effective_masks`.
+        prunable: as of `gf.connectivity.effective_masks`.
 
     Returns:
         A function `(params, masks, *inputs) -> EffectiveReport`, compiled once for each
@@ -157,7 +157,8 @@ def effective_report(
         ...          "bias": jnp.ones(3, bool), "out": jnp.ones((3, 1), bool)}
         >>> x = jnp.ones((1, 2))
         >>> units = gf.find_units(apply, params, x)
-        >>> report = gf.effective_report(apply, units=units)(params, masks, x)
+        >>> report_of = gf.connectivity.effective_report(apply, units=units)
+        >>> report = report_of(params, masks, x)
         >>> print(report)
         leaf              shape  kept  effective  of    sparsity  effective sparsity
         ----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from gradflow_jax.connectivity.signals import Signal, each, live
+from gradflow_jax.programs.rules import SIGNAL_RULES
 from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
 from gradflow_jax.structured.proof.removed_values import evaluate
 
@@ -243,36 +244,38 @@ def unknown(eqn: Any, operands: Sequence[Signal]) -> Found:
 
 _sums = functools.partial(_summing, always=False)
 
-RULES: dict[str, Rule] = {
-    **dict.fromkeys(ELEMENTWISE, elementwise),
-    **dict.fromkeys(
-        """copy copy_p device_put mesh_cast name optimization_barrier pvary
+SIGNAL_RULES.fill(
+    {
+        **dict.fromkeys(ELEMENTWISE, elementwise),
+        **dict.fromkeys(
+            """copy copy_p device_put mesh_cast name optimization_barrier pvary
         sharding_constraint stop_gradient""".split(),
-        identity,
-    ),
-    **dict.fromkeys(
-        """broadcast_in_dim concatenate expand_dims pad reshape rev slice split squeeze
-        stack tile transpose unstack""".split(),
-        moved,
-    ),
-    **dict.fromkeys(
-        """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
+            identity,
+        ),
+        **dict.fromkeys(
+            """broadcast_in_dim concatenate expand_dims pad reshape rev slice split
+            squeeze stack tile transpose unstack""".split(),
+            moved,
+        ),
+        **dict.fromkeys(
+            """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
         reduce_xor""".split(),
-        _sums(_reduced),
-    ),
-    **dict.fromkeys(("argmax", "argmin"), _summing(_reduced, always=True)),
-    **dict.fromkeys("cumsum cumprod cummax cummin".split(), _sums(_cumulated)),
-    "cumlogsumexp": _summing(_cumulated, always=True),
-    **dict.fromkeys(
-        "reduce_window_sum reduce_window_max reduce_window_min".split(),
-        _sums(_windowed),
-    ),
-    **dict.fromkeys(("sort", "top_k"), _sums(_along)),
-    "mul": multiply,
-    "div": divide,
-    "dot_general": dot_general,
-    "conv_general_dilated": conv_general_dilated,
-    "select_n": select_n,
-    **dict.fromkeys(("gather", "dynamic_slice"), looked_up),
-    "dynamic_update_slice": updated,
-}
+            _sums(_reduced),
+        ),
+        **dict.fromkeys(("argmax", "argmin"), _summing(_reduced, always=True)),
+        **dict.fromkeys("cumsum cumprod cummax cummin".split(), _sums(_cumulated)),
+        "cumlogsumexp": _summing(_cumulated, always=True),
+        **dict.fromkeys(
+            "reduce_window_sum reduce_window_max reduce_window_min".split(),
+            _sums(_windowed),
+        ),
+        **dict.fromkeys(("sort", "top_k"), _sums(_along)),
+        "mul": multiply,
+        "div": divide,
+        "dot_general": dot_general,
+        "conv_general_dilated": conv_general_dilated,
+        "select_n": select_n,
+        **dict.fromkeys(("gather", "dynamic_slice"), looked_up),
+        "dynamic_update_slice": updated,
+    }
+)

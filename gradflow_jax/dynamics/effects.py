@@ -70,7 +70,7 @@ def removal_effects(
         >>> import gradflow_jax as gf
         >>> loss_fn = lambda w: jnp.sum(w**2) / 2  # g = w, H = 1
         >>> w, masks = jnp.array([3.0, 1.0]), jnp.array([True, False])
-        >>> effects = gf.removal_effects(loss_fn)(w, masks)
+        >>> effects = gf.dynamics.removal_effects(loss_fn)(w, masks)
         >>> effects.loss.tolist(), effects.loss_second.tolist()  # a quadratic: exact
         ([-0.5], [-0.5])
         >>> effects.gradient_norm.tolist(), effects.gradient_norm_first.tolist()
@@ -120,7 +120,8 @@ def convergence_order(scales: Any, predicted: Any, measured: Any) -> float:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> scales = (0.5, 0.25)
-        >>> effects = gf.removal_effects(lambda w: jnp.sum(w**2), scales=scales)
+        >>> loss_fn = lambda w: jnp.sum(w**2)
+        >>> effects = gf.dynamics.removal_effects(loss_fn, scales=scales)
         >>> found = effects(jnp.array([2.0]), jnp.array([False]))
         >>> order = gf.dynamics.convergence_order(scales, found.loss_first, found.loss)
         >>> round(order, 3)

@@ -7,7 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradflow_jax.dynamics.inner_products import Products, named_products, packed_products
+from gradflow_jax.dynamics.inner_products import (
+    Products,
+    named_products,
+    packed_products,
+)
 from gradflow_jax.dynamics.trajectory import Trajectory
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import finished

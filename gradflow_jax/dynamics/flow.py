@@ -59,11 +59,12 @@ def gradient_flow(
     Example:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
-        >>> flow = gf.gradient_flow(lambda w: jnp.sum(w**2) / 2)  # w(t) = w(0)·e⁻ᵗ
+        >>> loss_fn = lambda w: jnp.sum(w**2) / 2  # w(t) = w(0)·e⁻ᵗ
+        >>> flow = gf.dynamics.gradient_flow(loss_fn)
         >>> run = flow(jnp.array([1.0, -2.0]), [0.0, 1.0])
         >>> print(run.params[1], run.loss[1])
         [ 0.367... -0.735...] 0.338...
-        >>> halved = gf.gradient_flow(lambda w: jnp.sum(w**2) / 2, target=1.25)
+        >>> halved = gf.dynamics.gradient_flow(loss_fn, target=1.25)
         >>> print(halved(jnp.array([1.0, -2.0]), [9.0]).reached.round(4))  # ln(2) / 2
         0.3466
 

@@ -64,7 +64,7 @@ def predicted_rates(evolution: Evolution) -> Rates:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> loss_fn = lambda w: jnp.sum(w**2) / 2
-        >>> run = gf.gradient_flow(loss_fn)(jnp.array([3.0]), [0.0])
+        >>> run = gf.dynamics.gradient_flow(loss_fn)(jnp.array([3.0]), [0.0])
         >>> rates = gf.dynamics.predicted_rates(gf.dynamics.follow(loss_fn)(run))
         >>> rates.loss.tolist(), rates.model.theta2_second.tolist()  # −w², 4 w²
         ([-9.0], [36.0])
@@ -101,7 +101,8 @@ def measured_rates(evolution: Evolution) -> Rates:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> loss_fn = lambda w: jnp.sum(w**2) / 2
-        >>> run = gf.gradient_flow(loss_fn)(jnp.array([3.0]), jnp.arange(5) / 10)
+        >>> flow = gf.dynamics.gradient_flow(loss_fn)
+        >>> run = flow(jnp.array([3.0]), jnp.arange(5) / 10)
         >>> rates = gf.dynamics.measured_rates(gf.dynamics.follow(loss_fn)(run))
         >>> print(rates.loss[2].round(3), -9 * jnp.exp(-0.4).round(3))
         -6.033 -6.03

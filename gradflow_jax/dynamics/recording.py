@@ -22,9 +22,9 @@ class Recorder:
             train_step(model, optimizer, batch)
         evolution = record.evolution()
 
-    It does what `gf.track` does, from outside of the compiled step: nothing of the
-    loop changes, and the loss may be one of `gf.over_batches`, batch after batch. When
-    `capacity` samples are held, every other one goes and the stride doubles.
+    It does what `gf.dynamics.track` does, from outside of the compiled step: nothing of
+    the loop changes, and the loss may be one of `gf.over_batches`, batch after batch.
+    When `capacity` samples are held, every other one goes and the stride doubles.
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;

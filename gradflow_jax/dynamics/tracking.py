@@ -54,7 +54,8 @@ def track(
 ) -> optax.GradientTransformationExtraArgs:
     """Tracks the quantities of gradient flow in training, as a link of an optax chain.
 
-        tx = optax.chain(optax.sgd(0.1), gf.track(loss_fn, every=50, learning_rate=0.1))
+        track = gf.dynamics.track(loss_fn, every=50, learning_rate=0.1)
+        tx = optax.chain(optax.sgd(0.1), track)
         updates, state = tx.update(grads, state, params, loss_args=(batch,))
         evolution = gf.dynamics.tracked(state, params)
 
@@ -93,7 +94,7 @@ def track(
         >>> import jax, jax.numpy as jnp, optax
         >>> import gradflow_jax as gf
         >>> loss_fn = lambda w, scale: jnp.sum(scale * w**2) / 2
-        >>> tracker = gf.track(loss_fn, every=2, learning_rate=0.5)
+        >>> tracker = gf.dynamics.track(loss_fn, every=2, learning_rate=0.5)
         >>> tx = optax.chain(optax.sgd(0.5), tracker)
         >>> w, scale = jnp.array([4.0]), jnp.array([1.0])
         >>> state = tx.init(w)
@@ -201,7 +202,7 @@ def tracked(
     Example:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
-        >>> tx = gf.track(lambda w: jnp.sum(w**2))
+        >>> tx = gf.dynamics.track(lambda w: jnp.sum(w**2))
         >>> w = jnp.array([3.0])
         >>> _, state = tx.update(w, tx.init(w), w, loss_args=())
         >>> gf.dynamics.tracked(state, w).loss.tolist()
@@ -218,7 +219,7 @@ def tracked(
     if not found:
         raise ValueError(
             "opt_state holds no samples: make the optimizer by "
-            "optax.chain(tx, gf.track(loss_fn))."
+            "optax.chain(tx, gf.dynamics.track(loss_fn))."
         )
     state, count = found[0], int(found[0].size)
     sets = len(jax.tree.leaves(params)) + sum(family.size for family in units or ())

@@ -1,4 +1,4 @@
-"""Masks as sets of weights: apply them to a tree, combine them, compare them."""
+"""Masks as sets of weights: prune a tree by them, combine them, compare them."""
 
 import functools
 from typing import Literal
@@ -17,7 +17,7 @@ from gradflow_jax.trees import (
 )
 
 
-def apply(params: PyTree, masks: PyTree) -> PyTree:
+def prune(params: PyTree, masks: PyTree) -> PyTree:
     """Sets the weights that the masks remove to exactly 0.0.
 
     Weights removed become 0.0 even where they were NaN or infinite. The weights do
@@ -38,7 +38,7 @@ def apply(params: PyTree, masks: PyTree) -> PyTree:
     Example:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
-        >>> gf.apply(jnp.array([1.0, -2.0]), jnp.array([False, True])).tolist()
+        >>> gf.prune(jnp.array([1.0, -2.0]), jnp.array([False, True])).tolist()
         [0.0, -2.0]
     """
     # Masks first: with the two arguments swapped it is they that look odd.

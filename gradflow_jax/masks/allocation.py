@@ -14,6 +14,7 @@ from gradflow_jax.trees import (
     PyTree,
     aligned_leaves,
     check_floating,
+    checked_fraction,
     default_prunable,
     is_traced,
     label,
@@ -250,27 +251,3 @@ def _shares(total: int, weights: Sequence[float], caps: Sequence[int]) -> list[i
     for i in by_remainder[: total - sum(whole)]:
         whole[i] += 1
     return whole
-
-
-def checked_fraction(value: Any, what: str) -> float:
-    """Returns `value` as a float in [0, 1].
-
-    Raises:
-        TypeError: if it is traced by `jax.jit` or is no number.
-        ValueError: if it is NaN or outside [0, 1].
-    """
-    if is_traced(value):
-        raise TypeError(
-            f"{what} is traced by jax.jit or a like transformation, but masks of an "
-            "exact number of weights need its value: make it a static argument."
-        )
-    try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        fraction = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{what} is {value!r}, not a number in [0, 1].") from None
-    if not 0.0 <= fraction <= 1.0:
-        percent = " (a fraction, not per cent)" if fraction > 1 else ""
-        raise ValueError(f"{what} is {fraction}, outside [0, 1]{percent}.")
-    return fraction

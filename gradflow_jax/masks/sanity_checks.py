@@ -4,7 +4,7 @@ If the network is as good with the mask shuffled within each layer, the method h
 how many weights each layer needs and not which; if it is as good with masks from
 corrupted data, it has not looked at the data. Each helper makes the altered thing; the
 training is the same as of the method itself. That new initial weights do no harm is
-checked by `gf.apply(model.init(new_key, ...), masks)`.
+checked by `gf.prune(model.init(new_key, ...), masks)`.
 """
 
 from typing import Literal
@@ -56,7 +56,7 @@ def shuffle_masks(
         >>> import jax, jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> masks = {"kernel": jnp.array([[True, False, False]])}
-        >>> int(gf.shuffle_masks(jax.random.key(0), masks)["kernel"].sum())
+        >>> int(gf.masks.shuffle_masks(jax.random.key(0), masks)["kernel"].sum())
         1
 
     Reference:
@@ -100,7 +100,7 @@ def invert_scores(scores: PyTree, *, prunable: Prunable = default_prunable) -> P
     Example:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
-        >>> scores = gf.invert_scores({"kernel": jnp.array([[3.0, 1.0]])})
+        >>> scores = gf.masks.invert_scores({"kernel": jnp.array([[3.0, 1.0]])})
         >>> gf.global_masks(scores, sparsity=0.5)["kernel"].tolist()
         [[False, True]]
 
@@ -128,7 +128,7 @@ def shuffle_labels(key: jax.Array, labels: jax.Array) -> jax.Array:
     Example:
         >>> import jax, jax.numpy as jnp
         >>> import gradflow_jax as gf
-        >>> gf.shuffle_labels(jax.random.key(0), jnp.arange(4)).sum().item()
+        >>> gf.masks.shuffle_labels(jax.random.key(0), jnp.arange(4)).sum().item()
         6
 
     Reference:
@@ -159,7 +159,7 @@ def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
         >>> import jax, jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> images = jnp.arange(8.0).reshape(2, 2, 2, 1)
-        >>> gf.shuffle_pixels(jax.random.key(0), images).sum((1, 2, 3)).tolist()
+        >>> gf.masks.shuffle_pixels(jax.random.key(0), images).sum((1, 2, 3)).tolist()
         [6.0, 22.0]
 
     Reference:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from gradflow_jax.masks.allocation import (
     checked_allocation,
-    checked_fraction,
     families,
     kept_number,
     quotas,
@@ -20,6 +19,7 @@ from gradflow_jax.trees import (
     PyTree,
     check_finite,
     check_floating,
+    checked_fraction,
     default_prunable,
     is_traced,
     mask_leaves,
@@ -155,7 +155,7 @@ def layerwise_masks(
     return _masks_like(scores, flags, kept)
 
 
-def family_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
+def group_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
     """Keeps the highest-scored weights of each family of leaves ranked together.
 
     Between `global_masks`, one family, and `layerwise_masks`, a family each: use it
@@ -183,7 +183,7 @@ def family_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
         >>> import gradflow_jax as gf
         >>> scores = {"conv1": jnp.array([4.0, 1.0]), "conv2": jnp.array([3.0, 2.0]),
         ...           "dense": jnp.array([9.0, 8.0])}
-        >>> masks = gf.family_masks(scores, {"conv*": 0.75, "dense": 0.5})
+        >>> masks = gf.group_masks(scores, {"conv*": 0.75, "dense": 0.5})
         >>> {path: mask.tolist() for path, mask in masks.items()}
         {'conv1': [True, False], 'conv2': [False, False], 'dense': [True, False]}
     """

@@ -104,12 +104,12 @@ def linear(before: int, after: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     return layer
 
 
-def normalised_kernels(params: Any) -> dict[str, str]:
+def normalized_kernels(params: Any) -> dict[str, str]:
     """Returns for each batch norm, by its path, the kernel whose filters it normalises.
 
     Example:
         >>> layer = ConvNorm(3, 4, rngs=nnx.Rngs(0))
-        >>> normalised_kernels({"stem": nnx.state(layer, nnx.Param)})
+        >>> normalized_kernels({"stem": nnx.state(layer, nnx.Param)})
         {'stem/norm': 'stem/conv/kernel'}
     """
     ends = "norm/scale", "conv/kernel"

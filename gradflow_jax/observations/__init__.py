@@ -1,1 +1,49 @@
-"""observations."""
+"""The paper's five observations as functions, on any classifier.
+
+    problem    a classifier and its images, of any framework
+    study      networks of several seeds, trained, pruned and fine-tuned
+    findings   a mean, an interval and a verdict
+    first      larger weights converge faster
+    second     loss preservation removes the slowest weights
+    third      with heuristics, magnitude preserves the loss
+    fourth     increasing the gradient norm raises the loss
+    fifth      preserving the gradient norm beats increasing it
+    all_five   evaluates them all
+
+Imports what scores, prunes and trains; `plotting` and `experiments` import it. To add
+an observation, give it a file with a function of a `Study` and its runs, and a row in
+`all_five`.
+"""
+
+from gradflow_jax.observations.all_five import Observations as Observations
+from gradflow_jax.observations.all_five import observe as observe
+from gradflow_jax.observations.fifth import (
+    PreservingGradientNorm as PreservingGradientNorm,
+)
+from gradflow_jax.observations.fifth import (
+    preserving_gradient_norm_is_better as preserving_gradient_norm_is_better,
+)
+from gradflow_jax.observations.findings import Finding as Finding
+from gradflow_jax.observations.findings import finding as finding
+from gradflow_jax.observations.first import LargerWeights as LargerWeights
+from gradflow_jax.observations.first import (
+    larger_weights_converge_faster as larger_weights_converge_faster,
+)
+from gradflow_jax.observations.fourth import (
+    IncreasingGradientNorm as IncreasingGradientNorm,
+)
+from gradflow_jax.observations.fourth import (
+    increasing_gradient_norm_raises_loss as increasing_gradient_norm_raises_loss,
+)
+from gradflow_jax.observations.problem import Problem as Problem
+from gradflow_jax.observations.problem import problem_of as problem_of
+from gradflow_jax.observations.second import SlowWeights as SlowWeights
+from gradflow_jax.observations.second import (
+    loss_preservation_removes_the_slowest as loss_preservation_removes_the_slowest,
+)
+from gradflow_jax.observations.study import SeededRun as SeededRun
+from gradflow_jax.observations.study import Study as Study
+from gradflow_jax.observations.third import PreservingMagnitude as PreservingMagnitude
+from gradflow_jax.observations.third import (
+    magnitude_preserves_loss as magnitude_preserves_loss,
+)

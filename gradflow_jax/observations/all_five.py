@@ -3,22 +3,28 @@
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from gradflow_jax.observations.findings import Finding
-from gradflow_jax.observations.first_order import (
-    LargerWeights,
-    PreservingMagnitude,
-    SlowWeights,
-    larger_weights_converge_faster,
-    loss_preservation_removes_the_slowest,
-    magnitude_preserves_loss,
-)
-from gradflow_jax.observations.second_order import (
-    IncreasingGradientNorm,
+from gradflow_jax.observations.fifth import (
     PreservingGradientNorm,
-    increasing_gradient_norm_raises_loss,
     preserving_gradient_norm_is_better,
 )
+from gradflow_jax.observations.findings import Finding
+from gradflow_jax.observations.first import (
+    LargerWeights,
+    larger_weights_converge_faster,
+)
+from gradflow_jax.observations.fourth import (
+    IncreasingGradientNorm,
+    increasing_gradient_norm_raises_loss,
+)
+from gradflow_jax.observations.second import (
+    SlowWeights,
+    loss_preservation_removes_the_slowest,
+)
 from gradflow_jax.observations.study import Study
+from gradflow_jax.observations.third import (
+    PreservingMagnitude,
+    magnitude_preserves_loss,
+)
 
 _FUNCTIONS = (
     larger_weights_converge_faster,
@@ -67,8 +73,8 @@ def observe(
 ) -> Observations:
     """Evaluates the five observations of Lubana & Dick on a classifier of your own.
 
-        problem = gf.dynamics.problem_of(MyModule(), images, labels)
-        print(gf.dynamics.observe(gf.dynamics.Study(problem)))
+        problem = gf.observations.problem_of(MyModule(), images, labels)
+        print(gf.observations.observe(gf.observations.Study(problem)))
 
     Networks of several seeds are trained, looked at on the way, pruned in the middle
     and fine-tuned. Nothing is assumed of the outcome: on another model, schedule or

@@ -56,6 +56,20 @@ class Finding(NamedTuple):
         return f"{self.claim}: {self.verdict} ({self.mean:+.3g}, {between} {self.unit})"
 
 
+class Spread(NamedTuple):
+    """Of one quantity over seeds.
+
+    Attributes:
+        mean: the mean.
+        deviation: the standard deviation of the sample; 0 of a single seed.
+        seeds: how many.
+    """
+
+    mean: float
+    deviation: float
+    seeds: int
+
+
 def finding(claim: str, values: Iterable[float], unit: str) -> Finding:
     """Returns what values, one a seed, say of a claim that they are positive.
 

@@ -1,6 +1,5 @@
 """A classifier and its images as one thing, whatever framework the model is of."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +32,7 @@ class Problem:
         >>> init = lambda key: {"w": jax.random.normal(key, (2, 3))}
         >>> apply = lambda params, x: x @ params["w"]
         >>> x, y = jnp.ones((4, 2)), jnp.array([0, 1, 2, 0])
-        >>> problem = gf.dynamics.Problem(init, apply, x, y)
+        >>> problem = gf.observations.Problem(init, apply, x, y)
         >>> params = jax.tree.map(jnp.zeros_like, problem.init(jax.random.key(0)))
         >>> round(float(problem.loss(params, problem.data)), 4)  # log 3
         1.0986
@@ -101,7 +100,7 @@ def problem_of(model: Any, inputs: Any, labels: Any) -> Problem:
         >>> import jax, jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> x, y = jnp.ones((4, 2)), jnp.array([0, 1, 2, 0])
-        >>> problem = gf.dynamics.problem_of(nn.Dense(3), x, y)
+        >>> problem = gf.observations.problem_of(nn.Dense(3), x, y)
         >>> problem.apply(problem.init(jax.random.key(0)), x).shape
         (4, 3)
     """
@@ -139,12 +138,8 @@ def _of_linen(module: Any, inputs: Any, labels: Any) -> Problem:
 
 
 def _of_nnx(make: Any, inputs: Any, labels: Any) -> Problem:
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is None:
-        raise TypeError(
-            f"{make!r} is a function, and Flax is not imported: of a model in plain "
-            "JAX pass a pair (init, apply)."
-        )
+    from flax import nnx
+
     module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     if not isinstance(module, nnx.Module):
         raise TypeError(

@@ -1,6 +1,6 @@
 """Trained networks of several seeds, with what they were on the way."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gradflow_jax.masks import global_masks, prune
 from gradflow_jax.observations.problem import Batch, Problem
-from gradflow_jax.masks import apply, global_masks
 from gradflow_jax.scores import Derivatives, differentiate
 from gradflow_jax.transforms import apply_mask, replace_masks
 from gradflow_jax.trees import PyTree
@@ -120,7 +120,7 @@ class Study:
         """
         step_fn, transform = self._compiled
         if masks is not None:
-            params = apply(params, masks)
+            params = prune(params, masks)
         state = transform.init(params)
         if masks is not None:
             state = replace_masks(transform, state, params, masks)
@@ -192,3 +192,8 @@ def _batches(examples: int, size: int, seed: int) -> Iterator[Any]:
         order = rng.permutation(examples)
         for start in range(0, examples - size + 1, size):
             yield jnp.asarray(order[start : start + size])
+
+
+def at_moments(runs: Runs, number: Callable[[SeededRun, int], float]) -> np.ndarray:
+    """Returns a number of each run at each of its moments, [seed, moment]."""
+    return np.array([[number(run, i) for i in range(len(run.steps))] for run in runs])

@@ -1,5 +1,21 @@
-"""Plots: functions of (Axes, data) that return what they drew; no computation."""
+"""Plots: functions of (Axes, data) that return what they drew; no computation.
 
+    curves          accuracy against sparsity
+    training        accuracy and pruned layers over epochs
+    layers          sparsity by layer
+    distributions   histograms of scores
+    matrices        how alike measures rank
+    pictures        masks as pictures
+    evolutions      predicted beside measured rates
+    recovery        loss against gradient norm
+    observations    the paper's five observations
+
+Needs matplotlib. Imports what its arguments are made of; `experiments` imports it.
+To add a plot, write a function of (Axes, data) in the file of its subject; it computes
+nothing and opens no window.
+"""
+
+from gradflow_jax.plotting import observations as observations
 from gradflow_jax.plotting.curves import Curve as Curve
 from gradflow_jax.plotting.curves import (
     accuracy_against_sparsity as accuracy_against_sparsity,

@@ -6,15 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
-from gradflow_jax.observations.first_order import (
-    LargerWeights,
-    PreservingMagnitude,
-    SlowWeights,
-)
-from gradflow_jax.observations.second_order import (
-    IncreasingGradientNorm,
-    PreservingGradientNorm,
-)
+from gradflow_jax.observations.fifth import PreservingGradientNorm
+from gradflow_jax.observations.first import LargerWeights
+from gradflow_jax.observations.fourth import IncreasingGradientNorm
+from gradflow_jax.observations.second import SlowWeights
+from gradflow_jax.observations.third import PreservingMagnitude
 from gradflow_jax.plotting.curves import look
 from gradflow_jax.plotting.recovery import (
     DrawnRecovery,

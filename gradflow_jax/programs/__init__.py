@@ -1,1 +1,16 @@
-"""programs."""
+"""What every reader of a model's program needs: a jaxpr, its calls, its words.
+
+    rules       the tables of what is known of each primitive, empty until rooms fill
+                them, and `register_rule` for primitives of one's own
+    calls       the programs that an equation calls
+    equations   an equation in words, with the line of the user's code
+    comparing   whether two programs compute the same
+    models      functions, linen and NNX modules as pure functions of variables
+
+Imports `trees` alone; `structured` and `connectivity` import it. To teach the package
+a primitive, add it to the rows of `structured/coupling`, `structured/proof`,
+`structured/running` and `connectivity/rules`: `tests/programs/rules_test.py` prints
+which tables lack it. To take models of another framework, open `models`.
+"""
+
+from gradflow_jax.programs.rules import register_rule as register_rule

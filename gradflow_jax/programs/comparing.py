@@ -14,13 +14,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 from jax.interpreters import partial_eval
 
-from gradflow_jax.structured.coupling.calls import called, opened, scan_numbers
+from gradflow_jax.programs.calls import CALLS, called, opened, scan_numbers
 from gradflow_jax.programs.equations import describe
 
-_INLINED = frozenset(
-    """jit pjit closed_call core_call remat2 remat checkpoint custom_jvp_call
-    custom_vjp_call custom_vjp_call_jaxpr""".split()
-)
 # What changes how or where a thing is computed, not what.
 _IMMATERIAL = frozenset(
     """sharding out_sharding in_shardings out_shardings name accuracy unroll
@@ -65,7 +61,7 @@ class _Flat:
 
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
-            if eqn.primitive.name in _INLINED:
+            if eqn.primitive.name in CALLS:
                 inner, values = opened(called(eqn.params))
                 results = self._walk(inner, [_number(v) for v in values], operands)
             elif _is_constant(eqn, operands):

@@ -1,9 +1,5 @@
-"""Functions, linen modules and NNX modules as one thing: a pure function of variables.
+"""Functions, linen and NNX modules as one thing: a pure function of variables."""
 
-Flax is not imported for it: whoever holds a Flax module has imported Flax.
-"""
-
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import PyTree, is_linen_module, is_nnx_module, is_nnx_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +57,9 @@ def kind_of(model: Any) -> Literal["function", "linen", "nnx"]:
     Raises:
         TypeError: if it is neither a Flax module nor a function.
     """
-    nnx, linen = sys.modules.get("flax.nnx"), sys.modules.get("flax.linen")
-    if nnx is not None and isinstance(model, nnx.Module):
+    if is_nnx_module(model):
         return "nnx"
-    if linen is not None and isinstance(model, linen.Module):
+    if is_linen_module(model):
         return "linen"
     if not callable(model):
         raise TypeError(
@@ -76,12 +71,9 @@ def kind_of(model: Any) -> Literal["function", "linen", "nnx"]:
 
 def unwrapped(model: Any) -> Any:
     """Returns the linen module of which a user passed the method `apply`."""
-    linen = sys.modules.get("flax.linen")
     owner = getattr(model, "__self__", None)
-    if linen is not None and isinstance(owner, linen.Module):
-        if getattr(model, "__name__", "") == "apply":
-            return owner
-    return model
+    is_apply = getattr(model, "__name__", "") == "apply"
+    return owner if is_apply and is_linen_module(owner) else model
 
 
 def as_function(model: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
@@ -102,7 +94,8 @@ def as_function(model: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
             return run(variables, *inputs, **{**options, **given})
 
         return apply
-    nnx = sys.modules["flax.nnx"]
+    from flax import nnx
+
     graphdef = nnx.graphdef(model)
 
     def merged(variables: PyTree, *inputs: Any, **given: Any) -> Any:
@@ -110,6 +103,13 @@ def as_function(model: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
         return whole(*inputs, **{**options, **given})
 
     return merged
+
+
+def state_of(module: Any) -> PyTree:
+    """Returns all variables of an NNX module."""
+    from flax import nnx
+
+    return nnx.state(module)
 
 
 def door(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Model:
@@ -121,7 +121,7 @@ def door(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Model:
     model = unwrapped(model)
     kind = kind_of(model)
     if kind == "nnx":
-        variables, inputs = sys.modules["flax.nnx"].state(model), tuple(args)
+        variables, inputs = state_of(model), tuple(args)
     elif not args:
         raise TypeError(
             "find_units(model, variables, *inputs) lacks the variables: arrays or "
@@ -141,24 +141,27 @@ def door(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Model:
 
 
 def _parameters(kind: str, variables: PyTree) -> Callable[[str], bool]:
-    if kind == "nnx" or type(variables).__module__.startswith("flax.nnx"):
-        nnx = sys.modules["flax.nnx"]
-        return _nnx_parameters(nnx, variables).__contains__
+    if kind == "nnx" or is_nnx_state(variables):
+        return _nnx_parameters(variables).__contains__
     if isinstance(variables, Mapping) and "params" in variables:
         return lambda path: path.startswith("params/")
     return lambda path: True
 
 
-def _nnx_parameters(nnx: Any, variables: PyTree) -> set[str]:
+def _nnx_parameters(variables: PyTree) -> set[str]:
+    from flax import nnx
+
     return {
         "/".join(map(str, path))
         for path, variable in nnx.to_flat_state(variables)
-        if issubclass(_nnx_kind(nnx, variable), nnx.Param)
+        if issubclass(_nnx_kind(variable), nnx.Param)
     }
 
 
-def _nnx_kind(nnx: Any, variable: Any) -> type:
+def _nnx_kind(variable: Any) -> type:
     """Returns a variable's class, which older states of Flax hold beside its value."""
+    from flax import nnx
+
     if isinstance(variable, nnx.Variable):
         return type(variable)
     return getattr(variable, "type", type(variable))

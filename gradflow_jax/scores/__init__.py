@@ -1,9 +1,19 @@
 """How much each weight matters: importance measures as transformations of a loss.
 
-`derivatives` computes (θ, ḡ, Hḡ), `evaluation` hands them out, `rules` turns them
-into scores; `zeroth_order`, `first_order` and `second_order` hold the measures by what
-they need; `losses` says what a loss is, `batching` averages it over many batches;
-`normalization` finds batch norms; `sharding` keeps gradients where the params lie.
+    zeroth_order     measures of the weights alone
+    first_order      measures of the gradient
+    second_order     measures of Hg, the Hessian's product with the gradient
+    rules            a measure as a pair (term, outer): score(U) = outer(Σ_U term)
+    derivatives      (θ, ḡ, Hḡ) in one or two passes over the data
+    evaluation       hands them out, jitted, with the loss's own arguments
+    losses           what a loss is, and what is wrong with one
+    batching         the mean of a loss over many batches
+    normalization    finds batch norms, whose scales are measures of units
+    sharding         keeps gradients where the params lie
+    rank_agreement   how alike two scores rank weights
+
+Imports `trees`; everything that prunes imports it. To add a measure, add its rule to
+`rules.RULES` and its function, a transformation of a loss, to the file of its order.
 """
 
 from gradflow_jax.scores.batching import over_batches as over_batches
@@ -17,6 +27,11 @@ from gradflow_jax.scores.first_order import first_order_terms as first_order_ter
 from gradflow_jax.scores.first_order import fisher as fisher
 from gradflow_jax.scores.first_order import loss_preservation as loss_preservation
 from gradflow_jax.scores.first_order import taylor as taylor
+from gradflow_jax.scores.rank_agreement import Agreement as Agreement
+from gradflow_jax.scores.rank_agreement import agreement as agreement
+from gradflow_jax.scores.rank_agreement import kendall as kendall
+from gradflow_jax.scores.rank_agreement import spearman as spearman
+from gradflow_jax.scores.rank_agreement import top_overlap as top_overlap
 from gradflow_jax.scores.rules import score as score
 from gradflow_jax.scores.rules import score_all as score_all
 from gradflow_jax.scores.second_order import (

@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.masks.allocation import checked_fraction
 from gradflow_jax.trees import (
     Prunable,
     PyTree,
     aligned_leaves,
     check_finite,
     check_floating,
+    checked_fraction,
     default_prunable,
     named_leaves,
     prunable_flags,
@@ -60,7 +60,7 @@ def spearman(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> a, b = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 9.0, 4.0])
-        >>> gf.spearman(a, b)
+        >>> gf.scores.spearman(a, b)
         0.5
     """
     return _correlation("spearmanr", *_vectors(a, b, prunable))
@@ -90,7 +90,7 @@ def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> a, b = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([1.0, 2.0, 4.0, 3.0])
-        >>> round(gf.kendall(a, b), 4)  # five pairs of six alike, one otherwise
+        >>> round(gf.scores.kendall(a, b), 4)  # five pairs of six alike, one otherwise
         0.6667
     """
     return _correlation("kendalltau", *_vectors(a, b, prunable))
@@ -124,7 +124,7 @@ def top_overlap(
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> a, b = jnp.array([4.0, 3.0, 2.0, 1.0]), jnp.array([4.0, 1.0, 3.0, 2.0])
-        >>> gf.top_overlap(a, b, density=0.5)
+        >>> gf.scores.top_overlap(a, b, density=0.5)
         0.5
     """
     first, second = _vectors(a, b, prunable)
@@ -145,8 +145,8 @@ def agreement(
 
     Args:
         scores: by name; all of the same tree.
-        how: `how(a, b, **options) -> float`, symmetric: `gf.spearman`, `gf.kendall`,
-            `gf.top_overlap`.
+        how: `how(a, b, **options) -> float`, symmetric: `gf.scores.spearman`,
+            `gf.scores.kendall`, `gf.scores.top_overlap`.
         **options: for `how`: `density=0.1`, `prunable=...`.
 
     Returns:
@@ -161,7 +161,7 @@ def agreement(
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> up = jnp.array([1.0, 2.0, 3.0])
-        >>> gf.agreement({"up": up, "down": -up}).values.tolist()
+        >>> gf.scores.agreement({"up": up, "down": -up}).values.tolist()
         [[1.0, -1.0], [-1.0, 1.0]]
     """
     if not scores:

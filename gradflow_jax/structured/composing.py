@@ -25,7 +25,7 @@ def kept_indices(units: Units, keep: Keep) -> Indices:
         >>> apply = lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"]
         >>> params = {"in": jnp.ones((2, 3)), "out": jnp.ones((3, 1))}
         >>> units = gf.find_units(apply, params, jnp.ones((1, 2)))
-        >>> gf.kept_indices(units, {"in[1]": jnp.array([True, False, True])})
+        >>> gf.structured.kept_indices(units, {"in[1]": jnp.array([True, False, True])})
         {'in': {1: array([0, 2])}, 'out': {0: array([0, 2])}}
     """
     plan = units.cut(keep)
@@ -66,7 +66,7 @@ def compose_keep(
         >>> small = gf.cut(params, units, first)
         >>> again = gf.find_units(apply, small, jnp.ones((1, 2)))
         >>> second = {"in[1]": np.array([True, False, True])}
-        >>> gf.compose_keep(units, first, again, second)
+        >>> gf.structured.compose_keep(units, first, again, second)
         {'in[1]': array([ True, False, False,  True])}
     """
     shapes = units.shapes(first)

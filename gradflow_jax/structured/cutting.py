@@ -13,7 +13,7 @@ from gradflow_jax.masks.packing import is_packable, packed_leaf, unpacked_leaf
 from gradflow_jax.masks.selection.placement import explicit_sharding
 from gradflow_jax.structured.alignment import align, is_packed
 from gradflow_jax.structured.composing import kept_indices
-from gradflow_jax.structured.proof.folds import folded
+from gradflow_jax.structured.running.fold_into_biases import folded
 from gradflow_jax.structured.units import Keep, Units
 from gradflow_jax.trees import PyTree, aligned_leaves, is_traced, named_leaves
 

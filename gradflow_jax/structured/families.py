@@ -10,8 +10,8 @@ import numpy as np
 
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis, Reason
-from gradflow_jax.structured.proof.folds import Fold
 from gradflow_jax.structured.coupling.program import Kind
+from gradflow_jax.structured.proof.folds import Fold
 
 # An axis of the leaf of this path.
 Place = tuple[str, int]

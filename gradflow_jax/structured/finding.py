@@ -3,9 +3,8 @@
 from typing import Any, Literal
 
 from gradflow_jax.programs.models import door
+from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.grouping import families_of
-from gradflow_jax.structured.coupling.program import Rule
-from gradflow_jax.structured.coupling.tracing import RULES, Traced
 from gradflow_jax.structured.units import Units
 
 
@@ -60,37 +59,3 @@ def find_units(
     return Units(
         tuple(families), tuple(refused), traced.leaves, own.inputs, own, traced
     )
-
-
-def register_rule(primitive: str, rule: Rule) -> None:
-    """Tells how the axes of a primitive's results follow from those of its operands.
-
-    Args:
-        primitive: its name, as an error or `jax.make_jaxpr` prints it.
-        rule: takes an equation, which has `params`, `operands` (a tuple of axes for
-            each), `shapes` (of the results), `unite(axis, axis)`, `pin(axes, text)`
-            and `pinned(shape, text)`, and returns a tuple of axes for each result.
-            An axis that stands in an operand and in a result is carried; united axes
-            lose the same indices. `gf.elementwise` is the rule of primitives that
-            compute index by index.
-
-    Returns:
-        Nothing.
-
-    A primitive that carries axes must be free to be bound at other sizes of them. What
-    it makes of zeros is only known for elementwise ones, which are evaluated.
-
-    Example:
-        >>> import gradflow_jax as gf
-        >>> def normalise(equation):  # works along the last axis, carries the others
-        ...     (dims,) = equation.operands
-        ...     equation.pin(dims[-1:], "it is normalised along this axis")
-        ...     return [dims]
-        >>> gf.register_rule("my_norm", normalise)
-    """
-    if not isinstance(primitive, str) or not callable(rule):
-        raise TypeError(
-            f"register_rule takes the name of a primitive and a function, not "
-            f"{primitive!r} and {rule!r}."
-        )
-    RULES[primitive] = rule

@@ -7,12 +7,12 @@ from typing import Any
 from jax.extend.core import Literal
 
 from gradflow_jax.structured.coupling import axes
-from gradflow_jax.structured.proof import walk
 from gradflow_jax.structured.coupling.axes import Axis, Reason
-from gradflow_jax.structured.families import Family, Place, Refused, Slices, labels
-from gradflow_jax.structured.proof.folds import Fold
 from gradflow_jax.structured.coupling.program import Frame, Kind, Mark
 from gradflow_jax.structured.coupling.tracing import Traced
+from gradflow_jax.structured.families import Family, Place, Refused, Slices, labels
+from gradflow_jax.structured.proof import walk
+from gradflow_jax.structured.proof.folds import Fold
 from gradflow_jax.structured.proof.removed_values import UNKNOWN, Refusal, Uniform
 from gradflow_jax.structured.proof.removed_values import Slices as Removed
 

@@ -18,9 +18,9 @@ def forward_time(
 ) -> Callable[[Keep], float]:
     """Returns a function that measures how long a cut model's forward pass takes.
 
-    For `gf.choose_units(..., of=gf.forward_time(variables, units, x))`: the sparsity is
-    then the fraction of the time to save, on this machine and for this batch. Each
-    choice of widths is compiled once; a choice tries some ten of them.
+    For `gf.choose_units(..., of=gf.structured.forward_time(variables, units, x))`: the
+    sparsity is then the fraction of the time to save, on this machine and for this
+    batch. Each choice of widths is compiled once; a choice tries some ten of them.
 
     Args:
         variables: the full model's.
@@ -38,7 +38,7 @@ def forward_time(
         >>> params = {"in": jnp.ones((8, 64)), "out": jnp.ones((64, 8))}
         >>> x = jnp.ones((4, 8))
         >>> units = gf.find_units(apply, params, x)
-        >>> seconds = gf.forward_time(params, units, x)
+        >>> seconds = gf.structured.forward_time(params, units, x)
         >>> seconds({"in[1]": np.arange(64) < 8}) > 0
         True
     """

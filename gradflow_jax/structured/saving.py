@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.atomic_files import write_whole
 from gradflow_jax.structured.composing import Indices, kept_indices
 from gradflow_jax.structured.units import Keep, Units
 from gradflow_jax.trees import PyTree, describe, named_leaves
-from gradflow_jax.atomic_files import write_whole
 
 _KEY = "gradflow_jax.cut"
 _VERSION = 1
@@ -63,7 +63,7 @@ def save_cut(
         variables: the cut ones, from `gf.cut`, perhaps trained since.
         units: of the original model.
         keep: which of its units stayed, by family. After several cuts it is
-            `gf.compose_keep` of them.
+            `gf.structured.compose_keep` of them.
 
     Returns:
         Nothing.

@@ -1,7 +1,6 @@
 """Models that run at the widths a cut leaves."""
 
 import functools
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.structured.coupling import axes
 from gradflow_jax.programs import comparing
-from gradflow_jax.structured.cutting import cut
-from gradflow_jax.programs.models import kind_of, unwrapped
-from gradflow_jax.structured.grouping import families_of
+from gradflow_jax.programs.models import kind_of, state_of, unwrapped
+from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.tracing import Traced
+from gradflow_jax.structured.cutting import cut
+from gradflow_jax.structured.grouping import families_of
+from gradflow_jax.structured.running import linen_widths, nnx_widths
 from gradflow_jax.structured.units import Keep, Units
 from gradflow_jax.trees import PyTree, named_leaves
 
@@ -136,25 +136,18 @@ def _at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
     if model.kind == "function":
         return model.apply
     if model.kind == "linen":
-        from gradflow_jax.structured.running.linen_widths import at_widths
-
-        return at_widths(
+        return linen_widths.at_widths(
             model.given,
             groups=_groups(units, keep),
             full=_shapes(units),
             **model.options,
         )
-    from gradflow_jax.structured.running.nnx_widths import resized
-
-    nnx = sys.modules["flax.nnx"]
-    graphdef, groups = nnx.graphdef(model.given), _groups(units, keep)
-
-    def apply(variables: PyTree, *inputs: Any, **options: Any) -> Any:
-        whole = nnx.merge(graphdef, model.variables, copy=True)
-        small = resized(whole, variables, groups=groups)
-        return small(*inputs, **{**model.options, **options})
-
-    return apply
+    return nnx_widths.at_widths(
+        model.given,
+        groups=_groups(units, keep),
+        full=model.variables,
+        **model.options,
+    )
 
 
 def _groups(units: Units, keep: Keep) -> dict[str, int]:
@@ -234,10 +227,8 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
             "function: graphdef, state = nnx.split(model), apply = lambda state, *x: "
             "nnx.merge(graphdef, state)(*x), find_units(apply, state, *inputs)."
         )
-    from gradflow_jax.structured.running.nnx_widths import resized
-
-    variables = cut(sys.modules["flax.nnx"].state(model), units, keep)
-    return resized(model, variables, groups=_groups(units, keep))
+    variables = cut(state_of(model), units, keep)
+    return nnx_widths.resized(model, variables, groups=_groups(units, keep))
 
 
 def cut_error(variables: PyTree, units: Units, keep: Keep, *inputs: Any) -> float:
@@ -264,7 +255,7 @@ def cut_error(variables: PyTree, units: Units, keep: Keep, *inputs: Any) -> floa
         >>> x = jnp.array([[1.0, 2.0, 4.0]])
         >>> units = gf.find_units(apply, params, x)
         >>> keep = {"in[1]": np.array([True, False, True])}
-        >>> gf.cut_error(params, units, keep, x)
+        >>> gf.structured.cut_error(params, units, keep, x)
         0.0
     """
     return error_of(Shrunk(units, keep), variables, *inputs)

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.structured.coupling import axes
-from gradflow_jax.structured.alignment import align
-from gradflow_jax.structured.coupling.axes import Axis
-from gradflow_jax.structured.running.cut_program import Cut
-from gradflow_jax.structured.families import Family, Refused
 from gradflow_jax.programs.models import Model
-from gradflow_jax.structured.proof.folds import Fold
+from gradflow_jax.structured.alignment import align
+from gradflow_jax.structured.coupling import axes
+from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.tracing import Traced
+from gradflow_jax.structured.families import Family, Refused
+from gradflow_jax.structured.proof.folds import Fold
+from gradflow_jax.structured.running.cut_program import Cut
 from gradflow_jax.trees import PyTree, describe, named_leaves
 
 Keep = Mapping[str, Any]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow_jax.masks import apply
+from gradflow_jax.masks import prune
 from gradflow_jax.masks.packing import (
     is_packable,
     packed_leaf,
@@ -55,7 +55,7 @@ def apply_mask(
     `optimizer.update(model, grads, masks=new_masks)`. None of them recompiles.
 
     What is derived from the weights by another rule is not masked with them: for an
-    average of params, or `optax.contrib.schedule_free_eval_params`, call `gf.apply`
+    average of params, or `optax.contrib.schedule_free_eval_params`, call `gf.prune`
     on the result. A wrapper that skips steps (`optax.MultiSteps`) masks at the steps
     it makes: apply the masks to params once at the start, which also mends pruned
     weights that are NaN or infinite. `optax.contrib.sam` blends the states of what is
@@ -140,7 +140,7 @@ def replace_masks(
 
     Momentum and moments of a weight that is pruned now, or regrown, belong to another
     life of it: they are set to what `tx.init` would give. Apply the masks to params
-    too, `gf.apply(params, masks)`; else that happens at the next step.
+    too, `gf.prune(params, masks)`; else that happens at the next step.
 
     Args:
         tx: the optimizer, with `gf.apply_mask` in it.
@@ -172,7 +172,7 @@ def replace_masks(
     """
     new = mask_leaves(masks, params)
     paths = [path for path, _ in named_leaves(params)]
-    fresh = tx.init(apply(params, masks))
+    fresh = tx.init(prune(params, masks))
     try:
         initial = aligned_leaves(
             fresh, opt_state, what="tx.init(params)", like_what="opt_state"

@@ -90,8 +90,8 @@ def selection(devices: int, width: int) -> dict[str, Any]:
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     from gradflow_jax.masks.selection.counting import Totals
-    from gradflow_jax.masks.selection.placement import known_placement
     from gradflow_jax.masks.selection.exact_threshold import _highest, _Scores
+    from gradflow_jax.masks.selection.placement import known_placement
 
     mesh = jax.make_mesh((devices,), ("fsdp",), axis_types=(AxisType.Auto,))
 

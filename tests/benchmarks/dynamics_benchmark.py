@@ -90,7 +90,7 @@ def test_a_step_that_is_tracked(paired, missing, quick, name):
     if name != "transformer" and jax.devices()[0].platform == "cpu":
         missing(work, BRANCH)
     else:
-        contestants["tracked"] = Stepper(problem, gf.track(problem.loss))
+        contestants["tracked"] = Stepper(problem, gf.dynamics.track(problem.loss))
         ratios.append(Ratio(work, "tracked", "plain"))
     paired(contestants, *ratios)
 
@@ -99,7 +99,7 @@ def test_a_step_that_is_tracked(paired, missing, quick, name):
 def test_a_step_that_is_not_tracked(paired, quick, name):
     problem = problem_named(name, quick)
     contestants = {
-        "ours": Stepper(problem, gf.track(problem.loss, every=NEVER)),
+        "ours": Stepper(problem, gf.dynamics.track(problem.loss, every=NEVER)),
         "recorded": Recorded(problem, every=NEVER),
         "plain": Stepper(problem),
     }
@@ -113,7 +113,7 @@ def test_a_step_that_is_not_tracked(paired, quick, name):
 
 def test_memory_does_not_grow(counted):
     problem = problem_named("transformer", quick=True)
-    stepper = Stepper(problem, gf.track(problem.loss, capacity=4))
+    stepper = Stepper(problem, gf.dynamics.track(problem.loss, capacity=4))
 
     def held():
         return sum(leaf.nbytes for leaf in jax.tree.leaves(stepper.state))

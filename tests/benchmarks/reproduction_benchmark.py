@@ -7,8 +7,8 @@ from flax import nnx
 from measuring import Ratio
 
 from gradflow_jax.experiments.networks.architecture import Forward, Network, split
-from gradflow_jax.experiments.reproduction.shrinking_network import training_step
 from gradflow_jax.experiments.networks.training import sgd
+from gradflow_jax.experiments.reproduction.shrinking_network import training_step
 from gradflow_jax.models import MODELS, VGG
 from gradflow_jax.structured import choose_units, find_units, shrink
 

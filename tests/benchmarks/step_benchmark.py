@@ -60,7 +60,7 @@ def carried(masks):
 
     def init(params):
         del params
-        return gf.MaskState([jnp.copy(mask) for mask in masks])
+        return gf.transforms.MaskState([jnp.copy(mask) for mask in masks])
 
     def update(updates, state, params=None):
         del params

@@ -11,7 +11,7 @@ from measuring import Ratio
 
 import gradflow_jax as gf
 from gradflow_jax.structured import Shrunk
-from tests.structured import zoo_large
+from tests.structured.zoo import large as zoo_large
 
 BATCH = 16
 # Networks, and what half of the channels gone must bring at least.
@@ -44,7 +44,7 @@ def network(request, quick):
     small = gf.cut(variables, units, keep)
     shapes = jax.eval_shape(built.init, jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, small) == jax.tree.map(jnp.shape, shapes)
-    masked = gf.apply(variables, units.masks(keep, variables))
+    masked = gf.prune(variables, units.masks(keep, variables))
     shrunk = Shrunk(units, keep)
     return request.param, target, module, built, shrunk, variables, masked, small, x
 

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from gradflow_jax.dynamics import convergence_order, gradient_descent
-from tests.dynamics.problems import (
+from tests.dynamics.small_models import (
     THETA,
     A,
     B,

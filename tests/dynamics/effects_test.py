@@ -9,7 +9,7 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax.dynamics import convergence_order
-from tests.dynamics.problems import (
+from tests.dynamics.small_models import (
     THETA,
     A,
     B,
@@ -32,7 +32,7 @@ def masks_of(params):
 
 
 def test_a_quadratic_in_closed_form(float64):
-    effects = gf.removal_effects(quadratic, scales=(1.0, 0.5))
+    effects = gf.dynamics.removal_effects(quadratic, scales=(1.0, 0.5))
     found = effects(split(THETA), MASKS, A, B)
     scales = np.array([1.0, 0.5])
     g, r = A @ THETA - B, np.where(joined(MASKS), 0, THETA)
@@ -53,7 +53,7 @@ def test_a_quadratic_in_closed_form(float64):
 def test_predictions_have_the_order_they_promise(float64, name):
     own = problem(name)
     masks = masks_of(own.params)
-    effects = gf.removal_effects(own.loss, scales=SCALES)
+    effects = gf.dynamics.removal_effects(own.loss, scales=SCALES)
     found = effects(own.params, masks, *own.args)
     orders = [
         (2, found.loss_first, found.loss),
@@ -67,7 +67,7 @@ def test_predictions_have_the_order_they_promise(float64, name):
 def test_predictions_are_sums_of_scores(float64):
     own = problem("mlp")
     masks = masks_of(own.params)
-    found = gf.removal_effects(own.loss)(own.params, masks, *own.args)
+    found = gf.dynamics.removal_effects(own.loss)(own.params, masks, *own.args)
 
     def removed(scores):
         pairs = zip(jax.tree.leaves(scores), jax.tree.leaves(masks), strict=True)
@@ -77,7 +77,7 @@ def test_predictions_are_sums_of_scores(float64):
     second = removed(gf.grasp(own.loss)(own.params, *own.args))
     np.testing.assert_allclose(found.loss_first, [-first], rtol=1e-10)
     np.testing.assert_allclose(found.gradient_norm_first, [-2 * second], rtol=1e-10)
-    pruned = gf.apply(own.params, masks)
+    pruned = gf.prune(own.params, masks)
     change = own.loss(pruned, *own.args) - own.loss(own.params, *own.args)
     np.testing.assert_allclose(found.loss, [change], rtol=1e-9)
 
@@ -86,18 +86,18 @@ def test_over_batches_effects_are_those_of_the_mean_loss(float64):
     own = problem("mlp")
     x, labels = own.args
     masks = masks_of(own.params)
-    expected = gf.removal_effects(own.loss)(own.params, masks, *own.args)
+    expected = gf.dynamics.removal_effects(own.loss)(own.params, masks, *own.args)
     loss = gf.over_batches(
         lambda params, batch: (own.loss(params, *batch), 0.0), micro_batch=2
     )
     batches = [(x[:4], labels[:4]), (x[4:], labels[4:])]
-    found = gf.removal_effects(loss, has_aux=True)(own.params, masks, batches)
+    found = gf.dynamics.removal_effects(loss, has_aux=True)(own.params, masks, batches)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9), found, expected)
 
 
 def test_new_masks_and_data_trace_nothing():
     loss = Counted(lambda w, x, *, shift: jnp.sum((w * x + shift) ** 2))
-    effects = gf.removal_effects(loss, scales=(1.0, 0.5))
+    effects = gf.dynamics.removal_effects(loss, scales=(1.0, 0.5))
     w, masks = jnp.ones(2), jnp.array([True, False])
     effects(w, masks, jnp.ones(2), shift=jnp.ones(2))
     traces = loss.traces
@@ -106,7 +106,7 @@ def test_new_masks_and_data_trace_nothing():
 
 
 def test_masks_that_do_not_fit_are_refused():
-    effects = gf.removal_effects(lambda w: jnp.sum(w["w"] ** 2))
+    effects = gf.dynamics.removal_effects(lambda w: jnp.sum(w["w"] ** 2))
     with pytest.raises(TypeError, match=r"masks leaf 'w' is float32\[2\], not bool"):
         effects({"w": jnp.ones(2)}, {"w": jnp.ones(2)})
     with pytest.raises(ValueError, match="masks lacks the leaf 'w'"):

@@ -9,7 +9,7 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax import dynamics
-from tests.dynamics.problems import (
+from tests.dynamics.small_models import (
     LABELS,
     POINTS,
     THETA,
@@ -35,7 +35,9 @@ def trajectory_of(params):
 
 
 def test_a_quadratic_in_closed_form(float64):
-    run = gf.gradient_flow(quadratic, rtol=1e-11, atol=1e-13)(split(THETA), TIMES, A, B)
+    run = gf.dynamics.gradient_flow(quadratic, rtol=1e-11, atol=1e-13)(
+        split(THETA), TIMES, A, B
+    )
     found = dynamics.follow(quadratic)(run, A, B)
     theta = quadratic_flow(TIMES)
     g = theta @ A - B

@@ -10,7 +10,7 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax import dynamics
-from tests.dynamics.problems import (
+from tests.dynamics.small_models import (
     THETA,
     A,
     B,
@@ -36,7 +36,9 @@ def half_square(w):
 
 
 def test_a_quadratic_flows_as_its_closed_form(float64):
-    run = gf.gradient_flow(quadratic, rtol=1e-10, atol=1e-12)(split(THETA), TIMES, A, B)
+    run = gf.dynamics.gradient_flow(quadratic, rtol=1e-10, atol=1e-12)(
+        split(THETA), TIMES, A, B
+    )
     expected = quadratic_flow(TIMES)
     np.testing.assert_allclose(joined(run.params), expected, rtol=1e-8, atol=1e-10)
     losses = [quadratic(split(theta), A, B) for theta in expected]
@@ -46,7 +48,7 @@ def test_a_quadratic_flows_as_its_closed_form(float64):
 
 
 def test_in_float32():
-    flow = gf.gradient_flow(quadratic)
+    flow = gf.dynamics.gradient_flow(quadratic)
     start = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), split(THETA))
     data = jnp.float32(A), jnp.float32(B)
     run = flow(start, TIMES, *data)
@@ -55,7 +57,7 @@ def test_in_float32():
 
 
 def test_bfloat16_flows_in_float32():
-    run = gf.gradient_flow(half_square)(jnp.ones(2, jnp.bfloat16), [0.0, 1.0])
+    run = gf.dynamics.gradient_flow(half_square)(jnp.ones(2, jnp.bfloat16), [0.0, 1.0])
     assert run.params.dtype == jnp.float32
     np.testing.assert_allclose(run.params[1], np.exp(-1), rtol=1e-4)
 
@@ -71,7 +73,7 @@ def test_the_distance_travelled_is_bounded_by_the_loss_gained(float64, name):
 
 
 def test_the_flow_stops_where_the_target_is_met(float64):
-    flow = gf.gradient_flow(half_square, target=0.5, rtol=1e-10, atol=1e-12)
+    flow = gf.dynamics.gradient_flow(half_square, target=0.5, rtol=1e-10, atol=1e-12)
     run = flow(jnp.array([2.0]), [0.0, 0.5, 1.0, 4.0])
     met = np.log(2)  # 2·e⁻ᵗ = 1
     np.testing.assert_allclose(run.reached, met, rtol=1e-8)
@@ -87,7 +89,7 @@ def test_the_flow_stops_where_the_target_is_met(float64):
 
 def test_new_times_and_data_trace_nothing():
     loss = Counted(lambda w, x: half_square(w * x))
-    flow, w, x = gf.gradient_flow(loss), jnp.ones(2), jnp.ones(2)
+    flow, w, x = gf.dynamics.gradient_flow(loss), jnp.ones(2), jnp.ones(2)
     flow(w, [0.0, 1.0], x)
     traces = loss.traces
     flow(2 * w, [0.5, 3.0], 2 * x)
@@ -99,8 +101,8 @@ def test_over_batches_it_is_the_flow_of_the_mean_loss(float64):
         return jnp.mean((w * x - 1) ** 2)
 
     w, x = jnp.array([0.3, -0.2]), jnp.asarray(np.linspace(0, 1, 12).reshape(6, 2))
-    whole = gf.gradient_flow(loss)(w, TIMES, x)
-    flow = gf.gradient_flow(gf.over_batches(loss))
+    whole = gf.dynamics.gradient_flow(loss)(w, TIMES, x)
+    flow = gf.dynamics.gradient_flow(gf.over_batches(loss))
     for batches in ([x[:4], x[4:]], lambda: iter([x[:4], x[4:]])):
         run = flow(w, TIMES, batches)
         np.testing.assert_allclose(run.params, whole.params, rtol=1e-6)
@@ -113,7 +115,9 @@ def test_keywords_and_aux():
     def loss(w, *, scale):
         return half_square(w) * scale, jnp.zeros(3)
 
-    run = gf.gradient_flow(loss, has_aux=True)(jnp.ones(1), [1.0], scale=jnp.ones(()))
+    run = gf.dynamics.gradient_flow(loss, has_aux=True)(
+        jnp.ones(1), [1.0], scale=jnp.ones(())
+    )
     np.testing.assert_allclose(run.params, [[np.exp(-1)]], rtol=1e-4)
 
 
@@ -125,7 +129,7 @@ def stiff(w):
 
 
 def test_a_flow_that_does_not_arrive_says_so():
-    flow = gf.gradient_flow(stiff, max_steps=50)
+    flow = gf.dynamics.gradient_flow(stiff, max_steps=50)
     with pytest.raises(RuntimeError, match=r"came to t = 0.0\d+ of 1 in max_steps=50"):
         flow(jnp.ones(2), [0.0, 1.0])
     inside = jax.jit(lambda w: flow(w, jnp.array([0.0, 1.0])))(jnp.ones(2))
@@ -135,7 +139,7 @@ def test_a_flow_that_does_not_arrive_says_so():
 def test_a_stiff_flow_takes_another_solver(float64):
     import diffrax
 
-    flow = gf.gradient_flow(stiff, max_steps=200, solver=diffrax.Kvaerno5())
+    flow = gf.dynamics.gradient_flow(stiff, max_steps=200, solver=diffrax.Kvaerno5())
     run = flow(jnp.ones(2), [1.0])
     np.testing.assert_allclose(run.params, [[np.exp(-1), 0]], rtol=1e-5, atol=1e-7)
 
@@ -154,17 +158,17 @@ BAD_TIMES = {
 def test_times_that_do_not_rise_are_refused(case):
     times, message = BAD_TIMES[case]
     with pytest.raises(ValueError, match=re.escape(message)):
-        gf.gradient_flow(half_square)(jnp.ones(1), times)
+        gf.dynamics.gradient_flow(half_square)(jnp.ones(1), times)
 
 
 def test_what_has_no_gradient_does_not_flow():
     with pytest.raises(TypeError, match="params leaf 'n' is int32.*; only floating"):
-        gf.gradient_flow(half_square)({"n": jnp.arange(2)}, [1.0])
+        gf.dynamics.gradient_flow(half_square)({"n": jnp.arange(2)}, [1.0])
     with pytest.raises(TypeError, match=r"the loss returned float32\[2\], not a scal"):
-        gf.gradient_flow(lambda w: w)(jnp.ones(2), [1.0])
+        gf.dynamics.gradient_flow(lambda w: w)(jnp.ones(2), [1.0])
 
 
 def test_without_diffrax_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffrax", None)
     with pytest.raises(ModuleNotFoundError, match=r"install 'gradflow-jax\[flow\]'"):
-        gf.gradient_flow(half_square)
+        gf.dynamics.gradient_flow(half_square)

@@ -9,7 +9,7 @@ import pytest
 
 from gradflow_jax import dynamics
 from gradflow_jax.trees import named_leaves
-from tests.dynamics.problems import each_problem, problem, run_of
+from tests.dynamics.small_models import each_problem, problem, run_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -11,7 +11,7 @@ from flax.training.train_state import TrainState
 
 import gradflow_jax as gf
 from gradflow_jax import dynamics
-from tests.dynamics.problems import Counted
+from tests.dynamics.small_models import Counted
 
 X = jnp.asarray(np.linspace(-1, 1, 12, dtype=np.float32).reshape(6, 2))
 
@@ -63,7 +63,7 @@ def test_it_records_what_is_tracked_and_thins_as_it_does():
         return jnp.sum((w * x) ** 2), None
 
     options = {"every": 2, "capacity": 4, "learning_rate": 0.5, "has_aux": True}
-    record, tx = dynamics.Recorder(loss, **options), gf.track(loss, **options)
+    record, tx = dynamics.Recorder(loss, **options), gf.dynamics.track(loss, **options)
     state = tx.init(X[0])
     update = jax.jit(lambda state, w, x: tx.update(w, state, w, loss_args=(x,))[1])
     for step in range(21):

@@ -12,7 +12,7 @@ from flax import nnx
 
 import gradflow_jax as gf
 from gradflow_jax import dynamics
-from tests.dynamics.problems import problem
+from tests.dynamics.small_models import problem
 
 W = {"w": jnp.array([4.0, -2.0]), "v": jnp.array([1.0])}
 X = jnp.array([1.0, 0.5])
@@ -53,7 +53,7 @@ def test_samples_are_those_of_the_run_followed(float64):
     """With units, under SGD, every other step."""
     own = problem("mlp")
     args = tuple(map(jnp.asarray, own.args))
-    tracker = gf.track(own.loss, every=2, learning_rate=0.1, units=own.units)
+    tracker = gf.dynamics.track(own.loss, every=2, learning_rate=0.1, units=own.units)
     tx = optax.chain(optax.sgd(0.1), tracker)
     params, states = train(tx, 7, own.loss, own.params, args)
     found = dynamics.tracked(states[-1], own.params, units=own.units)
@@ -65,7 +65,9 @@ def test_samples_are_those_of_the_run_followed(float64):
 
 
 def test_a_full_buffer_is_thinned_so_that_the_run_stays_covered():
-    tx = gf.track(loss_fn, every=3, capacity=4, learning_rate=lambda count: 0.5 * count)
+    tx = gf.dynamics.track(
+        loss_fn, every=3, capacity=4, learning_rate=lambda count: 0.5 * count
+    )
     _, states = train(optax.chain(optax.sgd(0.01), tx), 60)
     shapes = jax.tree.map(np.shape, states[0])
     taken = {0: [0.0]}
@@ -86,7 +88,7 @@ def test_steps_that_are_not_tracked_evaluate_nothing():
         jax.debug.callback(lambda: ran.append(1))
         return loss_fn(params, x)
 
-    tx = gf.track(loss, every=4)
+    tx = gf.dynamics.track(loss, every=4)
     update = jax.jit(lambda state: tx.update(W, state, W, loss_args=(X,))[1])
     state, counts = tx.init(W), []
     for _ in range(6):
@@ -100,7 +102,9 @@ def test_steps_that_are_not_tracked_evaluate_nothing():
 def test_updates_and_other_links_are_left_alone():
     masks = {"w": jnp.array([True, False]), "v": jnp.array([True])}
     plain = optax.chain(optax.adam(0.1), gf.apply_mask(masks))
-    chained = optax.chain(gf.track(loss_fn), optax.adam(0.1), gf.apply_mask(masks))
+    chained = optax.chain(
+        gf.dynamics.track(loss_fn), optax.adam(0.1), gf.apply_mask(masks)
+    )
     (params, _), (expected, _) = train(chained, 5), train(plain, 5)
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     assert params["w"][1] == 0
@@ -108,7 +112,7 @@ def test_updates_and_other_links_are_left_alone():
 
 def test_in_float64_the_samples_are(float64):
     w = np.linspace(1, 2, 3)
-    tx = gf.track(lambda w: jnp.sum(w**3))
+    tx = gf.dynamics.track(lambda w: jnp.sum(w**3))
     _, state = tx.update(w, tx.init(w), w, loss_args=())
     found = dynamics.tracked(state, w)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float64")}
@@ -125,7 +129,9 @@ def test_in_an_nnx_optimizer():
 
     # Before the model moves, whose variables these are.
     run = dynamics.gradient_descent(loss, 0.1)(params, [0, 2], x)
-    tx = optax.chain(optax.sgd(0.1), gf.track(loss, every=2, learning_rate=0.1))
+    tx = optax.chain(
+        optax.sgd(0.1), gf.dynamics.track(loss, every=2, learning_rate=0.1)
+    )
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
     @nnx.jit
@@ -144,7 +150,7 @@ def test_over_batches_and_with_aux():
     def loss(w, x):
         return jnp.mean((w * x) ** 2), x
 
-    tx, w = gf.track(gf.over_batches(loss), has_aux=True), jnp.array([2.0])
+    tx, w = gf.dynamics.track(gf.over_batches(loss), has_aux=True), jnp.array([2.0])
     batches = [jnp.array([1.0, 2.0]), jnp.array([3.0])]
     _, state = tx.update(w, tx.init(w), w, loss_args=(batches,))
     np.testing.assert_allclose(dynamics.tracked(state, w).loss, [4 * 14 / 3], rtol=1e-6)
@@ -159,7 +165,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-@pytest.mark.parametrize("maker", [gf.track, dynamics.Recorder])
+@pytest.mark.parametrize("maker", [gf.dynamics.track, dynamics.Recorder])
 def test_bad_sizes_are_refused(maker, case):
     options, message = OPTIONS[case]
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -167,7 +173,7 @@ def test_bad_sizes_are_refused(maker, case):
 
 
 def test_an_update_says_what_it_lacks():
-    tx = gf.track(loss_fn)
+    tx = gf.dynamics.track(loss_fn)
     state = tx.init(W)
     with pytest.raises(ValueError, match="track lacks loss_args, of which"):
         tx.update(W, state, W)
@@ -182,7 +188,7 @@ def test_an_update_says_what_it_lacks():
 def test_states_that_hold_no_samples_of_these_params_are_refused():
     with pytest.raises(ValueError, match="opt_state holds no samples: make the"):
         dynamics.tracked(optax.sgd(0.1).init(W), W)
-    tx = gf.track(loss_fn)
+    tx = gf.dynamics.track(loss_fn)
     state = tx.init(W)
     with pytest.raises(ValueError, match="nothing was tracked yet: call tx.update"):
         dynamics.tracked(state, W)

@@ -47,23 +47,23 @@ def subset(tree, other):
 class TestApply:
     def test_a_removed_weight_is_positive_zero_whatever_it_was(self):
         odd = jnp.array([jnp.nan, jnp.inf, -jnp.inf, -0.0, 3e38, -1.0])
-        pruned = np.asarray(gf.apply(odd, jnp.zeros(6, bool)))
+        pruned = np.asarray(gf.prune(odd, jnp.zeros(6, bool)))
         assert pruned.tobytes() == np.zeros(6, np.float32).tobytes()
 
     def test_a_kept_weight_keeps_its_bits(self):
         odd = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-40, 1 / 3], np.float32)
-        kept = np.asarray(gf.apply(odd, np.ones(6, bool)))
+        kept = np.asarray(gf.prune(odd, np.ones(6, bool)))
         assert kept.tobytes() == odd.tobytes()
 
     @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
     def test_the_dtype_stays(self, dtype):
-        pruned = gf.apply(jnp.array([1.5, -2.0], dtype), jnp.array([True, False]))
+        pruned = gf.prune(jnp.array([1.5, -2.0], dtype), jnp.array([True, False]))
         assert pruned.dtype == dtype and pruned.tolist() == [1.5, 0.0]
 
     def test_float64_stays(self):
         jax.config.update("jax_enable_x64", True)
         try:
-            pruned = gf.apply(np.array([0.1, 0.2]), np.array([True, False]))
+            pruned = gf.prune(np.array([0.1, 0.2]), np.array([True, False]))
         finally:
             jax.config.update("jax_enable_x64", False)
         assert pruned.dtype == np.float64 and pruned.tolist() == [0.1, 0.0]
@@ -72,62 +72,62 @@ class TestApply:
     @given(masks(), masks())
     def test_one_after_the_other_is_their_intersection(self, a, b):
         params = jax.tree.map(lambda mask: np.full(mask.shape, 2.0, np.float32), a)
-        twice = gf.apply(gf.apply(params, a), b)
-        assert same(twice, gf.apply(params, gf.combine(a, b)))
+        twice = gf.prune(gf.prune(params, a), b)
+        assert same(twice, gf.prune(params, gf.combine(a, b)))
         assert same(twice, jax.tree.map(lambda x, y: 2.0 * (x & y), a, b))
 
     def test_is_the_same_under_jit(self):
         params, kept = jnp.array([1.0, jnp.nan, 3.0]), jnp.array([True, False, True])
-        assert jax.jit(gf.apply)(params, kept).tolist() == [1.0, 0.0, 3.0]
+        assert jax.jit(gf.prune)(params, kept).tolist() == [1.0, 0.0, 3.0]
 
     def test_no_gradient_flows_to_a_removed_weight(self):
         kept = jnp.array([True, False])
-        gradient = jax.grad(lambda x: gf.apply(x, kept).sum())(jnp.ones(2))
+        gradient = jax.grad(lambda x: gf.prune(x, kept).sum())(jnp.ones(2))
         assert gradient.tolist() == [1.0, 0.0]
 
     def test_swapped_arguments_are_an_error(self):
         params, kept = {"a": jnp.ones((2, 2))}, {"a": jnp.ones((2, 2), bool)}
         with pytest.raises(TypeError, match=r"masks leaf 'a' is float32\[2,2\], not"):
-            gf.apply(kept, params)
+            gf.prune(kept, params)
 
     def test_masks_of_another_structure_are_an_error(self):
         params = {"a": jnp.ones(2), "b": jnp.ones(2)}
         with pytest.raises(ValueError, match="masks lacks the leaf 'b'"):
-            gf.apply(params, {"a": jnp.ones(2, bool)})
+            gf.prune(params, {"a": jnp.ones(2, bool)})
 
     def test_masks_with_a_leaf_too_many_are_an_error(self):
         kept = {"a": jnp.ones(2, bool), "b": jnp.ones(2, bool)}
         with pytest.raises(
             ValueError, match="masks has the leaf 'b', which params lacks"
         ):
-            gf.apply({"a": jnp.ones(2)}, kept)
+            gf.prune({"a": jnp.ones(2)}, kept)
 
     def test_masks_of_another_shape_are_an_error_even_where_they_broadcast(self):
         with pytest.raises(
             ValueError, match=r"masks leaf 'a' has shape \(1,\), but params has \(2,\)"
         ):
-            gf.apply({"a": jnp.ones(2)}, {"a": jnp.ones(1, bool)})
+            gf.prune({"a": jnp.ones(2)}, {"a": jnp.ones(1, bool)})
 
     @pytest.mark.parametrize("dtype", ["int32", "float32"])
     def test_masks_that_are_not_bool_are_an_error(self, dtype):
         with pytest.raises(TypeError, match=rf"masks leaf 'a' is {dtype}\[2\], not bo"):
-            gf.apply({"a": jnp.ones(2)}, {"a": jnp.ones(2, dtype)})
+            gf.prune({"a": jnp.ones(2)}, {"a": jnp.ones(2, dtype)})
 
     def test_no_masks_are_an_error(self):
         with pytest.raises(ValueError, match="masks has no leaves"):
-            gf.apply({"a": jnp.ones(2)}, {})
+            gf.prune({"a": jnp.ones(2)}, {})
 
     def test_no_params_are_an_error(self):
         with pytest.raises(ValueError, match="params has no leaves"):
-            gf.apply({}, {"a": jnp.ones(2, bool)})
+            gf.prune({}, {"a": jnp.ones(2, bool)})
 
     def test_integer_params_are_an_error(self):
         with pytest.raises(TypeError, match=r"params leaf 'a' is int32\[2\]"):
-            gf.apply({"a": jnp.ones(2, jnp.int32)}, {"a": jnp.ones(2, bool)})
+            gf.prune({"a": jnp.ones(2, jnp.int32)}, {"a": jnp.ones(2, bool)})
 
     def test_complex_params_are_an_error(self):
         with pytest.raises(TypeError, match=r"params leaf 'a' is complex64\[2\]"):
-            gf.apply({"a": jnp.ones(2, jnp.complex64)}, {"a": jnp.ones(2, bool)})
+            gf.prune({"a": jnp.ones(2, jnp.complex64)}, {"a": jnp.ones(2, bool)})
 
 
 class TestCombine:

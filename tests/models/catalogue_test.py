@@ -368,7 +368,7 @@ def test_a_fast_network_trains_and_is_cut(name):
     units = gf.find_units(model, x)
     keep = halves(units)
     assert len(units) > 2
-    assert gf.cut_error(nnx.state(model), units, keep, x) < 1e-5
+    assert gf.structured.cut_error(nnx.state(model), units, keep, x) < 1e-5
     small = gf.shrink(model, units, keep)
     sizes = {path: leaf.shape for path, leaf in named_leaves(nnx.state(small))}
     assert sizes == units.shapes(keep)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.mutants.operators import planted
-from tests.mutants.sample import PACKAGE, ROOMS, SAMPLE, places
+from tests.mutants.sample import PACKAGE, SAMPLE, places, rooms
 
 ROOT = PACKAGE.parent
 PATIENCE = 3
@@ -52,7 +52,7 @@ def plant(folder, mutant):
     return path.stem
 
 
-def judged(folder, room, first, limit):
+def run_tests(folder, room, first, limit):
     """Runs a room's tests in a copy until one fails."""
     tests = sorted((folder / "tests" / room).rglob("*_test.py"))
     tests.sort(key=lambda path: path.name != f"{first}_test.py")
@@ -89,7 +89,7 @@ def judge(mutant, limit):
         folder = Path(parent) / "checkout"
         copied(folder)
         name = plant(folder, mutant)
-        return name, judged(folder, mutant["room"], name, limit)
+        return name, run_tests(folder, mutant["room"], name, limit)
 
 
 def unmutated(room):
@@ -97,7 +97,7 @@ def unmutated(room):
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "checkout"
         copied(folder)
-        verdict = judged(folder, room, "", None)
+        verdict = run_tests(folder, room, "", None)
     if verdict.word != "survived":
         raise SystemExit(f"{room}: {verdict.test} fails without a mutant")
     return verdict.seconds
@@ -140,7 +140,9 @@ def table(results, times):
 def arguments():
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--room", action="append", choices=ROOMS, help="only this one")
+    parser.add_argument(
+        "--room", action="append", choices=rooms(), help="only this one"
+    )
     parser.add_argument("--out", type=Path, required=True, help="of the table")
     parser.add_argument("--title", default="The sample of mutants")
     parser.add_argument(
@@ -156,7 +158,7 @@ def arguments():
 def main():
     """Judges the sample and writes its table."""
     chosen = arguments()
-    rooms = chosen.room or ROOMS
+    judged = chosen.room or rooms()
     sample = json.loads(SAMPLE.read_text())["mutants"]
     known = dict(pair.split("=") for pair in chosen.unmutated)
 
@@ -164,8 +166,8 @@ def main():
         return float(known[room]) if room in known else unmutated(room)
 
     with ThreadPoolExecutor(2) as pool:
-        times = dict(zip(rooms, pool.map(time_of, rooms), strict=True))
-        sample = [mutant for mutant in sample if mutant["room"] in rooms]
+        times = dict(zip(judged, pool.map(time_of, judged), strict=True))
+        sample = [mutant for mutant in sample if mutant["room"] in judged]
         limits = [PATIENCE * times[mutant["room"]] for mutant in sample]
         results = []
         for mutant, found in zip(sample, pool.map(judge, sample, limits), strict=True):

@@ -23,6 +23,12 @@ PACKAGE = Path(__file__).parents[2] / "gradflow_jax"
 SAMPLE = Path(__file__).with_name("sample.json")
 
 
+def rooms():
+    """Returns the rooms of the sample: statements may have moved since the draw."""
+    stored = json.loads(SAMPLE.read_text())["mutants"]
+    return tuple(dict.fromkeys(mutant["room"] for mutant in stored))
+
+
 def files(room):
     """Returns the files of a room, in order."""
     return sorted((PACKAGE / room).rglob("*.py"))

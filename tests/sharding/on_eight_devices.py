@@ -153,7 +153,7 @@ SELECTIONS = {
         scores, sparsity=0.8, floor=0.1, previous=PREVIOUS
     ),
     "layerwise": lambda scores: gf.layerwise_masks(scores, sparsity=0.6),
-    "family": lambda scores: gf.family_masks(scores, {"*/kernel": 0.9, "*/bias": 0.5}),
+    "family": lambda scores: gf.group_masks(scores, {"*/kernel": 0.9, "*/bias": 0.5}),
     "2 of 4": lambda scores: gf.n_of_m_masks(scores, n=2, m=4),
 }
 
@@ -344,9 +344,9 @@ def test_apply_and_report_take_sharded_masks():
     mesh = mesh_of("auto")
     params, masks = put(PARAMS, mesh, "fsdp"), masks_on_one_device("global")
     sharded = put(masks, mesh, "fsdp")
-    pruned = gf.apply(params, sharded)
+    pruned = gf.prune(params, sharded)
     assert_lies_like(pruned, params)
-    assert_same(pruned, gf.apply(PARAMS, masks))
+    assert_same(pruned, gf.prune(PARAMS, masks))
     assert str(gf.report(sharded)) == str(gf.report(masks))
     assert gf.overlap(sharded, masks) == 1.0
 

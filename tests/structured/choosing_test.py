@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
-from tests.structured import zoo_linen, zoo_plain
+from tests.structured.zoo import linen as zoo_linen
+from tests.structured.zoo import plain as zoo_plain
 
 checked = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 # Layers 0 and 1 have the same structure; the others' neighbours have other names.

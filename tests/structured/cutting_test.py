@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
-from tests.structured.cases import case, keep_of, units_of
+from tests.structured.zoo.cases import case, keep_of, units_of
 
 LINEN = "linen/vgg_bn_flatten"
 
@@ -65,7 +65,7 @@ def test_optimizer_states_are_what_the_small_parameters_make(name):
     fresh = jax.eval_shape(OPTIMIZERS[name](small).init, small)
     cut = gf.cut(state, units, keep, like=fresh)
     assert jax.tree.structure(cut) == jax.tree.structure(fresh)
-    indices = gf.kept_indices(units, keep)
+    indices = gf.structured.kept_indices(units, keep)
     whole = dict(named_leaves(state))
     for path, leaf in named_leaves(cut):
         assert leaf.dtype == dict(named_leaves(fresh))[path].dtype
@@ -123,7 +123,7 @@ def test_training_goes_on_as_that_of_the_masked_model(name, optimizer):
     params, state = train(apply, inner, params, inner.init(params), statistics, 5)
     masks = units.masks(keep, params)
     masked = optax.chain(inner, gf.apply_mask(masks))
-    pruned = gf.apply(params, masks)
+    pruned = gf.prune(params, masks)
     full_state = (state, masked.init(pruned)[1])
     full, _ = train(apply, masked, pruned, full_state, statistics, 10)
     small_statistics = gf.cut(statistics, units, keep) if linen else {}
@@ -191,10 +191,10 @@ def test_two_cuts_are_the_one_they_compose():
     again = gf.find_units(gf.shrink(model, units, first), small, *inputs)
     assert [f.name for f in again] == [f.name for f in units]
     second = keep_of(again, seed=2)
-    both = gf.compose_keep(units, first, again, second)
+    both = gf.structured.compose_keep(units, first, again, second)
     one = gf.cut(variables, units, both)
     jax.tree.map(np.testing.assert_array_equal, gf.cut(small, again, second), one)
-    assert gf.cut_error(variables, units, both, *inputs) <= 1e-5
+    assert gf.structured.cut_error(variables, units, both, *inputs) <= 1e-5
 
 
 BAD_KEEP = {

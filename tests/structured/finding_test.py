@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import nnx
 
 import gradflow_jax as gf
-from tests.structured.cases import case, keep_of, units_of
+from tests.structured.zoo.cases import case, keep_of, units_of
 
 PARAMS = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
 X = jnp.ones((1, 3))
@@ -66,12 +66,13 @@ def test_missing_arguments():
 def test_an_unknown_primitive_is_named_with_what_to_do():
     units = units_of("plain/fft_hidden")
     assert len(units) == 0
-    text = "the primitive 'fft' has no rule; gf.register_rule('fft', rule) adds one"
+    text = (
+        "the primitive 'fft' has no rule; "
+        "gf.structured.register_rule('fft', rule) adds one"
+    )
     assert text in str(units) and text in units.explain("stem/w")
     with pytest.raises(ValueError, match="nothing to choose from"):
         gf.choose_units({}, units, sparsity=0.5)
-    with pytest.raises(TypeError, match="the name of a primitive and a function"):
-        gf.register_rule(gf.elementwise, "fft")
 
 
 def test_what_is_printed_and_explained():
@@ -142,7 +143,7 @@ def test_a_not_finite_output_is_not_passed_over():
     units = gf.find_units(mlp, PARAMS, X)
     broken = {**PARAMS, "out": PARAMS["out"].at[0, 0].set(jnp.nan)}
     keep = {"in[1]": np.arange(8) != 1}
-    assert np.isnan(gf.cut_error(broken, units, keep, X))
+    assert np.isnan(gf.structured.cut_error(broken, units, keep, X))
 
 
 def test_a_branch_on_a_width_is_noticed():
@@ -157,7 +158,7 @@ def test_a_branch_on_a_width_is_noticed():
     keep = {"in[1]": np.arange(8) != 1}
     small = gf.shrink(apply, units, keep)
     assert not small.native and "was expected" in small.why
-    assert gf.cut_error(PARAMS, units, keep, X) < 1e-6
+    assert gf.structured.cut_error(PARAMS, units, keep, X) < 1e-6
 
 
 def test_an_output_that_is_called_like_a_leaf_is_an_output():
@@ -189,7 +190,7 @@ def test_lost_rules_of_differentiation_are_named():
     ):
         small = gf.shrink(apply, units, keep)
     assert not small.native and small.dropped
-    assert gf.cut_error(PARAMS, units, keep, X) < 1e-6
+    assert gf.structured.cut_error(PARAMS, units, keep, X) < 1e-6
 
 
 def normal(*shape):
@@ -295,7 +296,7 @@ def test_models_from_packages(make, families, count):
     units = gf.find_units(apply, variables, x)
     assert not units.traced.coupling.unknown
     assert len(units) == families, str(units)
-    assert gf.cut_error(variables, units, keep_of(units), x) <= 1e-5
+    assert gf.structured.cut_error(variables, units, keep_of(units), x) <= 1e-5
 
 
 class Unused(nn.Module):
@@ -326,7 +327,7 @@ def test_keyword_arguments_of_the_model():
     units = gf.find_units(module, variables, x, train=False)
     (family,) = units
     keep = keep_of(units)
-    assert gf.cut_error(variables, units, keep, x) <= 1e-5
+    assert gf.structured.cut_error(variables, units, keep, x) <= 1e-5
     small = gf.shrink(module, units, keep)
     assert small.native
     key = {"dropout": jax.random.key(2)}
@@ -359,7 +360,7 @@ def test_a_constant_is_folded_through_a_convolution_without_padding():
         units = gf.find_units(module, variables, x, leaks="fold")
         assert len(units) == families
         for _ in units:
-            assert gf.cut_error(variables, units, keep_of(units), x) <= 1e-5
+            assert gf.structured.cut_error(variables, units, keep_of(units), x) <= 1e-5
     with pytest.raises(ValueError, match="leaks is \"drop\"|leaks is 'drop'"):
         gf.find_units(module, variables, x, leaks="drop")
 
@@ -369,7 +370,7 @@ def test_a_budget_of_measured_time():
     params = {"in": jnp.ones((16, 64)), "out": jnp.ones((64, 16))}
     x = jnp.ones((4, 16))
     units = gf.find_units(mlp, params, x)
-    seconds = gf.forward_time(params, units, x, calls=3)
+    seconds = gf.structured.forward_time(params, units, x, calls=3)
     half = {"in[1]": np.arange(64) < 32}
     times = seconds({}), seconds(half)
     assert min(times) > 0

@@ -20,7 +20,7 @@ import safetensors.flax
 
 import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
-from tests.structured import zoo_plain
+from tests.structured.zoo import plain as zoo_plain
 
 MODELS = """
 import flax.linen as nn
@@ -267,7 +267,7 @@ def test_two_cuts_amount_to_the_composed_one(name):
     small, run = gf.cut(variables, units, first), gf.shrink(apply, units, first)
     left = gf.find_units(run, small, *inputs)
     second = {n: f for n, f in some(left, 1).items() if n in first}
-    both = gf.compose_keep(units, first, left, second)
+    both = gf.structured.compose_keep(units, first, left, second)
     once, twice = gf.cut(variables, units, both), gf.cut(small, left, second)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, once, twice)))
     outputs = gf.shrink(run, left, second)(twice, *inputs)
@@ -277,12 +277,12 @@ def test_two_cuts_amount_to_the_composed_one(name):
 
 def test_cuts_that_do_not_compose():
     with pytest.raises(ValueError, match="shape .3, 4., but the first cut leaves"):
-        gf.compose_keep(UNITS, KEEP, UNITS, KEEP)
+        gf.structured.compose_keep(UNITS, KEEP, UNITS, KEEP)
     small = gf.find_units(apply, SMALL, jnp.ones((1, 3)))
     with pytest.raises(ValueError, match="keep names the family 'x'"):
-        gf.compose_keep(UNITS, KEEP, small, {"x": np.array([True])})
+        gf.structured.compose_keep(UNITS, KEEP, small, {"x": np.array([True])})
     with pytest.raises(ValueError, match="bool"):
-        gf.compose_keep(UNITS, KEEP, small, {"in[1]": np.array([0, 1, 2])})
+        gf.structured.compose_keep(UNITS, KEEP, small, {"in[1]": np.array([0, 1, 2])})
 
 
 def test_cuts_compose_where_families_change_their_names():
@@ -297,6 +297,6 @@ def test_cuts_compose_where_families_change_their_names():
     assert not set(second) <= {family.name for family in units} or any(
         again[name].leaves != units[name].leaves for name in second
     )
-    both = gf.compose_keep(units, first, again, second)
+    both = gf.structured.compose_keep(units, first, again, second)
     once, twice = gf.cut(variables, units, both), gf.cut(small, again, second)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, once, twice)))

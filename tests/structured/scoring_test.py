@@ -11,7 +11,9 @@ import pytest
 import gradflow_jax as gf
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.trees import named_leaves
-from tests.structured import zoo_linen, zoo_nnx, zoo_plain
+from tests.structured.zoo import linen as zoo_linen
+from tests.structured.zoo import nnx as zoo_nnx
+from tests.structured.zoo import plain as zoo_plain
 
 SCORES = {
     "magnitude": lambda d: np.linalg.norm(d.params),

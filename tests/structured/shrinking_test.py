@@ -7,7 +7,7 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax.structured import Shrunk
-from tests.structured.cases import case, keep_of, units_of
+from tests.structured.zoo.cases import case, keep_of, units_of
 
 COMPILED = []
 jax.monitoring.register_event_duration_secs_listener(
@@ -46,10 +46,10 @@ def test_a_cut_is_checked_by_two_programs():
     """The masked model, for all keep sets, and the cut one; nothing runs op by op."""
     params, x, units = by_width()
     first = {"in[1]": np.arange(23) % 4 > 0}
-    count, error = compiled(gf.cut_error, params, units, first, x)
+    count, error = compiled(gf.structured.cut_error, params, units, first, x)
     assert error < 1e-6 and count == 2
     second = {"in[1]": np.arange(23) % 5 != 1}
-    count, error = compiled(gf.cut_error, params, units, second, x)
+    count, error = compiled(gf.structured.cut_error, params, units, second, x)
     assert error < 1e-6 and count == 1
 
 
@@ -60,7 +60,7 @@ def test_a_cut_model_is_one_program_for_each_shape_of_its_inputs():
     assert count == 0
     run = gf.shrink(mean_by_width, units, keep)
     assert not run.native and "15 for 23" in run.why
-    masked = jax.jit(gf.apply)(params, units.masks(keep, params))
+    masked = jax.jit(gf.prune)(params, units.masks(keep, params))
     for inputs in (x, x[:11]):
         count, result = compiled(run, small, inputs)
         np.testing.assert_allclose(
@@ -82,7 +82,7 @@ def test_gradients_of_the_cut_program_are_the_masked_models(name):
     def loss(run):
         return lambda tree: jnp.sum(jnp.sin(jax.tree.leaves(run(tree, *inputs))[0]))
 
-    masked = jax.jit(gf.apply)(variables, units.masks(keep, variables))
+    masked = jax.jit(gf.prune)(variables, units.masks(keep, variables))
     full = gf.cut(jax.jit(jax.grad(loss(units.model.apply)))(masked), units, keep)
     small = jax.jit(jax.grad(loss(Shrunk(units, keep).program)))(
         gf.cut(variables, units, keep)
@@ -112,7 +112,7 @@ def test_the_recorded_program_runs_at_other_batch_sizes_and_under_jit():
     keep = keep_of(units)
     small = gf.shrink(model, units, keep)
     assert not small.native
-    masked = jax.jit(gf.apply)(variables, units.masks(keep, variables))
+    masked = jax.jit(gf.prune)(variables, units.masks(keep, variables))
     for count in (1, 5):
         x = np.random.default_rng(count).normal(size=(count, *inputs[0].shape[1:]))
         x = x.astype(np.float32)

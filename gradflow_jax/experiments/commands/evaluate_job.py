@@ -7,10 +7,14 @@ import click
 from rich.console import Console
 
 from gradflow_jax.experiments.data.dataset import DataError, Dataset, load
+from gradflow_jax.experiments.formatting import compact
 from gradflow_jax.experiments.reproduction.folder import MODEL_NAME
-from gradflow_jax.experiments.reproduction.record import RECORD_NAME, RunRecord, from_json
+from gradflow_jax.experiments.reproduction.record import (
+    RECORD_NAME,
+    RunRecord,
+    from_json,
+)
 from gradflow_jax.experiments.reproduction.saved_network import evaluate_saved
-from gradflow_jax.experiments.sweep.table import compact
 
 
 def run(path: Path, data: str | None) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from gradflow_jax.experiments.names import MODEL_NAMES, SMALL_CNN
 from gradflow_jax.experiments.commands.options import Fraction
+from gradflow_jax.experiments.names import MODEL_NAMES, SMALL_CNN
 
 
 @click.command()

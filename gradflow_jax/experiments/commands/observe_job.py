@@ -12,17 +12,17 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from gradflow_jax.dynamics import Observations, Problem, Study, observe, problem_of
-from gradflow_jax.observations.findings import CONFIDENCE
-from gradflow_jax.experiments.data.dataset import DataError, Dataset, load, some_of
-from gradflow_jax.experiments.networks.architecture import scaled
-from gradflow_jax.experiments.names import SMALL_CNN
-from gradflow_jax.experiments.commands.options import check_free, make_folder
-from gradflow_jax.experiments.commands.presenting import Bars
-from gradflow_jax.experiments.sweep.results import versions
-from gradflow_jax.models import MODELS, SmallCNN
-from gradflow_jax.plotting import observations as drawing
 from gradflow_jax.atomic_files import write_whole
+from gradflow_jax.experiments.commands.bars import Bars
+from gradflow_jax.experiments.commands.options import check_free, make_folder
+from gradflow_jax.experiments.data.dataset import DataError, Dataset, load, some_of
+from gradflow_jax.experiments.data.pixels import normalized
+from gradflow_jax.experiments.environment import versions
+from gradflow_jax.experiments.names import SMALL_CNN
+from gradflow_jax.models import MODELS, SmallCNN
+from gradflow_jax.observations import Observations, Problem, Study, observe, problem_of
+from gradflow_jax.observations.findings import CONFIDENCE
+from gradflow_jax.plotting import observations as drawing
 
 JSON_NAME, PLOT_NAME = "observations.json", "observations.png"
 
@@ -103,7 +103,7 @@ def _problem(model: str, dataset: Dataset) -> Problem:
             return SmallCNN(shape, classes, rngs=rngs)
         return MODELS[model](shape, classes, fast=True, rngs=rngs)
 
-    return problem_of(make, scaled(dataset.x_train), dataset.y_train)
+    return problem_of(make, normalized(dataset.x_train), dataset.y_train)
 
 
 def _table(found: Observations) -> Table:

@@ -7,11 +7,6 @@ from typing import Any
 import click
 
 
-def listed(values: Iterable[Any]) -> str:
-    """Returns values as a list in words."""
-    return ", ".join(map(str, values))
-
-
 def check_free(files: Iterable[Path], force: bool) -> None:
     """Checks that no file would be replaced, unless that is asked for.
 

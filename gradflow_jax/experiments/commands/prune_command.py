@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from gradflow_jax.experiments.commands.options import Fraction
+from gradflow_jax.experiments.formatting import listed
 from gradflow_jax.experiments.names import MEASURE_NAMES, WEIGHT_MEASURES
-from gradflow_jax.experiments.commands.options import Fraction, listed
 from gradflow_jax.experiments.sweep.settings import (
     BUDGETS,
     SCOPE_NAMES,

@@ -6,21 +6,19 @@ from typing import Any
 import click
 from rich.console import Console
 
-from gradflow_jax.experiments.sweep import results
+from gradflow_jax.experiments.commands.bars import Bars
+from gradflow_jax.experiments.commands.options import check_free, make_folder
 from gradflow_jax.experiments.data.dataset import DataError, Dataset, load
-from gradflow_jax.experiments.commands.options import check_free, listed, make_folder
-from gradflow_jax.experiments.commands.presenting import (
-    Bars,
-    accuracy_table,
-    write_accuracy_plot,
-)
+from gradflow_jax.experiments.formatting import listed
+from gradflow_jax.experiments.sweep import results
+from gradflow_jax.experiments.sweep.picture import write_accuracy_plot
+from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
+from gradflow_jax.experiments.sweep.table import accuracy_table, cut_table
 from gradflow_jax.experiments.sweep.units import (
     check_reachable,
     run_structured_sweep,
 )
-from gradflow_jax.experiments.sweep.table import cut_table
 from gradflow_jax.experiments.sweep.weights import rows_in_all, run_sweep
-from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
 
 
 def run(settings: Settings, data: str, out: Path, *, force: bool, quiet: bool) -> None:

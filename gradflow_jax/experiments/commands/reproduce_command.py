@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from gradflow_jax.experiments.commands.options import Percent, Percents, Schedule
+from gradflow_jax.experiments.formatting import listed
 from gradflow_jax.experiments.names import MEASURE_NAMES, MODEL_NAMES, PAPER_MEASURES
-from gradflow_jax.experiments.commands.options import Percent, Percents, Schedule, listed
 from gradflow_jax.experiments.reproduction.record import RunSettings
 
 _PAPER = RunSettings("vgg13", "magnitude", 0.75, 25)

@@ -7,15 +7,19 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from gradflow_jax.experiments.reproduction import folder
-from gradflow_jax.experiments.reproduction.checkpoints import CheckpointError
+from gradflow_jax.experiments.commands.bars import Bars
 from gradflow_jax.experiments.data.dataset import DataError, Dataset, load, some_of
-from gradflow_jax.experiments.commands.options import listed
-from gradflow_jax.experiments.commands.presenting import Bars
+from gradflow_jax.experiments.data.errors import (
+    CheckpointError,
+    FolderError,
+    SettingsError,
+)
+from gradflow_jax.experiments.formatting import listed
+from gradflow_jax.experiments.reproduction import folder
+from gradflow_jax.experiments.reproduction.folder import run_in_folder
+from gradflow_jax.experiments.reproduction.record import RunSettings
 from gradflow_jax.experiments.reproduction.rounds import check_rounds
 from gradflow_jax.experiments.reproduction.table import table_of_rounds
-from gradflow_jax.experiments.reproduction.folder import FolderError, run_in_folder
-from gradflow_jax.experiments.reproduction.record import RunSettings, SettingsError
 from gradflow_jax.experiments.reproduction.times import read_times
 
 

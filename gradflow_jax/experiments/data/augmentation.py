@@ -15,7 +15,7 @@ def augmented(images: jax.Array, key: jax.Array) -> jax.Array:
 
     Args:
         images: pixels [batch, height, width, channel] in which 0 is black: augment
-            before `normalised`.
+            before `normalized`.
         key: consumed.
 
     Returns:
@@ -38,19 +38,3 @@ def augmented(images: jax.Array, key: jax.Array) -> jax.Array:
         return jnp.where(flip, cropped[:, ::-1], cropped)
 
     return jax.vmap(one)(padded, offsets, flips)
-
-
-def normalised(images: jax.Array) -> jax.Array:
-    """Maps pixels from 0 to 255 to float32 in [−1, 1]: mean and deviation of one half.
-
-    Args:
-        images: uint8, of any shape.
-
-    Returns:
-        (x/255 − ½)/½, of the same shape.
-
-    Example:
-        >>> normalised(jnp.array([0, 255], jnp.uint8)).tolist()
-        [-1.0, 1.0]
-    """
-    return (images.astype(jnp.float32) / 255 - 0.5) / 0.5

@@ -3,9 +3,7 @@
 import os
 from pathlib import Path
 
-from gradflow_jax.experiments.data import archive
-from gradflow_jax.experiments.data import cifar
-from gradflow_jax.experiments.data import image_folder
+from gradflow_jax.experiments.data import archive, cifar, image_folder
 from gradflow_jax.experiments.data.errors import DataError
 
 FOLDER_VARIABLE = "GRADFLOW_JAX_DATA"

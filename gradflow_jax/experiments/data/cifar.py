@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradflow_jax.experiments.data import archive
-from gradflow_jax.experiments.data import pickled_batch
+from gradflow_jax.experiments.data import archive, pickled_batch
 from gradflow_jax.experiments.data.errors import DataError
 
 _PLANES = (3, 32, 32)

@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradflow_jax.experiments.data import archive
-from gradflow_jax.experiments.data import cifar
-from gradflow_jax.experiments.data import digits
-from gradflow_jax.experiments.data import idx
-from gradflow_jax.experiments.data import image_folder
-from gradflow_jax.experiments.data import by_name
+from gradflow_jax.experiments.data import (
+    archive,
+    by_name,
+    cifar,
+    digits,
+    idx,
+    image_folder,
+)
 from gradflow_jax.experiments.data.errors import DataError as DataError
 
 # Where Debian's package dataset-fashion-mnist puts the full set.

@@ -131,7 +131,7 @@ def _decoded(files: list[tuple[_Place, Path | bytes]], path: Path) -> np.ndarray
             f"images such as {files[0][0]} of {path} are decoded by pillow: "
             "pip install 'gradflow-jax[cli]'."
         ) from error
-    images, all_grey = np.empty(0, np.uint8), True
+    images, all_gray = np.empty(0, np.uint8), True
     for i, (place, source) in enumerate(files):
         try:
             with Image.open(io.BytesIO(_bytes(source))) as image:
@@ -151,8 +151,8 @@ def _decoded(files: list[tuple[_Place, Path | bytes]], path: Path) -> np.ndarray
                 f"{_size(images[0])}: images are of one size."
             )
         images[i] = pixels
-        all_grey = all_grey and mode == "L"
-    return np.ascontiguousarray(images[..., :1]) if all_grey else images
+        all_gray = all_gray and mode == "L"
+    return np.ascontiguousarray(images[..., :1]) if all_gray else images
 
 
 def _bytes(source: Path | bytes) -> bytes:

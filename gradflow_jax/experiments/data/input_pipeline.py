@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.reproduction.record import SettingsError
+from gradflow_jax.experiments.data.errors import SettingsError
 
 Batch = tuple[np.ndarray, np.ndarray]
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradflow_jax.experiments.data.augmentation import augmented, normalised
+from gradflow_jax.experiments.data.augmentation import augmented
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.networks.architecture import scaled
+from gradflow_jax.experiments.data.pixels import normalized
 
 SCORING_EXAMPLES = 2560
 SCORING_BATCH = 128
@@ -52,7 +52,7 @@ def balanced_batches(dataset: Dataset, seed: int) -> Batches:
     """Returns batches of (images, labels) with equally many examples of each class."""
     chosen = balanced_indices(dataset, np.random.default_rng(seed))
     return [
-        (scaled(dataset.x_train[i]), dataset.y_train[i]) for i in in_batches(chosen)
+        (normalized(dataset.x_train[i]), dataset.y_train[i]) for i in in_batches(chosen)
     ]
 
 
@@ -89,4 +89,4 @@ def for_round(dataset: Dataset, *, seed: int, epoch: int) -> ScoringData:
 
 @jax.jit
 def _prepared(images: jax.Array, key: jax.Array) -> jax.Array:
-    return normalised(augmented(images, key))
+    return normalized(augmented(images, key))

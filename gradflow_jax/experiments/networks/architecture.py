@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 
 from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.data.pixels import normalized
 from gradflow_jax.trees import PyTree
 
 # As the paper trains: the softmax of logits / 5 saturates later.
@@ -99,7 +100,7 @@ class Forward:
         for start in range(0, count, size):
             # Filled up where the last piece is short, so that one shape is compiled.
             images = dataset.x_test[np.arange(start, start + size) % count]
-            pieces.append(self.predict(network, scaled(images)))
+            pieces.append(self.predict(network, normalized(images)))
         logits = np.concatenate([np.asarray(piece) for piece in pieces])[:count]
         right = np.mean(np.argmax(logits, -1) == dataset.y_test)
         return float(right), float(_loss(logits / TEMPERATURE, dataset.y_test))
@@ -108,11 +109,6 @@ class Forward:
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(forward: Forward, network: Network, images: Any) -> jax.Array:
     return forward.logits(network, images)[0]
-
-
-def scaled(images: np.ndarray) -> np.ndarray:
-    """Returns uint8 images as float32 in [−1, 1]: mean and deviation of one half."""
-    return (images.astype(np.float32) / 255 - 0.5) / 0.5
 
 
 def cross_entropy(logits: Any, labels: Any) -> jax.Array:

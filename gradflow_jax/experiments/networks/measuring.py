@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.data.scoring_data import ScoringData
+from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.scores import (
     Derivatives,
     batch_norm_scale,

@@ -11,8 +11,9 @@ import optax
 from flax import nnx
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.networks.architecture import Forward, Network, scaled, split
-from gradflow_jax.masks import apply
+from gradflow_jax.experiments.data.pixels import normalized
+from gradflow_jax.experiments.networks.architecture import Forward, Network, split
+from gradflow_jax.masks import prune
 from gradflow_jax.models import SmallCNN
 from gradflow_jax.transforms import apply_mask, replace_masks
 from gradflow_jax.trees import PyTree
@@ -34,7 +35,7 @@ class Trainer:
     def __init__(self, dataset: Dataset):
         """Puts the data on the device."""
         self.dataset = dataset
-        self._x_train = jnp.asarray(scaled(dataset.x_train))
+        self._x_train = jnp.asarray(normalized(dataset.x_train))
         self._y_train = jnp.asarray(dataset.y_train)
         self._batch_size = min(BATCH_SIZE, len(dataset.y_train))
         self.steps_per_epoch = len(dataset.y_train) // self._batch_size
@@ -162,4 +163,4 @@ def _step(
 
 # One program for a tree: leaf by leaf, each shape that a cut leaves would be compiled.
 copied = jax.jit(functools.partial(jax.tree.map, jnp.copy))
-masked = jax.jit(apply)
+masked = jax.jit(prune)

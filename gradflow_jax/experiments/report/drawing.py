@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from gradflow_jax.experiments.report.orderings import counted
+from gradflow_jax.experiments.formatting import counted
 from gradflow_jax.experiments.report.runs import Block, Run, left, spread_of
 from gradflow_jax.experiments.reproduction.record import EpochRow
 from gradflow_jax.plotting import (

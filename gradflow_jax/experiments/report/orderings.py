@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any, NamedTuple
 
-from gradflow_jax.observations.findings import Verdict, confidence_interval, verdict_on
+from gradflow_jax.experiments.formatting import counted
 from gradflow_jax.experiments.reproduction.record import RunRecord, RunSettings
+from gradflow_jax.observations.findings import Verdict, confidence_interval, verdict_on
 
 
 class Claim(NamedTuple):
@@ -206,8 +207,3 @@ def _of_rounds(runs: _Runs) -> Iterable[Ordering]:
         if found:
             where = f"{measure}, {most} and {counted(fewest)}"
             yield ordering(ROUNDS, where, list(found), list(found.values()))
-
-
-def counted(rounds: int) -> str:
-    """Returns "1 round" or "5 rounds"."""
-    return f"{rounds} round{'' if rounds == 1 else 's'}"

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gradflow_jax.observations.findings import CONFIDENCE, VERDICTS
-from gradflow_jax.experiments.report.orderings import CLAIMS, Ordering, judged
 from gradflow_jax.experiments.report.drawing import layer_shares
+from gradflow_jax.experiments.report.orderings import CLAIMS, Ordering, judged
 from gradflow_jax.experiments.report.runs import (
     NUMBERS,
     Block,
@@ -20,6 +19,7 @@ from gradflow_jax.experiments.report.runs import (
 )
 from gradflow_jax.experiments.report.tables import Grid, grids, markdown, title
 from gradflow_jax.experiments.reproduction.record import RunRecord
+from gradflow_jax.observations.findings import CONFIDENCE, VERDICTS
 
 _ALT = {
     "training": "training loss and test accuracy over epochs",

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from gradflow_jax.experiments.formatting import counted
 from gradflow_jax.experiments.names import MEASURE_NAMES
-from gradflow_jax.experiments.report.orderings import alike, counted, final_accuracy
-from gradflow_jax.experiments.sweep.results import Spread
+from gradflow_jax.experiments.report.orderings import alike, final_accuracy
 from gradflow_jax.experiments.reproduction.record import (
     RECORD_NAME,
     RunRecord,
@@ -18,6 +18,7 @@ from gradflow_jax.experiments.reproduction.record import (
     from_json,
 )
 from gradflow_jax.experiments.reproduction.times import read_times
+from gradflow_jax.observations.findings import Spread
 
 # Settings that say how to prune and mean nothing of a dense run; and the seed.
 _CUTS = frozenset(

@@ -8,7 +8,7 @@ import rich.box
 from rich.table import Table
 from rich.text import Text
 
-from gradflow_jax.experiments.report.orderings import counted
+from gradflow_jax.experiments.formatting import counted
 from gradflow_jax.experiments.report.runs import (
     Block,
     Run,
@@ -20,8 +20,8 @@ from gradflow_jax.experiments.report.runs import (
     parameters_left,
     times_faster,
 )
-from gradflow_jax.experiments.sweep.results import Spread
 from gradflow_jax.experiments.reproduction.record import RunSettings
+from gradflow_jax.observations.findings import Spread
 
 COLUMNS = 80
 NONE = "–"

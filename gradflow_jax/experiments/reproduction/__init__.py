@@ -1,1 +1,16 @@
-"""reproduction."""
+"""`gradflow-jax reproduce`: the paper's run, pruned in rounds while it is trained.
+
+    record              settings, and what a run tells
+    run                 the run itself
+    folder              a run in a folder, which goes on where it was stopped
+    rounds              how much each round removes, and which filters
+    published_rules     the choices of the authors' release, quirks and all
+    shrinking_network   a network in training that becomes smaller
+    sizes               its filters, parameters and FLOPs
+    checkpoints         its state on disk, by Orbax
+    saved_network       a saved network, loaded and tested
+    times               the times of its networks
+    table               its table in the terminal
+
+Imports `data`, `networks` and `sweep`.
+"""

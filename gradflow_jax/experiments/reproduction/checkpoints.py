@@ -10,17 +10,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gradflow_jax.atomic_files import delete_whole, tidy
+from gradflow_jax.experiments.data.errors import CheckpointError
 from gradflow_jax.structured.saving import nested
 from gradflow_jax.trees import PyTree, named_leaves
-from gradflow_jax.atomic_files import delete_whole, tidy
 
 _VERSION = 1
 _ARRAYS, _ABOUT = "arrays", "about.json"
 _KEPT = 2
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says which and what to do."""
 
 
 class Saved(NamedTuple):

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradflow_jax.experiments.reproduction.checkpoints import CheckpointError, Checkpoints, by_path
+from gradflow_jax.atomic_files import delete_whole, tidy, write_whole
 from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.data.errors import CheckpointError, FolderError
+from gradflow_jax.experiments.environment import versions
 from gradflow_jax.experiments.networks.timing import Times
-from gradflow_jax.experiments.reproduction.run import Progress, Run, Silent, Watcher
-from gradflow_jax.experiments.sweep.results import versions
+from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints, by_path
 from gradflow_jax.experiments.reproduction.record import (
     RECORD_NAME,
     RunRecord,
@@ -23,17 +24,13 @@ from gradflow_jax.experiments.reproduction.record import (
     from_json,
     to_json,
 )
+from gradflow_jax.experiments.reproduction.run import Progress, Run, Silent, Watcher
 from gradflow_jax.experiments.reproduction.times import TIMES_NAME, write_times
 from gradflow_jax.structured import save_cut
-from gradflow_jax.atomic_files import delete_whole, tidy, write_whole
 
 MODEL_NAME = "model.safetensors"
 CHECKPOINTS_NAME = "checkpoints"
 NAMES = (RECORD_NAME, TIMES_NAME, MODEL_NAME, CHECKPOINTS_NAME)
-
-
-class FolderError(ValueError):
-    """A folder that this run cannot use; the message says why and what to do."""
 
 
 def run_in_folder(

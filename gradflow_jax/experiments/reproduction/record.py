@@ -13,10 +13,6 @@ VERSION = 1
 """Of the format of records; another one is refused."""
 
 
-class SettingsError(ValueError):
-    """Settings that cannot be met; the message is for whoever chose them."""
-
-
 @dataclass(frozen=True)
 class RunSettings:
     """What decides a run's numbers, beside the data and the versions of packages.

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradflow_jax.experiments.reproduction.record import RunSettings, SettingsError
+from gradflow_jax.experiments.data.errors import SettingsError
+from gradflow_jax.experiments.reproduction.record import RunSettings
 from gradflow_jax.structured import Family, Units, choose_units
 
 MAX_REMOVED = 0.95

@@ -7,15 +7,18 @@ import jax
 import numpy as np
 from scipy.stats import rankdata
 
-from gradflow_jax.experiments.reproduction import published_rules
-from gradflow_jax.experiments.reproduction import rounds
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.networks.architecture import scaled
-from gradflow_jax.experiments.networks.timing import Times
-from gradflow_jax.experiments.data.input_pipeline import check_batch_size, training_batches
-from gradflow_jax.experiments.networks.measuring import UnitScores
+from gradflow_jax.experiments.data.input_pipeline import (
+    check_batch_size,
+    training_batches,
+)
+from gradflow_jax.experiments.data.pixels import normalized
+from gradflow_jax.experiments.data.scoring_data import ScoringData, for_round
+from gradflow_jax.experiments.environment import versions
 from gradflow_jax.experiments.names import PAPER_MEASURES
-from gradflow_jax.experiments.sweep.results import versions
+from gradflow_jax.experiments.networks.measuring import UnitScores
+from gradflow_jax.experiments.networks.timing import Times
+from gradflow_jax.experiments.reproduction import published_rules, rounds
 from gradflow_jax.experiments.reproduction.record import (
     Correlations,
     EpochRow,
@@ -23,8 +26,10 @@ from gradflow_jax.experiments.reproduction.record import (
     RunRecord,
     RunSettings,
 )
-from gradflow_jax.experiments.data.scoring_data import ScoringData, for_round
-from gradflow_jax.experiments.reproduction.shrinking_network import Flags, ShrinkingNetwork
+from gradflow_jax.experiments.reproduction.shrinking_network import (
+    Flags,
+    ShrinkingNetwork,
+)
 from gradflow_jax.structured import Units
 from gradflow_jax.trees import PyTree
 
@@ -199,7 +204,7 @@ class Run:
             results.append(network.step(images, labels, counters, rate))
             self._watcher.step(*map(float, results[max(0, number - _LAG)]))
             if units is not None and number >= steps - TRACKED_BATCHES:
-                batch = [(scaled(images), labels)]
+                batch = [(normalized(images), labels)]
                 new = self._scores(units, ScoringData(batch, batch), epoch)
                 tracked = average(tracked, new)
         loss, accuracy = np.mean(np.asarray(jax.device_get(results), np.float64), 0)

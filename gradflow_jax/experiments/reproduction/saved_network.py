@@ -9,7 +9,11 @@ from flax import nnx
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.networks.architecture import Forward, split
 from gradflow_jax.experiments.reproduction.record import RunSettings, Size
-from gradflow_jax.experiments.reproduction.shrinking_network import base_network, example, size_of
+from gradflow_jax.experiments.reproduction.shrinking_network import (
+    base_network,
+    example,
+)
+from gradflow_jax.experiments.reproduction.sizes import size_of
 from gradflow_jax.structured import find_units, load_cut, shrink
 
 

@@ -1,7 +1,6 @@
 """A network that is trained, and becomes smaller where units are cut."""
 
 import functools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,27 +9,26 @@ import numpy as np
 import optax
 from flax import nnx
 
-from gradflow_jax.experiments.reproduction import published_rules
-from gradflow_jax.experiments.reproduction import rounds
-from gradflow_jax.experiments.data.augmentation import augmented, normalised
-from gradflow_jax.experiments.reproduction.checkpoints import arranged
+from gradflow_jax.experiments.data.augmentation import augmented
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.networks.architecture import Forward, Network, scaled, split
-from gradflow_jax.experiments.networks.timing import Times, time_in_pairs
+from gradflow_jax.experiments.data.pixels import normalized
+from gradflow_jax.experiments.networks.architecture import Forward, Network, split
 from gradflow_jax.experiments.networks.measuring import Scorer
-from gradflow_jax.experiments.reproduction.record import RunSettings, Size
+from gradflow_jax.experiments.networks.timing import Times, time_in_pairs
 from gradflow_jax.experiments.networks.training import masked, remasked, sgd, untrained
-from gradflow_jax.models import MODELS, normalised_kernels
+from gradflow_jax.experiments.reproduction import published_rules
+from gradflow_jax.experiments.reproduction.checkpoints import arranged
+from gradflow_jax.experiments.reproduction.record import RunSettings, Size
+from gradflow_jax.experiments.reproduction.sizes import Flags, size_of
+from gradflow_jax.models import MODELS, normalized_kernels
 from gradflow_jax.structured import Units, compose_keep, cut, find_units, shrink
 from gradflow_jax.trees import PyTree
 
-# Images whose logits check a cut and whose forward pass is timed.
+# Their logits check a cut; their forward pass is timed.
 CHECKED_IMAGES = 256
 # Relative to the largest logit; a cut that is right differs by rounding.
 TOLERANCE = 1e-4
 _TIMED_PAIRS = 10
-
-Flags = Mapping[str, np.ndarray]
 
 
 class State(NamedTuple):
@@ -140,7 +138,7 @@ class ShrinkingNetwork:
     def _at(self, model: nnx.Module, forward: Forward) -> None:
         """Trains this model from now on."""
         self._model, self.forward, self._found = model, forward, None
-        kernels = normalised_kernels(split(model).params)
+        kernels = normalized_kernels(split(model).params)
         self.scorer = _scorer(forward, tuple(kernels.items()))
 
     def find(self) -> Units:
@@ -179,7 +177,7 @@ class ShrinkingNetwork:
                 than the one before with zeros in place of what is gone.
         """
         network = self.state.network
-        images = scaled(self._dataset.x_test[:CHECKED_IMAGES])
+        images = normalized(self._dataset.x_test[:CHECKED_IMAGES])
         whole = masked(network.params, units.masks(keep, network.params))
         expected = self.forward.predict(network._replace(params=whole), images)
         self.keep = compose_keep(self.units, self.keep, units, keep)
@@ -240,7 +238,7 @@ class ShrinkingNetwork:
 
     def time(self) -> Times:
         """Times a forward pass beside that of the network before it was cut."""
-        images = jax.device_put(scaled(self._dataset.x_test[:CHECKED_IMAGES]))
+        images = jax.device_put(normalized(self._dataset.x_test[:CHECKED_IMAGES]))
         # Zeros take as long as any numbers.
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), split(self._base))
         dense = jax.device_put(zeros)
@@ -276,26 +274,10 @@ def training_step(
     """
     seed, *rest = counters
     key = functools.reduce(jax.random.fold_in, rest, jax.random.key(seed))
-    prepared = normalised(augmented(images, key))
+    prepared = normalized(augmented(images, key))
     gradient, stats, *result = forward.training_gradient(network, prepared, labels)
     updates, optimizer = transform.update(
         gradient, optimizer, network.params, rate=rate
     )
     params = optax.apply_updates(network.params, updates)
     return Network(params, stats), optimizer, *result
-
-
-def size_of(units: Units, keep: Flags, zeroed: Flags | None = None) -> Size:
-    """Returns how large a network is at the widths that a cut leaves.
-
-    Args:
-        units: of the network before it was cut.
-        keep: which of them are left.
-        zeroed: as in `ShrinkingNetwork.size`.
-    """
-    widths = units.widths(keep)
-    names = rounds.layer_names(units)
-    layers = {layer: widths[name] for name, layer in names.items()}
-    if zeroed is not None:
-        layers = published_rules.widths(units, widths, zeroed)
-    return Size(sum(layers.values()), units.parameters(keep), units.flops(keep), layers)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import rich.box
 from rich.table import Table
 
+from gradflow_jax.experiments.formatting import compact
 from gradflow_jax.experiments.networks.timing import Times
 from gradflow_jax.experiments.reproduction.record import RunRecord, Size
-from gradflow_jax.experiments.sweep.table import compact
 
 
 def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:

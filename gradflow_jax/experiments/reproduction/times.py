@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradflow_jax.experiments.networks.timing import Times
 from gradflow_jax.atomic_files import write_whole
+from gradflow_jax.experiments.networks.timing import Times
 
 TIMES_NAME = "times.json"
 _FIELDS = "forward_ms", "dense_forward_ms", "times_faster"

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradflow_jax.experiments.networks.architecture import Network, scaled
+from gradflow_jax.experiments.data.pixels import normalized
+from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.timing import Times, time_in_pairs
 from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.structured import cut, cut_error, find_units
@@ -39,7 +40,7 @@ class Cuttable:
         self._forward = jax.jit(forward)
         tests = trainer.dataset.x_test
         self._batch = jax.device_put(
-            scaled(np.resize(tests, (FORWARD_BATCH, *tests.shape[1:])))
+            normalized(np.resize(tests, (FORWARD_BATCH, *tests.shape[1:])))
         )
         example = jax.ShapeDtypeStruct((1, *tests.shape[1:]), self._batch.dtype)
         self.units = find_units(self._forward, _variables(network), example)

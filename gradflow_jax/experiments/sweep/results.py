@@ -1,43 +1,25 @@
 """Results on disk: JSON, CSV, times and a picture, written whole or not at all."""
 
 import csv
-import importlib.metadata
 import io
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-
+from gradflow_jax.atomic_files import write_whole
 from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.environment import versions
+from gradflow_jax.experiments.sweep.settings import Settings
 from gradflow_jax.experiments.sweep.units import StructuredRow
 from gradflow_jax.experiments.sweep.weights import TIMED, Row
-from gradflow_jax.experiments.sweep.settings import Settings
-from gradflow_jax.atomic_files import write_whole
+from gradflow_jax.observations.findings import Spread
 
 JSON_NAME, CSV_NAME, PLOT_NAME = "results.json", "results.csv", "accuracy.png"
 TIMES_NAME = "times.csv"
 AnyRow = Row | StructuredRow
-
-_PACKAGES = ("gradflow-jax", "jax", "jaxlib", "flax", "optax", "numpy")
-
-
-class Spread(NamedTuple):
-    """Of one quantity over seeds.
-
-    Attributes:
-        mean: the mean.
-        deviation: the standard deviation of the sample; 0 of a single seed.
-        seeds: how many.
-    """
-
-    mean: float
-    deviation: float
-    seeds: int
 
 
 def existing(out: Path) -> list[Path]:
@@ -94,13 +76,6 @@ def spread(rows: Sequence[AnyRow], measure: str, sparsity: float, field: str) ->
     ]
     deviation = stdev(values) if len(values) > 1 else 0.0
     return Spread(mean(values) if values else float("nan"), deviation, len(values))
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of what computes the numbers, and the kind of device."""
-    found = {"python": platform.python_version()}
-    found.update({name: importlib.metadata.version(name) for name in _PACKAGES})
-    return {**found, "device": jax.devices()[0].device_kind}
 
 
 def _timed(row: AnyRow) -> list[str]:

@@ -1,19 +1,51 @@
-"""The table of cut networks: how small, how fast and how good each is."""
+"""Tables of a sweep: accuracies; sizes, speed and accuracy of what was cut."""
 
 from collections.abc import Sequence
 from statistics import mean
 
-from gradflow_jax.experiments.sweep.cut_and_time import FORWARD_BATCH
+import rich.box
+from rich.table import Table
+
 from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.formatting import compact
 from gradflow_jax.experiments.networks.timing import PAIRS
-from gradflow_jax.experiments.commands.presenting import percent
+from gradflow_jax.experiments.sweep.cut_and_time import FORWARD_BATCH
 from gradflow_jax.experiments.sweep.results import spread
+from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
 from gradflow_jax.experiments.sweep.units import StructuredRow
-from gradflow_jax.experiments.sweep.settings import StructuredSettings
+from gradflow_jax.experiments.sweep.weights import Row
+from gradflow_jax.observations.findings import Spread
 
 _HEADER = (
     "removed", "widths", "parameters", "FLOPs", "ms", "faster", "cut", "tuned",
 )  # fmt: skip
+
+
+def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) -> Table:
+    """Returns the accuracies after fine-tuning, a line a measure."""
+    several = len(settings.seeds) > 1
+    dense = spread(rows, "dense", 0.0, "accuracy")
+    table = Table(
+        title=f"Test accuracy (%) on {dataset.name} after pruning and fine-tuning",
+        caption=f"dense: {percent(dense)}"
+        + (f"; mean ± deviation over {len(settings.seeds)} seeds" if several else ""),
+        title_justify="left",
+        # Narrow, so that the names of measures stand whole in 80 columns.
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption_justify="left",
+    )
+    table.add_column("measure", no_wrap=True)
+    for sparsity in settings.sparsities:
+        table.add_column(f"{100 * sparsity:g} %", justify="right", no_wrap=True)
+    for measure in settings.measures:
+        cells = [
+            percent(spread(rows, measure, sparsity, "accuracy"))
+            for sparsity in settings.sparsities
+        ]
+        table.add_row(measure, *cells)
+    return table
 
 
 def cut_table(
@@ -76,10 +108,8 @@ def _cells(
     )
 
 
-def compact(number: float) -> str:
-    """Returns a count in three digits: 355 k, 1.2 M."""
-    for unit in ("", " k", " M", " G"):
-        if number < 999.5:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g} T"
+def percent(found: Spread) -> str:
+    """Returns the mean in percent, with the deviation where there are several seeds."""
+    if found.seeds < 2:
+        return f"{100 * found.mean:.1f}"
+    return f"{100 * found.mean:.1f}±{100 * found.deviation:.1f}"

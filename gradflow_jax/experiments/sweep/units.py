@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gradflow_jax.experiments.sweep.cut_and_time import Cuttable
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.networks.architecture import Network
-from gradflow_jax.experiments.networks.timing import Times
-from gradflow_jax.experiments.networks.measuring import Scorer, UnitScores
 from gradflow_jax.experiments.data.scoring_data import same_for_all
+from gradflow_jax.experiments.networks.architecture import Network
+from gradflow_jax.experiments.networks.measuring import Scorer, UnitScores
+from gradflow_jax.experiments.networks.timing import Times
+from gradflow_jax.experiments.networks.training import FINETUNE_LEARNING_RATE, Trainer
+from gradflow_jax.experiments.sweep.cut_and_time import Cuttable
+from gradflow_jax.experiments.sweep.settings import UNIT_SCOPES, StructuredSettings
 from gradflow_jax.experiments.sweep.weights import (
     FINETUNE_SEED,
     TIMED,
@@ -19,8 +21,6 @@ from gradflow_jax.experiments.sweep.weights import (
     digest,
     watched,
 )
-from gradflow_jax.experiments.sweep.settings import UNIT_SCOPES, StructuredSettings
-from gradflow_jax.experiments.networks.training import FINETUNE_LEARNING_RATE, Trainer
 from gradflow_jax.models import SmallCNN
 from gradflow_jax.structured import choose_units
 from gradflow_jax.trees import PyTree

@@ -9,16 +9,16 @@ import jax
 import numpy as np
 
 from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.data.scoring_data import same_for_all
 from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.measuring import Scorer, prunable
-from gradflow_jax.experiments.data.scoring_data import same_for_all
-from gradflow_jax.experiments.sweep.settings import Settings
 from gradflow_jax.experiments.networks.training import FINETUNE_LEARNING_RATE, Trainer
+from gradflow_jax.experiments.sweep.settings import Settings
 from gradflow_jax.masks import (
-    apply,
     erdos_renyi_kernel,
     global_masks,
     layerwise_masks,
+    prune,
     report,
 )
 from gradflow_jax.models import SmallCNN
@@ -171,7 +171,7 @@ def run_sweep(
                 masks = SCOPES[settings.scope](scores[measure], sparsity)
                 key = digest(masks)
                 if key not in trained:
-                    pruned = Network(apply(dense.params, masks), dense.stats)
+                    pruned = Network(prune(dense.params, masks), dense.stats)
                     tuned = fit(
                         f"seed {seed}: {measure} {100 * sparsity:g} %",
                         pruned,

@@ -17,7 +17,12 @@ from jax import lax
 from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket, narrowed
 from gradflow_jax.masks.selection.counting import Blocks, Totals
 from gradflow_jax.masks.selection.ordering import Order
-from gradflow_jax.masks.selection.placement import Placement, Shard, known_placement, whole
+from gradflow_jax.masks.selection.placement import (
+    Placement,
+    Shard,
+    known_placement,
+    whole,
+)
 
 
 class _Scores(NamedTuple):

@@ -3,23 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gradflow_jax.programs.calls import CALLS, called, opened, scan_numbers
+from gradflow_jax.programs.rules import COUPLING_RULES
 from gradflow_jax.structured.coupling.program import Dims, Equation, Frame, Source
 
 # How far rules of differentiation that call further ones are followed.
 _DEEPEST = 3
-
-
-def opened(program: Any) -> tuple[Any, Sequence[Any]]:
-    """Returns a jaxpr, closed or open, and its constants."""
-    return getattr(program, "jaxpr", program), getattr(program, "consts", ())
-
-
-def called(params: dict[str, Any]) -> Any:
-    """Returns the program that a call's parameters hold."""
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        if name in params:
-            return params[name]
-    raise KeyError(f"no program among {list(params)}")
 
 
 def call(at: Equation) -> list[Dims]:
@@ -91,14 +80,6 @@ def _set_sources(at: Equation, sources: Sequence[Source]) -> None:
 def _unite_all(at: Equation, one: Dims, other: Dims) -> None:
     for mine, theirs in zip(one, other, strict=True):
         at.unite(mine, theirs)
-
-
-def scan_numbers(params: dict[str, Any]) -> tuple[int, int]:
-    """Returns how many constants and carries a scan has."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    consts, carry, _ = params["ft_in"].unpack()
-    return len(list(consts)), len(list(carry))
 
 
 def _run_until_stable(
@@ -183,14 +164,13 @@ def cond(at: Equation) -> list[Dims]:
     return first or []
 
 
-RULES = {
-    **dict.fromkeys(
-        "jit pjit closed_call core_call remat2 remat checkpoint".split(),
-        call,
-    ),
-    "custom_jvp_call": custom_jvp,
-    **dict.fromkeys(("custom_vjp_call", "custom_vjp_call_jaxpr"), custom_vjp),
-    "scan": scan,
-    "while": while_,
-    "cond": cond,
-}
+COUPLING_RULES.fill(
+    {
+        **dict.fromkeys(CALLS, call),
+        "custom_jvp_call": custom_jvp,
+        **dict.fromkeys(("custom_vjp_call", "custom_vjp_call_jaxpr"), custom_vjp),
+        "scan": scan,
+        "while": while_,
+        "cond": cond,
+    }
+)

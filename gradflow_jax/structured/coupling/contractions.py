@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from gradflow_jax.structured.coupling import axes
-from gradflow_jax.structured.coupling import unification
+from gradflow_jax.programs.rules import COUPLING_RULES
+from gradflow_jax.structured.coupling import axes, unification
 from gradflow_jax.structured.coupling.axes import Axis
-from gradflow_jax.structured.coupling.shapes import pick
 from gradflow_jax.structured.coupling.program import Dims, Equation
+from gradflow_jax.structured.coupling.shapes import pick
 
 
 def dot_general(at: Equation) -> list[Dims]:
@@ -198,17 +198,19 @@ def dynamic_update_slice(at: Equation) -> list[Dims]:
     return [at.operands[0]]
 
 
-RULES = {
-    "dot_general": dot_general,
-    "conv_general_dilated": conv_general_dilated,
-    **dict.fromkeys(
-        """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
+COUPLING_RULES.fill(
+    {
+        "dot_general": dot_general,
+        "conv_general_dilated": conv_general_dilated,
+        **dict.fromkeys(
+            """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
         reduce_xor""".split(),
-        reduction,
-    ),
-    "argmax": arg_reduction,
-    "argmin": arg_reduction,
-    "gather": gather,
-    "dynamic_slice": dynamic_slice,
-    "dynamic_update_slice": dynamic_update_slice,
-}
+            reduction,
+        ),
+        "argmax": arg_reduction,
+        "argmin": arg_reduction,
+        "gather": gather,
+        "dynamic_slice": dynamic_slice,
+        "dynamic_update_slice": dynamic_update_slice,
+    }
+)

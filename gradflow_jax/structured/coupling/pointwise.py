@@ -1,5 +1,6 @@
 """The rule of coupling for primitives that compute index by index."""
 
+from gradflow_jax.programs.rules import COUPLING_RULES
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.program import Dims, Equation
@@ -19,8 +20,8 @@ ELEMENTWISE = """
 def elementwise(at: Equation) -> list[Dims]:
     """Couples the axes of a primitive that computes index by index.
 
-    A rule for `gf.register_rule`. Indices meet those of the same position; sizes of 1
-    are broadcast.
+    A rule for `gf.structured.register_rule`. Indices meet those of the same position;
+    sizes of 1 are broadcast.
 
     Args:
         at: the equation.
@@ -30,7 +31,9 @@ def elementwise(at: Equation) -> list[Dims]:
 
     Example:
         >>> import gradflow_jax as gf
-        >>> gf.register_rule("my_activation", gf.elementwise)
+        >>> elementwise = gf.structured.elementwise
+        >>> undo = gf.structured.register_rule("my_activation", elementwise)
+        >>> undo()
     """
     if len(at.shapes) == len(at.operands) and len(at.shapes) > 1:
         return list(at.operands)
@@ -54,4 +57,4 @@ def elementwise(at: Equation) -> list[Dims]:
     return [tuple(result)]
 
 
-RULES = dict.fromkeys(ELEMENTWISE, elementwise)
+COUPLING_RULES.fill(dict.fromkeys(ELEMENTWISE, elementwise))

@@ -17,10 +17,9 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn
 from jax.extend.core import Literal as LiteralAtom
 
-from gradflow_jax.structured.coupling import axes
-from gradflow_jax.structured.coupling import unification
-from gradflow_jax.structured.coupling.axes import Axis, Reason
 from gradflow_jax.programs.equations import describe
+from gradflow_jax.structured.coupling import axes, unification
+from gradflow_jax.structured.coupling.axes import Axis, Reason
 
 Dims = tuple[Axis, ...]
 Kind = Literal["producing", "consuming", "elementwise"]
@@ -281,7 +280,8 @@ def _unknown(at: Equation) -> list[Dims]:
     name = at.eqn.primitive.name
     at.coupling.unknown.add(name)
     text = (
-        f"the primitive {name!r} has no rule; gf.register_rule({name!r}, rule) adds one"
+        f"the primitive {name!r} has no rule; "
+        f"gf.structured.register_rule({name!r}, rule) adds one"
     )
     for dims in at.operands:
         at.pin(dims, text)

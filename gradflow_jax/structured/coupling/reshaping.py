@@ -2,7 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from gradflow_jax.structured.coupling.axes import ONE, Axis, Reason, factors, find, pinned
+from gradflow_jax.structured.coupling.axes import (
+    ONE,
+    Axis,
+    Reason,
+    factors,
+    find,
+    pinned,
+)
 from gradflow_jax.structured.coupling.unification import factor, give_up, refine
 
 

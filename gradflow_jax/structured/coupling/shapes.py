@@ -1,9 +1,9 @@
 """Rules of coupling for primitives that move indices."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from gradflow_jax.structured.coupling import axes
-from gradflow_jax.structured.coupling import unification
+from gradflow_jax.programs.rules import COUPLING_RULES
+from gradflow_jax.structured.coupling import axes, unification
 from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.program import Dims, Equation, Rule
 from gradflow_jax.structured.coupling.reshaping import regroup
@@ -241,34 +241,36 @@ _KEYS = """
     random_unwrap random_wrap threefry2x32 rng_bit_generator
 """.split()
 
-RULES: dict[str, Callable[[Equation], Sequence[Dims]]] = {
-    **dict.fromkeys(_KEYS, random_bits),
-    "broadcast_in_dim": broadcast_in_dim,
-    "reshape": reshape,
-    "transpose": transpose,
-    "squeeze": squeeze,
-    "expand_dims": expand_dims,
-    "concatenate": concatenate,
-    "stack": stack,
-    "unstack": unstack,
-    "split": split,
-    "slice": slice_,
-    "rev": rev,
-    "pad": pad,
-    "tile": tile,
-    "iota": iota,
-    **{
-        name: pinning("axis", text=_ONE_AXIS)
-        for name in ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
-    },
-    "sort": pinning("dimension", text=_ONE_AXIS),
-    **dict.fromkeys(
-        (
-            "reduce_window",
-            "reduce_window_sum",
-            "reduce_window_max",
-            "reduce_window_min",
+COUPLING_RULES.fill(
+    {
+        **dict.fromkeys(_KEYS, random_bits),
+        "broadcast_in_dim": broadcast_in_dim,
+        "reshape": reshape,
+        "transpose": transpose,
+        "squeeze": squeeze,
+        "expand_dims": expand_dims,
+        "concatenate": concatenate,
+        "stack": stack,
+        "unstack": unstack,
+        "split": split,
+        "slice": slice_,
+        "rev": rev,
+        "pad": pad,
+        "tile": tile,
+        "iota": iota,
+        **{
+            name: pinning("axis", text=_ONE_AXIS)
+            for name in ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+        },
+        "sort": pinning("dimension", text=_ONE_AXIS),
+        **dict.fromkeys(
+            (
+                "reduce_window",
+                "reduce_window_sum",
+                "reduce_window_max",
+                "reduce_window_min",
+            ),
+            window,
         ),
-        window,
-    ),
-}
+    }
+)

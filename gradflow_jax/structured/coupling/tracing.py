@@ -7,23 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
-from gradflow_jax.structured.coupling import axes
-from gradflow_jax.structured.coupling import calls
-from gradflow_jax.structured.coupling import pointwise
-from gradflow_jax.structured.coupling import contractions
-from gradflow_jax.structured.coupling import shapes
 from gradflow_jax.programs import comparing
-from gradflow_jax.structured.coupling import unification
+from gradflow_jax.programs.rules import COUPLING_RULES
+from gradflow_jax.structured.coupling import axes, unification
 from gradflow_jax.structured.coupling.axes import Reason
-from gradflow_jax.structured.coupling.program import Coupling, Frame, Rule, Source
+from gradflow_jax.structured.coupling.program import Coupling, Frame, Source
 from gradflow_jax.trees import PyTree, describe, named_leaves
-
-RULES: dict[str, Rule] = {
-    **pointwise.RULES,
-    **shapes.RULES,
-    **contractions.RULES,
-    **calls.RULES,
-}
 
 
 class Traced:
@@ -43,7 +32,7 @@ class Traced:
             closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
         )
         self.frame = Frame(jaxpr, closed.consts)
-        self.coupling = Coupling(RULES)
+        self.coupling = Coupling(COUPLING_RULES)
         self.out_tree = jax.tree.structure(result)
         named = named_leaves(variables)
         self.leaves = {path: shaped(leaf) for path, leaf in named}

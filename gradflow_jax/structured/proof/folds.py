@@ -1,22 +1,18 @@
-"""Folds the constant that a removed unit would leave into the next layer's bias.
+"""Finds where the constant that a removed unit would leave fits into a bias.
 
 A unit whose activation is not zero at zero, sigmoid(0) = ½, adds c · W_i to what the
 next layer computes when its weights are masked. Where that layer is linear and has a
 bias, the cut adds the same to the bias.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Literal
 
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.program import Frame
-from gradflow_jax.trees import PyTree, named_leaves
 
 
 @dataclass(frozen=True)
@@ -113,44 +109,3 @@ def _leaf(
             return None
         (atom,) = eqn.invars
     return None
-
-
-def folded(
-    folds: Sequence[tuple[str, str, Fold, np.ndarray]],
-    tree: PyTree,
-    owners: Sequence[str | None],
-    leaves: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Returns the leaves of a tree of weights that constants are folded into.
-
-    An optimizer's state, masks and other mirrors get none: only a tree that has the
-    kernel and the bias at its own top, in floating point.
-
-    Args:
-        folds: the kernel's path, the bias's path, what is folded and the removed
-            indices of the kernel's axis.
-        tree: being cut.
-        owners: the path in the model of each of its leaves.
-        leaves: the model's.
-    """
-    named = named_leaves(tree)
-    where: dict[str, tuple[str, Any]] = {}
-    for (path, leaf), owner in zip(named, owners, strict=True):
-        if owner is not None and (owner == path or owner.endswith("/" + path)):
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                where[owner] = (path, leaf)
-    result: dict[str, Any] = {}
-    for kernel, bias, fold, removed in folds:
-        if kernel not in where or bias not in where:
-            continue
-        weight = where[kernel][1]
-        path, leaf = where[bias]
-        if isinstance(leaf, jax.ShapeDtypeStruct) or leaf.shape != leaves[bias].shape:
-            continue
-        # In float32 at least: a sum of many.
-        rows = jnp.take(jnp.asarray(weight), removed, fold.axis).astype(
-            jnp.promote_types(weight.dtype, jnp.float32)
-        )
-        added = fold.constant * jnp.sum(rows, fold.summed)
-        result[path] = (result.get(path, leaf) + added).astype(leaf.dtype)
-    return result

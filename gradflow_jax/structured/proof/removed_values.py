@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from gradflow_jax.programs.equations import describe
 from gradflow_jax.structured.coupling.axes import Reason
 from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
-from gradflow_jax.programs.equations import describe
-from gradflow_jax.structured.proof.folds import Fold
 from gradflow_jax.structured.coupling.program import Frame
+from gradflow_jax.structured.proof.folds import Fold
 
 
 class _Unknown:

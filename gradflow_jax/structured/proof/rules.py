@@ -6,48 +6,19 @@ zero, or would be compared with what stays.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from gradflow_jax.programs.rules import VALUE_RULES
 from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
 from gradflow_jax.structured.proof.folds import find_fold
-from gradflow_jax.structured.coupling.program import Frame, shape_of
 from gradflow_jax.structured.proof.removed_values import (
     UNKNOWN,
     Entries,
-    Refusal,
-    Slices,
     evaluate,
     join,
-    refuse,
 )
-
-
-class Step:
-    """An equation and what is known of its operands' removed slices."""
-
-    def __init__(self, slices: Slices, frame: Frame, index: int):
-        self.slices, self.frame, self.index = slices, frame, index
-        self.eqn = frame.jaxpr.eqns[index]
-        self.params = self.eqn.params
-        self.operands = [slices.get(frame, atom) for atom in self.eqn.invars]
-
-    def uniform(self, position: int) -> Any:
-        """Returns the number an operand is all over, or UNKNOWN."""
-        return self.slices.uniform(self.frame, self.eqn.invars[position])
-
-    def lost(self, position: int) -> list[bool]:
-        """Says which dimensions of a result lose indices."""
-        dims = self.frame.dims[self.eqn.outvars[position]]
-        return [self.slices.loses(axis) for axis in dims]
-
-    def refuse(self, text: str, *, leaks: bool = False) -> Refusal:
-        """Makes a refusal at this equation."""
-        return refuse(text, self.frame, self.eqn, leaks=leaks)
-
-    def shape(self, position: int) -> tuple[int, ...]:
-        """Returns the shape of an operand."""
-        return shape_of(self.eqn.invars[position])
+from gradflow_jax.structured.proof.step import Step
 
 
 def _known(value: Any) -> bool:
@@ -268,29 +239,29 @@ def generic(step: Step) -> list[Entries]:
     return [tuple(UNKNOWN if lost else None for lost in result) for result in results]
 
 
-ValueRule = Callable[[Step], list[Entries]]
-
-RULES: dict[str, ValueRule] = {
-    **dict.fromkeys(ELEMENTWISE, elementwise),
-    **dict.fromkeys(("reshape", "expand_dims", "stack", "tile"), moved),
-    **dict.fromkeys(
-        """concatenate split slice rev pad dynamic_slice dynamic_update_slice sort
+VALUE_RULES.fill(
+    {
+        **dict.fromkeys(ELEMENTWISE, elementwise),
+        **dict.fromkeys(("reshape", "expand_dims", "stack", "tile"), moved),
+        **dict.fromkeys(
+            """concatenate split slice rev pad dynamic_slice dynamic_update_slice sort
         reduce_window_max reduce_window_min""".split(),
-        carried,
-    ),
-    **dict.fromkeys(
-        "cumsum cummax cummin cumprod reduce_window_sum".split(), carried_zero
-    ),
-    **dict.fromkeys(
-        """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
+            carried,
+        ),
+        **dict.fromkeys(
+            "cumsum cummax cummin cumprod reduce_window_sum".split(), carried_zero
+        ),
+        **dict.fromkeys(
+            """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
         reduce_xor""".split(),
-        reduction,
-    ),
-    "broadcast_in_dim": broadcast_in_dim,
-    "transpose": transpose,
-    "squeeze": squeeze,
-    "unstack": unstack,
-    "dot_general": dot_general,
-    "conv_general_dilated": conv_general_dilated,
-    "gather": gather,
-}
+            reduction,
+        ),
+        "broadcast_in_dim": broadcast_in_dim,
+        "transpose": transpose,
+        "squeeze": squeeze,
+        "unstack": unstack,
+        "dot_general": dot_general,
+        "conv_general_dilated": conv_general_dilated,
+        "gather": gather,
+    }
+)

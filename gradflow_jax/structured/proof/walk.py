@@ -7,22 +7,15 @@ summed, where a maximum or a softmax would see the slice, or where it is not fin
 It assumes that the values kept are finite and that no kept denominator is zero.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from gradflow_jax.structured.coupling.calls import scan_numbers
+from gradflow_jax.programs.calls import CALLS, scan_numbers
+from gradflow_jax.programs.rules import COUPLING_RULES, VALUE_RULES
 from gradflow_jax.structured.coupling.pointwise import elementwise as coupled_by_index
 from gradflow_jax.structured.coupling.program import Frame
-from gradflow_jax.structured.proof.rules import (
-    RULES,
-    Step,
-    ValueRule,
-    elementwise,
-    generic,
-)
-from gradflow_jax.structured.coupling.tracing import RULES as COUPLING
 from gradflow_jax.structured.proof.removed_values import UNKNOWN, Entries, Slices, join
-
-Touched = Callable[[Frame, frozenset[int]], Sequence[int]]
+from gradflow_jax.structured.proof.rules import elementwise, generic
+from gradflow_jax.structured.proof.step import Step, Touched, ValueRule
 
 
 def run(slices: Slices, frame: Frame, touched: Touched) -> None:
@@ -32,31 +25,26 @@ def run(slices: Slices, frame: Frame, touched: Touched) -> None:
         Refusal: at the first equation where removing is not masking.
     """
     for index in touched(frame, slices.removed):
-        step = Step(slices, frame, index)
-        if index in frame.children:
-            results = _CALLS.get(step.eqn.primitive.name, _call)(step, touched)
-        else:
-            results = _rule_of(step.eqn.primitive.name)(step)
+        step = Step(slices, frame, index, touched)
+        results = _rule_of(step.eqn.primitive.name)(step)
         for variable, entries in zip(step.eqn.outvars, results, strict=True):
             slices.set(frame, variable, entries)
 
 
 def _rule_of(name: str) -> ValueRule:
     """Returns a primitive's rule; one that a user said is elementwise is evaluated."""
-    if name not in RULES and COUPLING.get(name) is coupled_by_index:
+    if name not in VALUE_RULES and COUPLING_RULES.get(name) is coupled_by_index:
         return elementwise
-    return RULES.get(name, generic)
+    return VALUE_RULES.get(name, generic)
 
 
-def _enter(
-    step: Step, frame: Frame, values: Sequence[Entries], touched: Touched
-) -> bool:
+def _enter(step: Step, frame: Frame, values: Sequence[Entries]) -> bool:
     """Runs a called frame; says whether what it is given was news."""
     news = [
         step.slices.set(frame, variable, entries)
         for variable, entries in zip(frame.jaxpr.invars, values, strict=True)
     ]
-    run(step.slices, frame, touched)
+    run(step.slices, frame, step.touched)
     return any(news)
 
 
@@ -73,18 +61,18 @@ def _joined(one: Entries, other: Entries) -> Entries:
     )
 
 
-def _call(step: Step, touched: Touched) -> list[Entries]:
+def _call(step: Step) -> list[Entries]:
     (frame,) = step.frame.children[step.index]
-    _enter(step, frame, step.operands, touched)
+    _enter(step, frame, step.operands)
     return _results(step, frame)
 
 
 def _fixpoint(
-    step: Step, frame: Frame, values: list[Entries], carries: range, touched: Touched
+    step: Step, frame: Frame, values: list[Entries], carries: range
 ) -> list[Entries]:
     """Runs a loop's body until what it carries no longer changes."""
     while True:
-        _enter(step, frame, values, touched)
+        _enter(step, frame, values)
         results = _results(step, frame)
         met = list(values)
         for position, result in zip(carries, results, strict=False):
@@ -94,7 +82,7 @@ def _fixpoint(
         values = met
 
 
-def _scan(step: Step, touched: Touched) -> list[Entries]:
+def _scan(step: Step) -> list[Entries]:
     consts, carries = scan_numbers(step.params)
     (frame,) = step.frame.children[step.index]
     values = [
@@ -102,26 +90,26 @@ def _scan(step: Step, touched: Touched) -> list[Entries]:
         for position, entries in enumerate(step.operands)
     ]
     span = range(consts, consts + carries)
-    results = _fixpoint(step, frame, values, span, touched)
+    results = _fixpoint(step, frame, values, span)
     return [*results[:carries], *((None, *own) for own in results[carries:])]
 
 
-def _while(step: Step, touched: Touched) -> list[Entries]:
+def _while(step: Step) -> list[Entries]:
     conds, bodies = step.params["cond_nconsts"], step.params["body_nconsts"]
     cond, body = step.frame.children[step.index]
     carried = step.operands[conds + bodies :]
     values = [*step.operands[conds : conds + bodies], *carried]
     span = range(bodies, len(values))
-    results = _fixpoint(step, body, values, span, touched)
+    results = _fixpoint(step, body, values, span)
     results = [_joined(a, b) for a, b in zip(carried, results, strict=True)]
-    _enter(step, cond, [*step.operands[:conds], *results], touched)
+    _enter(step, cond, [*step.operands[:conds], *results])
     return results
 
 
-def _cond(step: Step, touched: Touched) -> list[Entries]:
+def _cond(step: Step) -> list[Entries]:
     found: list[Entries] | None = None
     for frame in step.frame.children[step.index]:
-        _enter(step, frame, step.operands[1:], touched)
+        _enter(step, frame, step.operands[1:])
         results = _results(step, frame)
         if found is not None:
             results = [_joined(a, b) for a, b in zip(found, results, strict=True)]
@@ -129,4 +117,11 @@ def _cond(step: Step, touched: Touched) -> list[Entries]:
     return found or []
 
 
-_CALLS = {"scan": _scan, "while": _while, "cond": _cond}
+VALUE_RULES.fill(
+    {
+        **dict.fromkeys(CALLS, _call),
+        "scan": _scan,
+        "while": _while,
+        "cond": _cond,
+    }
+)

@@ -1,1 +1,16 @@
-"""running."""
+"""Models at the widths that a cut leaves.
+
+    cut_program        runs the recorded program
+    rebinding          how primitives whose parameters hold shapes are bound anew
+    linen_widths       linen modules, whose fields follow the cut variables
+    nnx_widths         NNX modules, whose attributes do
+    group_counts       into how many groups the channels that are left are divided
+    fold_into_biases   adds what removed units would leave to the biases behind them
+
+`rebinding` fills `programs.rules.REBINDING_RULES`. `structured` imports this room. To
+support a layer of Flax, add what follows from its variables to `linen_widths` or to the
+table at the end of `nnx_widths`.
+"""
+
+# Imported for the rows that it adds to the table of rebinding.
+from gradflow_jax.structured.running import rebinding as rebinding

@@ -13,10 +13,11 @@ import jax
 import numpy as np
 from jax.extend.core import Literal
 
+from gradflow_jax.programs.rules import REBINDING_RULES
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.program import Dims, Frame
-from gradflow_jax.structured.running.rebinding import CALLS, RULES, Here, inline, taken
+from gradflow_jax.structured.running.rebinding import Here, taken
 
 Keep = dict[Axis, np.ndarray]
 
@@ -69,10 +70,8 @@ class Cut:
             here = Here(self, frame, index)
             values = [read(atom) for atom in eqn.invars]
             name = eqn.primitive.name
-            if index in frame.children:
-                results = CALLS.get(name, inline)(here, values)
-            elif name in RULES:
-                results = RULES[name](here, values)
+            if name in REBINDING_RULES:
+                results = REBINDING_RULES[name](here, values)
             else:
                 results = here.bind(values)
             env.update(zip(eqn.outvars, results, strict=True))

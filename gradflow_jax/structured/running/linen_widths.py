@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.structured.running.nnx_widths import group_count
+from gradflow_jax.structured.running.group_counts import group_count
 from gradflow_jax.trees import PyTree
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from gradflow_jax.structured.running.group_counts import group_count
 from gradflow_jax.trees import PyTree, label, named_leaves
 
 if TYPE_CHECKING:
@@ -23,6 +24,32 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 Attributes = dict[str, Any]
+
+
+def at_widths(
+    model: "nnx.Module", *, groups: Mapping[str, int], full: PyTree, **options: Any
+) -> Callable[..., Any]:
+    """Makes a model a function of its cut variables, `apply(variables, *inputs)`.
+
+    Args:
+        model: the full model.
+        groups: of convolutions and norms after the cut, by the module's path.
+        full: the shapes of the full model's variables.
+        **options: keyword arguments of every call, unless a call gives its own.
+
+    Returns:
+        The function.
+    """
+    from flax import nnx
+
+    graphdef = nnx.graphdef(model)
+
+    def apply(variables: PyTree, *inputs: Any, **changed: Any) -> Any:
+        whole = nnx.merge(graphdef, full, copy=True)
+        small = resized(whole, variables, groups=groups)
+        return small(*inputs, **{**options, **changed})
+
+    return apply
 
 
 def resized(
@@ -142,47 +169,6 @@ def _check_statistics(path: str, layer: Any) -> None:
             f"the variables of the batch norm {path!r} differ in shape: {shapes}; cut "
             "them alike, the statistics too (of size 1 they would broadcast unseen)."
         )
-
-
-def group_count(path: str, groups: int, before: int, now: int, hint: int | None) -> int:
-    """Returns into how many groups the channels that a cut leaves are divided.
-
-    Args:
-        path: the module's.
-        groups: their number before the cut.
-        before: the number of channels before the cut.
-        now: the number that is left.
-        hint: the number of groups after the cut, if the caller knows.
-
-    Raises:
-        ValueError: if the hint does not divide the channels, or without one if whole
-            groups may have gone as well as channels of each, or neither.
-
-    Example:
-        >>> group_count("norm", groups=4, before=12, now=9, hint=None)
-        3
-        >>> group_count("norm", groups=4, before=12, now=8, hint=None)
-        4
-    """
-    if hint is not None:
-        if hint < 1 or now % hint:
-            raise ValueError(
-                f"groups[{path!r}] is {hint}, which does not divide the {now} channels "
-                "that are left."
-            )
-        return hint
-    if groups == 1 or now == before:
-        return groups
-    size = before // groups
-    found = {now // size} if now % size == 0 else set()
-    found |= {groups} if now % groups == 0 else set()
-    if len(found) == 1:
-        return found.pop()
-    counts = " or ".join(map(str, sorted(found))) or "no number of"
-    raise ValueError(
-        f"{path!r} had {before} channels in {groups} groups and has {now} left: they "
-        f"can be {counts} groups. Say which by groups={{{path!r}: number}}."
-    )
 
 
 def _conv(path: str, layer: Any, kernel: Shape, hint: int | None) -> Attributes:

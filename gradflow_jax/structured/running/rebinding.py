@@ -5,24 +5,46 @@ in their parameters, and of those that call other programs.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.programs.calls import CALLS, scan_numbers
+from gradflow_jax.programs.rules import REBINDING_RULES
 from gradflow_jax.structured.coupling.axes import Axis
-from gradflow_jax.structured.coupling.calls import scan_numbers
 from gradflow_jax.structured.coupling.program import Dims, Frame
 
-if TYPE_CHECKING:
-    from gradflow_jax.structured.running.cut_program import Cut
+
+class Widths(Protocol):
+    """What rules ask of the cut whose program is run: see `cut_program.Cut`."""
+
+    def flags(self, axis: Axis) -> np.ndarray:
+        """Returns which indices of an axis stay."""
+        ...
+
+    def size(self, axis: Axis) -> int:
+        """Returns how many indices of an axis stay."""
+        ...
+
+    def shape(self, dims: Dims) -> tuple[int, ...]:
+        """Returns the shape that dimensions are cut to."""
+        ...
+
+    def run(self, frame: Frame, operands: Sequence[Any]) -> list[Any]:
+        """Runs a frame on operands that are cut already."""
+        ...
+
+    def function(self, frame: Frame) -> Callable:
+        """Returns a frame as a function, with its custom derivative if it has one."""
+        ...
 
 
 class Here:
     """An equation of a program that is being run cut."""
 
-    def __init__(self, cut: "Cut", frame: Frame, index: int):
+    def __init__(self, cut: Widths, frame: Frame, index: int):
         self.cut, self.frame, self.index = cut, frame, index
         self.eqn = frame.jaxpr.eqns[index]
         self.params = self.eqn.params
@@ -155,19 +177,21 @@ def _conv(here: Here, values: Sequence[Any]) -> list[Any]:
     return here.bind(values, feature_group_count=features // taken)
 
 
-RULES: dict[str, Rule] = {
-    "broadcast_in_dim": _broadcast_in_dim,
-    "reshape": _reshape,
-    "split": _split,
-    "slice": _slice,
-    "iota": _iota,
-    "gather": _gather,
-    "dynamic_slice": _dynamic_slice,
-    "conv_general_dilated": _conv,
-}
+REBINDING_RULES.fill(
+    {
+        "broadcast_in_dim": _broadcast_in_dim,
+        "reshape": _reshape,
+        "split": _split,
+        "slice": _slice,
+        "iota": _iota,
+        "gather": _gather,
+        "dynamic_slice": _dynamic_slice,
+        "conv_general_dilated": _conv,
+    }
+)
 
 
-def inline(here: Here, values: Sequence[Any]) -> list[Any]:
+def _inline(here: Here, values: Sequence[Any]) -> list[Any]:
     """Runs what an equation calls."""
     (frame,) = here.frame.children[here.index]
     return list(here.cut.function(frame.shared or frame)(*values))
@@ -222,9 +246,12 @@ def _cond(here: Here, values: Sequence[Any]) -> list[Any]:
     return jax.lax.switch(jnp.asarray(index, jnp.int32), branches, *operands)
 
 
-CALLS: dict[str, Rule] = {
-    **dict.fromkeys(("remat2", "remat", "checkpoint"), _remat),
-    "scan": _scan,
-    "while": _while,
-    "cond": _cond,
-}
+REBINDING_RULES.fill(
+    {
+        **dict.fromkeys(CALLS, _inline),
+        **dict.fromkeys(("remat2", "remat", "checkpoint"), _remat),
+        "scan": _scan,
+        "while": _while,
+        "cond": _cond,
+    }
+)

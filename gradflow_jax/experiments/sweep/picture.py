@@ -1,0 +1,47 @@
+"""The picture of a sweep: accuracy against sparsity."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from gradflow_jax.atomic_files import write_whole
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.sweep.results import AnyRow, spread
+from gradflow_jax.experiments.sweep.settings import Settings
+from gradflow_jax.plotting import Curve, accuracy_against_sparsity
+
+
+def write_accuracy_plot(
+    settings: Settings, dataset: Dataset, rows: Sequence[AnyRow], path: Path
+) -> None:
+    """Draws accuracy against sparsity right after pruning and after fine-tuning."""
+    # A Figure and no pyplot: nothing is left open and no window system is asked for.
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    fields = {"pruned_accuracy": "right after pruning", "accuracy": "after fine-tuning"}
+    dense = spread(rows, "dense", 0.0, "accuracy")
+    for ax, (field, title) in zip(axes, fields.items(), strict=True):
+        curves = {}
+        for measure in settings.measures:
+            found = {s: spread(rows, measure, s, field) for s in settings.sparsities}
+            there = [s for s in settings.sparsities if found[s].seeds]
+            if there:
+                curves[measure] = Curve(
+                    there,
+                    [found[s].mean for s in there],
+                    [found[s].deviation for s in there],
+                )
+        accuracy_against_sparsity(
+            ax, curves, dense=dense.mean, removed=settings.removed
+        )
+        ax.set_title(title)
+    axes[1].set_ylabel("")
+    bars = ", bars: deviation" if dense.seeds > 1 else ""
+    figure.suptitle(
+        f"Small CNN on {dataset.name}, {settings.title}, "
+        f"{dense.seeds} seed{'s' if dense.seeds != 1 else ''}{bars}"
+    )
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    write_whole(path, lambda partial: figure.savefig(partial, dpi=120))

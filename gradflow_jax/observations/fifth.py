@@ -1,0 +1,92 @@
+"""The paper's observation 5: preserving the gradient norm beats increasing it."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow_jax.masks import prune
+from gradflow_jax.observations.findings import Finding, finding
+from gradflow_jax.observations.study import Runs, Study
+from gradflow_jax.scores import score
+from gradflow_jax.trees import PyTree
+
+INCREASE, PRESERVE = "grasp", "gradient_norm_preservation"
+
+
+@dataclass(frozen=True)
+class PreservingGradientNorm:
+    """Observation 5: preserving the gradient norm beats increasing it.
+
+    Attributes:
+        measures: names, [measure].
+        loss: before pruning, right after it and after fine-tuning, in nats,
+            [measure, seed, 3].
+        gradient_norm: ‖g‖² likewise.
+        findings: of the loss right after pruning and fine-tuned, and of ‖g‖².
+    """
+
+    measures: tuple[str, ...]
+    loss: np.ndarray
+    gradient_norm: np.ndarray
+    findings: tuple[Finding, ...]
+
+
+def preserving_gradient_norm_is_better(
+    study: Study,
+    runs: Runs,
+    *,
+    temperatures: tuple[float, float] = (200.0, 1.0),
+) -> PreservingGradientNorm:
+    """Evaluates observation 5 of the paper.
+
+    Args:
+        study: the problem, and how networks are trained and pruned.
+        runs: of `study`, one a seed.
+        temperatures: of GraSP and of gradient-norm preservation; the paper's.
+    """
+    measures = INCREASE, PRESERVE
+    losses, norms = [], []
+    for measure, temperature in zip(measures, temperatures, strict=True):
+        for run in runs:
+            params = study.pruned_from(run)
+            masks = study.masks(
+                score(study.derivatives(params, temperature=temperature), measure)
+            )
+            tuned, _ = study.train(params, study.finetuning, seed=run.seed, masks=masks)
+            states = params, prune(params, masks), tuned[study.finetuning]
+            found = [study.derivatives(state) for state in states]
+            losses.append([float(d.loss) for d in found])
+            norms.append([_squared_norm(d.gradient) for d in found])
+    shape = len(measures), len(runs), 3
+    loss, norm = np.array(losses).reshape(shape), np.array(norms).reshape(shape)
+    gap = loss[0] - loss[1]
+    changed = np.abs(np.log(norm[..., 1] / norm[..., 0]))
+    return PreservingGradientNorm(
+        measures,
+        loss,
+        norm,
+        (
+            finding(
+                "right after pruning, the loss is smaller by preservation than by "
+                "GraSP",
+                gap[:, 1],
+                "nats",
+            ),
+            finding(
+                "so it is after fine-tuning",
+                gap[:, 2],
+                "nats",
+            ),
+            finding(
+                "preservation changes ‖g‖² less than GraSP, as a factor",
+                changed[0] - changed[1],
+                "log",
+            ),
+        ),
+    )
+
+
+def _squared_norm(gradient: PyTree) -> float:
+    return float(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))

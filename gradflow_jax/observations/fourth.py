@@ -1,0 +1,89 @@
+"""The paper's observation 4: increasing the gradient norm raises the loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradflow_jax.masks import report
+from gradflow_jax.observations.findings import Finding, finding
+from gradflow_jax.observations.study import Runs, Study
+from gradflow_jax.scores import score
+from gradflow_jax.scores.rank_agreement import spearman
+from gradflow_jax.scores.rules import first_order, second_order
+from gradflow_jax.trees import PyTree
+
+
+@dataclass(frozen=True)
+class IncreasingGradientNorm:
+    """Observation 4: increasing the gradient norm removes what raises the loss.
+
+    Attributes:
+        temperatures: that divide the logits while scoring, [T].
+        layers: paths, in the order in which the model uses them.
+        correlation: Spearman's ρ of θ ⊙ Hg with θ ⊙ g, [T, seed].
+        pruned: the share pruned of each layer by GraSP, [T, seed, layer].
+        findings: at each temperature, of the correlation and of early layers, by minus
+            Spearman's ρ of depth and share.
+    """
+
+    temperatures: tuple[float, ...]
+    layers: tuple[str, ...]
+    correlation: np.ndarray
+    pruned: np.ndarray
+    findings: tuple[Finding, ...]
+
+
+def increasing_gradient_norm_raises_loss(
+    study: Study, runs: Runs, *, temperatures: Sequence[float] = (1.0, 200.0)
+) -> IncreasingGradientNorm:
+    """Evaluates observation 4 of the paper.
+
+    GraSP keeps weights of high θ ⊙ Hg. Those are the ones of high θ ⊙ g, whose removal
+    lowers the loss most: so it removes those whose removal raises it. And it strips
+    early layers.
+
+    Args:
+        study: the problem, and how networks are trained and pruned.
+        runs: of `study`, one a seed.
+        temperatures: that divide the logits while scoring; the paper's GraSP has 200.
+    """
+    # Gains are measured on the training loss (T = 1), not at the scoring temperature.
+    gains = [first_order(study.derivatives(study.pruned_from(run))) for run in runs]
+    correlation, pruned = [], []
+    layers: tuple[str, ...] = ()
+    for temperature in temperatures:
+        for run, gain in zip(runs, gains, strict=True):
+            d = study.derivatives(study.pruned_from(run), temperature=temperature)
+            correlation.append(spearman(second_order(d), gain))
+            found = shares_pruned(study, study.masks(score(d, "grasp")))
+            layers = tuple(found)
+            pruned.append(list(found.values()))
+    shape = len(temperatures), len(runs)
+    correlations = np.array(correlation).reshape(shape)
+    shares = np.array(pruned).reshape(*shape, -1)
+    findings = []
+    for T, rho, share in zip(temperatures, correlations, shares, strict=True):
+        findings += [
+            finding(f"θ ⊙ Hg is correlated with θ ⊙ g at T = {T:g}", rho, "ρ"),
+            finding(
+                f"GraSP prunes early layers more at T = {T:g}", _earliness(share), "ρ"
+            ),
+        ]
+    return IncreasingGradientNorm(
+        tuple(temperatures), layers, correlations, shares, tuple(findings)
+    )
+
+
+def shares_pruned(study: Study, masks: PyTree) -> dict[str, float]:
+    """Returns the share pruned of each prunable layer, in the order of their use."""
+    depth = study.problem.depth
+    layers = [one for one in report(masks).layers if one.prunable]
+    layers.sort(key=lambda one: depth.get(one.path, len(depth)))
+    return {one.path: 1 - one.kept / one.size for one in layers}
+
+
+def _earliness(shares: np.ndarray) -> np.ndarray:
+    """Returns minus Spearman's ρ of depth and share, [seed]; 0 of equal shares."""
+    depth = np.arange(shares.shape[1], dtype=float)
+    return -np.nan_to_num([spearman(depth, row) for row in shares])

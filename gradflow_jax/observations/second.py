@@ -1,0 +1,57 @@
+"""The paper's observation 2: loss preservation removes the slowest weights."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from gradflow_jax.observations.findings import Finding, finding
+from gradflow_jax.observations.study import Runs, SeededRun, Study, at_moments
+from gradflow_jax.scores import score
+from gradflow_jax.scores.rank_agreement import spearman
+
+
+@dataclass(frozen=True)
+class SlowWeights:
+    """Observation 2: loss preservation removes the weights that change slowest.
+
+    Attributes:
+        steps: of training, [moment].
+        correlation: Spearman's ρ of |Δθ²| in the run with |θ ⊙ g|, [seed, moment].
+        findings: the mean over the moments.
+    """
+
+    steps: tuple[int, ...]
+    correlation: np.ndarray
+    findings: tuple[Finding, ...]
+
+
+def loss_preservation_removes_the_slowest(study: Study, runs: Runs) -> SlowWeights:
+    """Evaluates observation 2 of the paper.
+
+    Along the gradient flow |d‖θ‖²/dt| = 2 |θᵀg|, twice the loss-preservation score. In
+    a real run, with batches and momentum, the change of θ² over `study.lag` steps is
+    correlated with the score before them, weight by weight.
+
+    Args:
+        study: the problem, and how networks are trained and pruned.
+        runs: of `study`, one a seed.
+    """
+
+    def correlation(run: SeededRun, moment: int) -> float:
+        before, after = run.params[moment], run.soon[moment]
+        change = jax.tree.map(lambda a, b: abs(b**2 - a**2), before, after)
+        return spearman(change, score(study.derivatives(before), "loss_preservation"))
+
+    found = at_moments(runs, correlation)
+    return SlowWeights(
+        runs[0].steps,
+        found,
+        (
+            finding(
+                "weights of small loss-preservation scores change slowest",
+                found.mean(1),
+                "ρ",
+            ),
+        ),
+    )

@@ -1,0 +1,120 @@
+"""The paper's observation 3: with heuristics, magnitude preserves the loss."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradflow_jax.masks import prune
+from gradflow_jax.observations.findings import Finding, finding
+from gradflow_jax.observations.study import Runs, SeededRun, Study, at_moments
+from gradflow_jax.scores import magnitude, score
+from gradflow_jax.scores.rank_agreement import spearman
+
+
+@dataclass(frozen=True)
+class PreservingMagnitude:
+    """Observation 3: with heuristics, magnitude preserves the loss.
+
+    Attributes:
+        steps: of training, [moment].
+        correlation: Spearman's ρ of |θ| with |θ ⊙ g|, [seed, moment].
+        rounds: in how many rounds magnitude pruned, [choice].
+        change: Σ |ΔL| over the cuts of all rounds, [seed, choice], in nats.
+        largest: |ΔL| of the cut that changes the loss most, likewise.
+        biased: |ΔL| of one round by |θ − θ₀| |θ ⊙ g|, [seed].
+        findings: that the two are related; of more rounds; of the distance.
+    """
+
+    steps: tuple[int, ...]
+    correlation: np.ndarray
+    rounds: tuple[int, ...]
+    change: np.ndarray
+    largest: np.ndarray
+    biased: np.ndarray
+    findings: tuple[Finding, ...]
+
+
+def magnitude_preserves_loss(
+    study: Study, runs: Runs, *, rounds: Sequence[int] = (1, 5, 25)
+) -> PreservingMagnitude:
+    """Evaluates observation 3 of the paper.
+
+    Magnitude and loss preservation rank alike; in more rounds, with training between
+    them, the cuts by magnitude change the loss less in all; and so does one cut by
+    loss preservation biased by the distance from the first weights.
+
+    Args:
+        study: the problem, and how networks are trained and pruned.
+        runs: of `study`, one a seed.
+        rounds: from fewest to most. `study.finetuning` steps are divided among them.
+    """
+
+    def correlation(run: SeededRun, moment: int) -> float:
+        params = run.params[moment]
+        preserving = score(study.derivatives(params), "loss_preservation")
+        return spearman(magnitude(params), preserving)
+
+    found = at_moments(runs, correlation)
+    cuts = [[_in_rounds(study, run, n) for n in rounds] for run in runs]
+    change = np.array([[sum(own) for own in row] for row in cuts])
+    largest = np.array([[max(own) for own in row] for row in cuts])
+    once, biased = [], []
+    for run in runs:
+        params = study.pruned_from(run)
+        d = study.derivatives(params)._replace(origin=run.initial)
+        for measure, into in (
+            ("magnitude", once),
+            ("biased_loss_preservation", biased),
+        ):
+            masks = study.masks(score(d, measure))
+            into.append(abs(study.loss(prune(params, masks)) - study.loss(params)))
+    once, biased = np.asarray(once), np.asarray(biased)
+    return PreservingMagnitude(
+        runs[0].steps,
+        found,
+        tuple(rounds),
+        change,
+        largest,
+        biased,
+        (
+            finding(
+                "magnitude and loss preservation rank weights alike",
+                found.mean(1),
+                "ρ",
+            ),
+            finding(
+                f"no cut by magnitude in {rounds[-1]} rounds changes the loss as much "
+                f"as the largest in {rounds[0]}",
+                largest[:, 0] - largest[:, -1],
+                "nats",
+            ),
+            finding(
+                f"all cuts by magnitude in {rounds[-1]} rounds change the loss less "
+                f"than in {rounds[0]}",
+                change[:, 0] - change[:, -1],
+                "nats",
+            ),
+            finding(
+                "biased by the distance from the first weights, loss preservation "
+                "changes the loss less than magnitude",
+                once - biased,
+                "nats",
+            ),
+        ),
+    )
+
+
+def _in_rounds(study: Study, run: SeededRun, rounds: int) -> list[float]:
+    """Returns how much the cut by magnitude of each round changes the loss."""
+    params, masks, changes = study.pruned_from(run), None, []
+    between = max(1, study.finetuning // rounds)
+    for k in range(1, rounds + 1):
+        # What is left after each round is a hyperbola that ends at the density.
+        density = 1 - study.sparsity
+        left = rounds * density / (k * study.sparsity + rounds * density)
+        masks = study.masks(magnitude(params), sparsity=1 - left, previous=masks)
+        cut = prune(params, masks)
+        changes.append(abs(study.loss(cut) - study.loss(params)))
+        params = study.train(cut, between, seed=run.seed + k, masks=masks)[0][between]
+    return changes

@@ -1,0 +1,35 @@
+"""Trees of parameters: names of leaves, which are prunable, checks, dtypes.
+
+A leaf is named by its path, `"conv1/kernel"`, in dicts, lists, NamedTuples,
+dataclasses, Flax and Equinox modules alike.
+
+    names          paths of leaves, and maps over them
+    dtypes         what numbers a leaf holds, in words and in the width that sums need
+    prunable       which leaves are pruned by default
+    flax_objects   what is an object of Flax, told without importing Flax in vain
+    checks         errors that name the leaf, the value found and the remedy
+
+Every room imports this one; it imports none. To add a check that two rooms need, open
+`checks`.
+"""
+
+from gradflow_jax.trees.checks import aligned_leaves as aligned_leaves
+from gradflow_jax.trees.checks import check_finite as check_finite
+from gradflow_jax.trees.checks import check_floating as check_floating
+from gradflow_jax.trees.checks import check_masks as check_masks
+from gradflow_jax.trees.checks import checked_fraction as checked_fraction
+from gradflow_jax.trees.checks import mask_leaves as mask_leaves
+from gradflow_jax.trees.dtypes import describe as describe
+from gradflow_jax.trees.dtypes import is_real_floating as is_real_floating
+from gradflow_jax.trees.dtypes import is_traced as is_traced
+from gradflow_jax.trees.dtypes import widen as widen
+from gradflow_jax.trees.flax_objects import is_linen_module as is_linen_module
+from gradflow_jax.trees.flax_objects import is_nnx_module as is_nnx_module
+from gradflow_jax.trees.flax_objects import is_nnx_state as is_nnx_state
+from gradflow_jax.trees.names import PyTree as PyTree
+from gradflow_jax.trees.names import label as label
+from gradflow_jax.trees.names import map_named as map_named
+from gradflow_jax.trees.names import named_leaves as named_leaves
+from gradflow_jax.trees.prunable import Prunable as Prunable
+from gradflow_jax.trees.prunable import default_prunable as default_prunable
+from gradflow_jax.trees.prunable import prunable_flags as prunable_flags

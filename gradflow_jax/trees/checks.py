@@ -1,0 +1,195 @@
+"""Checks of trees and of the numbers that come with them, each with its remedy.
+
+Two trees are the same tree when their leaves have the same paths and shapes: Flax NNX
+hands the same parameters once as `State[Param]` and once as `State[array]`, which
+differ as pytree structures.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradflow_jax.trees.dtypes import describe, is_numeric, is_real_floating, is_traced
+from gradflow_jax.trees.flax_objects import is_nnx_module
+from gradflow_jax.trees.names import PyTree, label, named_leaves
+
+
+def check_floating(tree: PyTree, what: str) -> None:
+    """Checks that a tree has leaves and that all of them are real floating arrays.
+
+    Args:
+        tree: any pytree.
+        what: what the caller calls it: "params", "scores".
+
+    Raises:
+        TypeError: at an `nnx.Module`, an integer, bool, complex or non-array leaf.
+        ValueError: if there is no leaf.
+    """
+    _check_not_nnx_module(tree, what)
+    named = named_leaves(tree)
+    if not named:
+        raise ValueError(
+            f"{what} has no leaves: {tree!r}. Pass the pytree of parameter arrays, "
+            "for example variables['params'] or nnx.state(model, nnx.Param)."
+        )
+    for path, leaf in named:
+        if is_real_floating(leaf):
+            continue
+        if is_numeric(leaf) and jnp.issubdtype(
+            jnp.result_type(leaf), jnp.complexfloating
+        ):
+            remedy = (
+                "importance is defined for real weights: hold the real and the "
+                "imaginary part as two leaves and combine them inside the loss."
+            )
+        elif what != "params" and is_numeric(leaf):
+            remedy = (
+                f"{what} are real floating-point numbers: convert the leaf by "
+                "leaf.astype(jnp.float32)."
+            )
+        else:
+            remedy = (
+                "only floating-point leaves have gradients: keep the others out of "
+                "it and pass them as a further argument of the loss (for Equinox, "
+                "eqx.partition(model, eqx.is_inexact_array))."
+            )
+        raise TypeError(f"{what} {label(path)} is {describe(leaf)}; {remedy}")
+
+
+def check_finite(path: str, leaf: Any) -> None:
+    """Checks one leaf of scores; passes it unseen where it is traced.
+
+    Raises:
+        ValueError: at a NaN or an infinity.
+    """
+    if is_traced(leaf):
+        return
+    # A constant's check is carried out now even where jax.jit traces around it.
+    with jax.ensure_compile_time_eval():
+        finite = jnp.isfinite(leaf)
+        if jnp.all(finite):
+            return
+        bad = jnp.size(leaf) - int(jnp.sum(finite))
+        # Numbers alone: where other processes hold parts of the leaf no value of it
+        # can be fetched.
+        kinds = {"nan": jnp.isnan, "inf": jnp.isposinf, "-inf": jnp.isneginf}
+        counts = {kind: int(jnp.sum(test(leaf))) for kind, test in kinds.items()}
+    found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    raise ValueError(
+        f"scores {label(path)} has {bad} of {jnp.size(leaf)} values that are not "
+        f"finite ({found}): weights cannot be ranked by them. Look for NaN in the "
+        "params or an overflow in the loss, or exclude the leaf by prunable=."
+    )
+
+
+def _check_not_nnx_module(tree: PyTree, what: str) -> None:
+    """Raises TypeError at an `nnx.Module`, which holds more than parameters."""
+    if not is_nnx_module(tree):
+        return
+    from flax import nnx
+
+    kind = type(tree).__name__
+    others = [
+        ("/".join(str(key) for key in path), variable)
+        for path, variable in nnx.to_flat_state(nnx.state(tree))
+        if not isinstance(variable, nnx.Param)
+    ]
+    if others:
+        path, variable = others[0]
+        bad = f"its {label(path)} is a {type(variable).__name__}, not a Param"
+    else:
+        bad = "its parameters are nnx.Param variables, not a pytree of arrays"
+    raise TypeError(
+        f"{what} is a whole nnx.Module ({kind}); {bad}. Split it first: "
+        "graphdef, params, rest = nnx.split(model, nnx.Param, ...), pass params, and "
+        "call nnx.merge(graphdef, params, rest) inside the loss."
+    )
+
+
+def aligned_leaves(
+    tree: PyTree, like: PyTree, *, what: str, like_what: str
+) -> list[Any]:
+    """Returns the leaves of `tree`, checked to be the same tree as `like`.
+
+    Raises:
+        ValueError: if a path or a shape differs; the message names the first.
+    """
+    named, expected = named_leaves(tree), named_leaves(like)
+    paths, expected_paths = [p for p, _ in named], [p for p, _ in expected]
+    if paths != expected_paths:
+        missing = [path for path in expected_paths if path not in paths]
+        extra = [path for path in paths if path not in expected_paths]
+        if missing:
+            difference = f"{what} lacks the leaf {missing[0]!r}"
+        elif extra:
+            difference = f"{what} has the leaf {extra[0]!r}, which {like_what} lacks"
+        else:
+            difference = "the leaves stand in another order"
+        raise ValueError(
+            f"{what} and {like_what} are different trees: {difference}. "
+            f"Make {what} from this very tree of {like_what}."
+        )
+    for (path, leaf), (_, other) in zip(named, expected, strict=True):
+        if jnp.shape(leaf) != jnp.shape(other):
+            raise ValueError(
+                f"{what} {label(path)} has shape {jnp.shape(leaf)}, but {like_what} "
+                f"has {jnp.shape(other)} there. Make {what} from this very tree of "
+                f"{like_what}."
+            )
+    return [leaf for _, leaf in named]
+
+
+def check_masks(masks: PyTree, *, what: str = "masks") -> None:
+    """Checks that every leaf of a mask tree is boolean and that there is one.
+
+    Raises:
+        TypeError: at the first leaf that is not a bool array.
+        ValueError: if there is no leaf.
+    """
+    _check_not_nnx_module(masks, what)
+    named = named_leaves(masks)
+    if not named:
+        raise ValueError(
+            f"{what} has no leaves: {masks!r}. Pass the masks of the parameters, as "
+            "gf.global_masks returns them."
+        )
+    for path, leaf in named:
+        if not (is_numeric(leaf) and jnp.result_type(leaf) == jnp.bool_):
+            raise TypeError(
+                f"{what} {label(path)} is {describe(leaf)}, not bool (True keeps a "
+                "weight). Masks come from gf.global_masks and its like, or from a "
+                "comparison such as scores > threshold."
+            )
+
+
+def mask_leaves(
+    masks: PyTree, like: PyTree, *, what: str = "masks", like_what: str = "params"
+) -> list[Any]:
+    """Returns the leaves of a mask tree, checked to be bool and to fit `like`."""
+    check_masks(masks, what=what)
+    return aligned_leaves(masks, like, what=what, like_what=like_what)
+
+
+def checked_fraction(value: Any, what: str) -> float:
+    """Returns `value` as a float in [0, 1].
+
+    Raises:
+        TypeError: if it is traced by `jax.jit` or is no number.
+        ValueError: if it is NaN or outside [0, 1].
+    """
+    if is_traced(value):
+        raise TypeError(
+            f"{what} is traced by jax.jit or a like transformation, but masks of an "
+            "exact number of weights need its value: make it a static argument."
+        )
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        fraction = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} is {value!r}, not a number in [0, 1].") from None
+    if not 0.0 <= fraction <= 1.0:
+        percent = " (a fraction, not per cent)" if fraction > 1 else ""
+        raise ValueError(f"{what} is {fraction}, outside [0, 1]{percent}.")
+    return fraction

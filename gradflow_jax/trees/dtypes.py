@@ -1,0 +1,39 @@
+"""What kind of numbers a leaf holds, in words and in the width that sums need."""
+
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+
+
+def describe(leaf: Any) -> str:
+    """Returns a leaf's dtype and shape, `float32[3,4]`, or the name of its type."""
+    if not is_numeric(leaf):
+        return type(leaf).__name__
+    shape = ",".join(str(size) for size in jnp.shape(leaf))
+    return f"{jnp.result_type(leaf)}[{shape}]"
+
+
+def is_real_floating(leaf: Any) -> bool:
+    """Says whether a leaf is an array, or a number, of a real floating-point dtype."""
+    return is_numeric(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def is_numeric(leaf: Any) -> bool:
+    """Says whether a leaf is a number or an array, of any dtype."""
+    if isinstance(leaf, (bool, int, float, complex)):
+        return True
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def is_traced(value: Any) -> bool:
+    """Says whether a value is known only when a transformed function runs."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def widen(leaf: Any) -> jax.Array:
+    """Returns a leaf in float32, or in its own dtype where that is wider."""
+    dtype = jnp.dtype(jnp.result_type(leaf))
+    # An explicit dtype, so that a Python number does not stay weakly typed.
+    return jnp.asarray(leaf, jnp.float32 if dtype.itemsize < 4 else dtype)

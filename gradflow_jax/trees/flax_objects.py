@@ -1,0 +1,38 @@
+"""What is an object of Flax, told without importing Flax for what is none.
+
+Importing Flax takes longer than making a mask, and a tree of plain arrays needs none of
+it; so the package of a class is looked at first.
+"""
+
+from typing import Any
+
+
+def is_nnx_module(value: Any) -> bool:
+    """Says whether a value is an `nnx.Module`."""
+    if not _has_class_of("flax.nnx", value):
+        return False
+    from flax import nnx
+
+    return isinstance(value, nnx.Module)
+
+
+def is_nnx_state(value: Any) -> bool:
+    """Says whether a value is an `nnx.State`."""
+    if not _has_class_of("flax.nnx", value):
+        return False
+    from flax import nnx
+
+    return isinstance(value, nnx.State)
+
+
+def is_linen_module(value: Any) -> bool:
+    """Says whether a value is a `flax.linen.Module`."""
+    if not _has_class_of("flax.linen", value):
+        return False
+    from flax import linen
+
+    return isinstance(value, linen.Module)
+
+
+def _has_class_of(package: str, value: Any) -> bool:
+    return any(kind.__module__.startswith(package) for kind in type(value).__mro__)

@@ -1,0 +1,51 @@
+"""Names of leaves: paths such as `"conv1/kernel"`, whatever holds the leaves.
+
+Dicts, lists, NamedTuples, dataclasses, Flax and Equinox modules name theirs alike.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.tree_util import GetAttrKey
+
+PyTree = Any
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """Returns `(path, leaf)` for each leaf, in the order of `jax.tree.leaves`.
+
+    The `value` with which Flax NNX wraps every variable is left out of paths. A field
+    of that name that has neighbours is another thing and stays.
+
+    Example:
+        >>> named_leaves({"conv": {"kernel": 1.0, "bias": 2.0}})
+        [('conv/bias', 2.0), ('conv/kernel', 1.0)]
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    below = Counter(
+        _joined(path[:depth]) for path, _ in leaves for depth in range(len(path))
+    )
+    named = []
+    for path, leaf in leaves:
+        wrapped = len(path) > 1 and path[-1] == GetAttrKey("value")
+        if wrapped and below[_joined(path[:-1])] == 1:
+            path = path[:-1]
+        named.append((_joined(path), leaf))
+    return named
+
+
+def _joined(path: Sequence[Any]) -> str:
+    return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
+
+
+def map_named(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
+    """Maps `fn(path, leaf, *leaves_of_rest)` over a tree."""
+    paths = jax.tree.structure(tree).unflatten(path for path, _ in named_leaves(tree))
+    return jax.tree.map(fn, paths, tree, *rest)
+
+
+def label(path: str) -> str:
+    """Returns what an error calls a leaf: by its path, if it has one."""
+    return f"leaf {path!r}" if path else "(the array itself)"

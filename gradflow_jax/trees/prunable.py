@@ -1,0 +1,59 @@
+"""Which leaves are pruned: one default, and the flags of a tree."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradflow_jax.trees.dtypes import describe
+from gradflow_jax.trees.names import PyTree, named_leaves
+
+Prunable = Callable[[str, Any], bool]
+
+# What libraries call additive and normalisation parameters. By name, because stacked
+# layers and attention heads give them two dimensions and more.
+_NOT_PRUNABLE_NAMES = frozenset({"bias", "scale", "gamma", "beta", "offset"})
+
+
+def default_prunable(path: str, leaf: Any) -> bool:
+    """Says whether a leaf is pruned by default: kernels and embeddings are.
+
+    True for leaves of two dimensions or more, but for those named `bias`, `scale`,
+    `gamma`, `beta` or `offset`: the biases of attention heads and of stacked layers
+    and the parameters of normalisation have more than one dimension too.
+
+    Args:
+        path: the leaf's name, `"conv1/kernel"`.
+        leaf: an array, or anything with a shape.
+
+    Returns:
+        True where the leaf's weights may be removed.
+
+    Example:
+        >>> default_prunable("dense/kernel", jnp.ones((3, 4)))
+        True
+        >>> default_prunable("attention/bias", jnp.ones((3, 4)))
+        False
+    """
+    return len(jnp.shape(leaf)) >= 2 and path.split("/")[-1] not in _NOT_PRUNABLE_NAMES
+
+
+def prunable_flags(tree: PyTree, prunable: Prunable) -> list[bool]:
+    """Returns, leaf by leaf, whether it is prunable.
+
+    Raises:
+        ValueError: if no leaf of the tree is prunable.
+    """
+    named = named_leaves(tree)
+    flags = [bool(prunable(path, leaf)) for path, leaf in named]
+    if not named:
+        raise ValueError(f"no leaf is prunable: the tree {tree!r} has no leaves.")
+    if not any(flags):
+        found = ", ".join(f"{path} {describe(leaf)}" for path, leaf in named[:5])
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        raise ValueError(
+            f"no leaf is prunable among: {found}{more}. By default kernels and "
+            "embeddings (two dimensions or more) are; pass "
+            "prunable=lambda path, leaf: ... to choose others."
+        )
+    return flags

@@ -1,0 +1,90 @@
+import csv
+import re
+from dataclasses import replace
+
+import numpy as np
+
+from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.formatting import compact
+from gradflow_jax.experiments.sweep.results import write_results
+from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
+from gradflow_jax.experiments.sweep.table import cut_table
+from gradflow_jax.experiments.sweep.units import StructuredRow
+from gradflow_jax.experiments.sweep.weights import Row
+
+IMAGES, LABELS = np.zeros((2, 4, 4, 1), np.uint8), np.arange(2)
+DATA = Dataset("Fashion-MNIST subset", IMAGES, LABELS, IMAGES, LABELS, 2)
+CUT = StructuredRow(
+    seed=0,
+    measure="dense",
+    sparsity=0.0,
+    widths={"conv1": 16, "conv2": 32, "dense": 64},
+    parameters=1_105_978,
+    flops=355_008,
+    pruned_accuracy=0.9,
+    pruned_loss=0.3,
+    accuracy=0.95,
+    loss=0.2,
+    kept={"conv1": [0, 3], "conv2": [1], "dense": [2]},
+    forward_ms=123.456,
+    dense_forward_ms=200.0,
+    times_faster=1.62,
+)
+MASKED = Row(0, "dense", 0.0, 10, 10, 0.0, 0.9, 0.3, 0.95, 0.2, {"conv1/kernel": 10})
+
+
+def test_times_stand_apart_and_go_with_the_run_they_are_of(tmp_path):
+    settings = StructuredSettings(of="flops")
+    names = write_results(tmp_path, settings, DATA, [CUT], True)
+    assert names == ["results.json", "results.csv", "times.csv"]
+    slower = replace(CUT, forward_ms=1e6)
+    assert slower == CUT
+    before = (tmp_path / "results.json").read_bytes()
+    write_results(tmp_path, settings, DATA, [slower], True)
+    assert (tmp_path / "results.json").read_bytes() == before
+    with (tmp_path / "results.csv").open() as file:
+        (line,) = csv.DictReader(file)
+    assert line["widths"] == "conv1=16 conv2=32 dense=64"
+    assert line["kept"] == "conv1=0,3 conv2=1 dense=2" and line["of"] == "flops"
+    with (tmp_path / "times.csv").open() as file:
+        (line,) = csv.DictReader(file)
+    assert line["forward_ms"] == "1000000.0" and line["times_faster"] == "1.62"
+    assert "accuracy" not in line and "jax" in line
+    # A run that times nothing leaves no times of another beside its numbers.
+    names = write_results(tmp_path, Settings(), DATA, [MASKED], True)
+    assert names == ["results.json", "results.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[::-1])
+    with (tmp_path / "results.csv").open() as file:
+        (line,) = csv.DictReader(file)
+    assert line["layers"] == "conv1/kernel=10" and line["scope"] == "global"
+
+
+def test_the_table_of_cut_networks_fits_80_columns():
+    names = ("gradient_norm_preservation", "random")
+    settings = StructuredSettings(names, (0.5, 0.975), (0, 1), of="parameters")
+    rows = [
+        replace(CUT, seed=seed, measure=measure, sparsity=sparsity, accuracy=accuracy)
+        for seed, accuracy in ((0, 0.8), (1, 0.9))
+        for measure, sparsities in (
+            ("dense", (0.0,)),
+            *((n, (0.5, 0.975)) for n in names),
+        )
+        for sparsity in sparsities
+    ]
+    text = cut_table(settings, DATA, rows)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    for line in lines[4:5] + lines[7:9]:
+        # Of accuracies the means and the deviations over both seeds.
+        expected = ["16·32·64", "1,105,978", "355 k", "123.46", "1.6×"]
+        expected += ["90.0±0.0", "85.0±7.1"]
+        assert re.split(" {2,}", line.strip())[1:] == expected
+    assert "of all parameters" in text and "over 2 seeds" in text
+
+
+def test_counts_are_said_in_three_digits():
+    assert compact(599) == "599"
+    assert compact(13_662) == "13.7 k"
+    assert compact(999_700) == "1 M"
+    assert compact(1_234_567) == "1.23 M"
+    assert compact(5e12) == "5 T"

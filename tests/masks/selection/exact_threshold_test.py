@@ -1,0 +1,196 @@
+"""Selection by counting, against numpy's sort on scores made to mislead it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gradflow_jax as gf
+from gradflow_jax.masks.selection import counting, exact_threshold
+from gradflow_jax.masks.selection.counting import Totals
+
+RNG = np.random.default_rng(7)
+SHAPES = {"large": (40, 25), "one": (1,), "small": (3, 2, 5), "number": ()}
+SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
+checked = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+
+
+def tree(values, dtype=np.float32):
+    """Deals flat values out to the leaves."""
+    values = np.asarray(values).astype(dtype)
+    ends = np.cumsum([int(np.prod(shape)) for shape in SHAPES.values()])[:-1]
+    pieces = np.split(values, ends)
+    return {k: x.reshape(SHAPES[k]) for k, x in zip(SHAPES, pieces, strict=True)}
+
+
+def dominated():
+    values = RNG.normal(size=SIZE) * 1e-12
+    values[:1000] = 1e12 + RNG.normal(size=1000) * 1e9
+    return values
+
+
+NORMAL = RNG.normal(size=SIZE)
+ADVERSARIAL = {
+    "smooth": np.abs(NORMAL),
+    "signed": NORMAL,
+    "all equal": np.ones(SIZE),
+    "all zero": np.zeros(SIZE),
+    "zeros of both signs": np.where(NORMAL > 0, 0.0, -0.0),
+    "mostly zero": np.where(RNG.random(SIZE) < 0.9, 0, np.abs(NORMAL)),
+    "few values": RNG.choice([-1.0, 0.0, 0.5, 0.5, 2.0], SIZE),
+    "denormal": np.float32(1e-45) * RNG.integers(-40, 40, SIZE),
+    "denormal and not": np.where(RNG.random(SIZE) < 0.5, 1e-42, 1.0) * NORMAL,
+    "huge range": np.sign(NORMAL) * 10 ** RNG.uniform(-37, 38, SIZE),
+    "tiny range": np.nextafter(np.float32(1), 2) ** RNG.integers(0, 5, SIZE),
+    "two clusters": np.where(RNG.random(SIZE) < 0.5, 1e-30, 1e30) * np.abs(NORMAL),
+    "one leaf dominating": dominated(),
+    "largest floats": np.sign(NORMAL) * np.finfo(np.float32).max,
+    "a cluster around one": 1 + NORMAL**9 * 1e-6,
+}
+
+
+def by_sorting(scores, keep):
+    """Which stay: flat numpy, stable, so that the earlier of equals comes first."""
+    flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(scores)])
+    flat = flat.astype(np.float64)  # exact, and numpy does not flush denormals
+    kept = np.zeros(flat.shape, bool)
+    kept[np.argsort(-flat, kind="stable")[:keep]] = True
+    return kept
+
+
+def flat(masks):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(masks)])
+
+
+def everything(path, leaf):
+    return True
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float16])
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_global_masks_equal_a_sort(name, dtype):
+    limit = float(jnp.finfo(dtype).max)
+    scores = tree(np.clip(ADVERSARIAL[name], -limit, limit), dtype)
+    for sparsity in (0.0, 0.001, 0.1, 0.5, 0.9, 0.999, 1.0):
+        masks = gf.global_masks(scores, sparsity=sparsity, prunable=everything)
+        wanted = by_sorting(scores, SIZE - round(sparsity * SIZE))
+        np.testing.assert_array_equal(flat(masks), wanted)
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_layerwise_and_family_masks_equal_sorts(name):
+    scores = tree(ADVERSARIAL[name])
+    layerwise = gf.layerwise_masks(scores, sparsity=0.7, prunable=everything)
+    for path, leaf in scores.items():
+        wanted = by_sorting(leaf, leaf.size - round(0.7 * leaf.size))
+        np.testing.assert_array_equal(np.ravel(layerwise[path]), wanted)
+    # The leaves of the two families stand between each other.
+    masks = gf.group_masks(scores, {"large": 0.3, "s*": 0.8, "one": 0.5, "n*": 0.0})
+    families = (("large",), 0.3), (("small",), 0.8), (("one",), 0.5)
+    for paths, sparsity in families:
+        family = {path: scores[path] for path in paths}
+        size = sum(leaf.size for leaf in family.values())
+        wanted = by_sorting(family, size - round(sparsity * size))
+        np.testing.assert_array_equal(flat({p: masks[p] for p in paths}), wanted)
+
+
+def test_interleaved_families_are_ranked_together():
+    scores = {f"{'ab'[i % 2]}{i}": RNG.integers(0, 4, (2, 3)) * 1.0 for i in range(6)}
+    masks = gf.group_masks(scores, {"a*": 0.5, "b*": 0.75})
+    for letter, keep in (("a", 9), ("b", 18 - round(0.75 * 18))):
+        family = {path: x for path, x in scores.items() if path.startswith(letter)}
+        kept = flat({path: masks[path] for path in family})
+        np.testing.assert_array_equal(kept, by_sorting(family, keep))
+
+
+def test_family_masks_keep_whole_what_no_pattern_names():
+    masks = gf.group_masks({"a": jnp.ones((2, 2)), "b": jnp.ones(3)}, {"a": 1.0})
+    assert not masks["a"].any() and masks["b"].all()
+
+
+@pytest.mark.parametrize(
+    "by_path, error", [({}, "no family"), ({"c": 0.5}, "'c' matches no leaf")]
+)
+def test_families_that_are_none(by_path, error):
+    with pytest.raises(ValueError, match=error):
+        gf.group_masks({"a": jnp.ones((2, 2))}, by_path)
+
+
+def test_a_family_with_nan_is_an_error():
+    with pytest.raises(ValueError, match="leaf 'a' has 1 of 2 values that are not"):
+        gf.group_masks({"a": jnp.array([jnp.nan, 1.0])}, {"a": 0.5})
+
+
+@pytest.mark.parametrize("name", ["few values", "all equal", "smooth", "mostly zero"])
+def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch):
+    # Blocks of 8 weights in place of 2³¹ − 1, as of layers stacked in one leaf.
+    monkeypatch.setattr(counting, "_LARGEST_BLOCK", 8)
+    jax.clear_caches()
+    scores = {"stacked": ADVERSARIAL[name][:48].reshape(2, 3, 8).astype(np.float32)}
+    scores["matrix"] = ADVERSARIAL[name][48:88].reshape(10, 4).astype(np.float32)
+    for sparsity in (0.1, 0.5, 0.95):
+        masks = gf.global_masks(scores, sparsity=sparsity)
+        wanted = by_sorting(scores, 88 - round(sparsity * 88))
+        np.testing.assert_array_equal(flat(masks), wanted)
+    jax.clear_caches()
+
+
+def test_too_many_blocks_are_an_error(monkeypatch):
+    monkeypatch.setattr(counting, "_MOST_BLOCKS", 4)
+    monkeypatch.setattr(counting, "_LARGEST_BLOCK", 1)
+    jax.clear_caches()
+    with pytest.raises(ValueError, match=r"scores of shape \(3, 2\) are too many"):
+        gf.global_masks(jnp.ones((3, 2)), sparsity=0.5)
+    jax.clear_caches()
+
+
+def test_no_copy_of_the_scores_is_made():
+    leaves = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((300, 200), (3, 3, 64))]
+    compiled = exact_threshold._highest.lower(
+        exact_threshold._Scores(leaves, None, None),
+        Totals.of([1000]),
+        groups=(0, 0),
+        placement=None,
+    ).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 300 * 200 / 4
+
+
+numbers = st.lists(st.integers(0, 2**46), min_size=1, max_size=5)
+
+
+class TestTotals:
+    @checked
+    @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=20))
+    def test_sums_are_those_of_python(self, counts):
+        group = np.sort(np.arange(len(counts)) % 3)
+        groups = int(group.max()) + 1
+        totals = Totals.over(jnp.asarray(counts, jnp.int32), group, groups)
+        before = Totals.before(jnp.asarray(counts, jnp.int32), group)
+        counts = np.asarray(counts, np.int64)
+        whole = [int(counts[group == g].sum()) for g in range(groups)]
+        assert value(totals) == whole
+        earlier = [
+            int(counts[:i][group[:i] == g].sum()) for i, g in enumerate(group.tolist())
+        ]
+        assert value(before) == earlier
+
+    @checked
+    @given(numbers, st.integers(-3, 3) | st.integers(-(2**46), 2**46))
+    def test_comparing_and_subtracting(self, some, shift):
+        others = [min(max(n + shift, 0), 2**46) for n in some]
+        a, b = Totals.of(some), Totals.of(others)
+        pairs = list(zip(some, others, strict=True))
+        assert a.reach(b).tolist() == [x >= y for x, y in pairs]
+        assert a.equal(b).tolist() == [x == y for x, y in pairs]
+        assert value(a.minus(b)) == [x - y for x, y in pairs]
+        most = jnp.full(len(some), 1000, jnp.int32)
+        assert a.minus(b).within(most).tolist() == [
+            min(max(x - y, 0), 1000) for x, y in pairs
+        ]
+
+
+def value(totals):
+    high, low = np.asarray(totals.high, np.int64), np.asarray(totals.low, np.int64)
+    return (high * 2**16 + low).tolist()

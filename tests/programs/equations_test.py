@@ -1,0 +1,38 @@
+"""What is said of an equation, and of why an axis cannot be cut."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import gradflow_jax as gf
+from gradflow_jax.programs.equations import describe
+from gradflow_jax.structured.coupling.axes import Reason
+from gradflow_jax.structured.proof.removed_values import Refusal
+
+X = np.ones((2, 3), np.float32)
+
+
+def test_an_equation_is_told_by_its_operands_and_the_line_of_the_user():
+    jaxpr = jax.make_jaxpr(lambda x: x * 2.0)(X)
+    text, _, place = describe(jaxpr.eqns[0]).partition(" at ")
+    assert text == "mul f32[2,3], 2.0"
+    file, _, line = place.partition(":")
+    assert file == Path(__file__).name
+    assert "x * 2.0" in Path(__file__).read_text().splitlines()[int(line) - 1]
+
+
+def test_lines_of_a_checkout_that_has_the_packages_name_are_told(tmp_path):
+    path = tmp_path / "gradflow_jax" / "own_model.py"
+    code = "import jax\ndef apply(p, x):\n    return jax.numpy.sort(x @ p) @ p.T\n"
+    names = {}
+    exec(compile(code, str(path), "exec"), names)
+    units = gf.find_units(names["apply"], np.ones((3, 4), np.float32), X)
+    assert "own_model.py:3" in units.explain("")
+
+
+@pytest.mark.parametrize("equation", ["", "sort f32[3]"])
+def test_a_refusal_says_its_reason(equation):
+    reason = Reason("it works along this axis as a whole", equation)
+    assert str(Refusal(reason, True)) == str(reason)

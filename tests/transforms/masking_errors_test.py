@@ -1,0 +1,149 @@
+"""What the masked optimizer says of wrong masks, updates and states."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradflow_jax as gf
+from tests.transforms.masked_models import NNX, RNG
+
+# Errors
+
+W = {"a": jnp.ones((2, 3)), "b": jnp.ones(2)}
+ALL = jax.tree.map(lambda x: jnp.ones(x.shape, bool), W)
+LACKING = {"a": ALL["a"]}
+SURPLUS = ALL | {"c": jnp.ones(2, bool)}
+TRANSPOSED = ALL | {"a": ALL["a"].T}
+NUMBERS = ALL | {"b": jnp.ones(2)}
+NOT_ARRAYS = ALL | {"b": "keep"}
+
+REMEDY = "Make masks from this very tree of params."
+BAD_MASKS = {
+    "lacking": (
+        LACKING,
+        ValueError,
+        f"masks and params are different trees: masks lacks the leaf 'b'. {REMEDY}",
+    ),
+    "surplus": (
+        SURPLUS,
+        ValueError,
+        "masks and params are different trees: masks has the leaf 'c', which params "
+        f"lacks. {REMEDY}",
+    ),
+    "transposed": (
+        TRANSPOSED,
+        ValueError,
+        f"masks leaf 'a' has shape (3, 2), but params has (2, 3) there. {REMEDY}",
+    ),
+    "numbers": (
+        NUMBERS,
+        TypeError,
+        "masks leaf 'b' is float32[2], not bool (True keeps a weight). Masks come "
+        "from gf.global_masks and its like, or from a comparison such as scores > "
+        "threshold.",
+    ),
+    "not_arrays": (NOT_ARRAYS, TypeError, "masks leaf 'b' is str, not bool"),
+    "empty": ({}, ValueError, "masks has no leaves: {}."),
+}
+bad_masks = pytest.mark.parametrize("case", BAD_MASKS)
+
+
+def raises(error, message):
+    return pytest.raises(error, match=re.escape(message))
+
+
+@bad_masks
+def test_init_names_what_is_wrong_with_the_masks(case):
+    masks, error, message = BAD_MASKS[case]
+    with raises(error, message):
+        optax.chain(optax.sgd(0.1), gf.apply_mask(masks)).init(W)
+
+
+@bad_masks
+def test_update_names_what_is_wrong_with_the_masks_given_to_it(case):
+    masks, error, message = BAD_MASKS[case]
+    tx = optax.chain(optax.sgd(0.1), gf.apply_mask())
+    with raises(error, message):
+        tx.update(W, tx.init(W), W, masks=masks)
+
+
+@bad_masks
+def test_update_names_what_is_wrong_with_the_masks_in_the_state(case):
+    masks, error, message = BAD_MASKS[case]
+    tx = gf.apply_mask()
+    message = re.sub(r"\bmasks\b", "the state's masks", message)
+    with raises(error, message):
+        tx.update(W, gf.transforms.MaskState(masks), W)
+
+
+@bad_masks
+def test_replace_masks_names_what_is_wrong_with_the_masks(case):
+    masks, error, message = BAD_MASKS[case]
+    tx = optax.chain(optax.sgd(0.1), gf.apply_mask())
+    with raises(error, message):
+        gf.replace_masks(tx, tx.init(W), W, masks)
+
+
+def test_update_without_params_says_how_to_call_it():
+    tx = optax.chain(optax.sgd(0.1), gf.apply_mask(ALL))
+    with raises(ValueError, "needs the parameters") as found:
+        tx.update(W, tx.init(W))
+    assert "call tx.update(updates, state, params)" in str(found.value)
+
+
+def test_updates_of_another_tree_are_refused():
+    tx = gf.apply_mask(ALL)
+    with raises(ValueError, "updates and params are different trees: updates lacks"):
+        tx.update({"a": W["a"]}, tx.init(W), W)
+
+
+@pytest.mark.parametrize(
+    "kinds", [("float32",) * 2, ("bfloat16", "float32"), ("float16",) * 2], ids=str
+)
+def test_updates_are_selected_to_the_bit(kinds):
+    special = [0.0, -0.0, 1.5, -1e-7, np.inf, -np.inf, np.nan, 6e4]
+    pairs = np.array(np.meshgrid(special, special)).reshape(2, -1)
+    step, weight = map(jnp.asarray, pairs, map(jnp.dtype, kinds))
+    masks = jnp.asarray(RNG.random(step.size) < 0.5)
+    tx = gf.apply_mask(masks)
+    found, _ = tx.update(step, tx.init(weight), weight)
+    expected = jnp.where(masks, step, -weight)
+    assert found.dtype == expected.dtype
+    bits = np.dtype(f"u{found.dtype.itemsize}")
+    np.testing.assert_array_equal(
+        np.asarray(found).view(bits), np.asarray(expected).view(bits)
+    )
+
+
+def test_updates_of_another_shape_are_refused():
+    tx = gf.apply_mask(ALL)
+    with raises(ValueError, "updates leaf 'b' has shape (1,), but params has (2,)"):
+        tx.update(W | {"b": jnp.ones(1)}, tx.init(W), W)
+
+
+def test_init_refuses_params_that_are_no_weights():
+    with raises(TypeError, "params leaf 'b' is int32[2]; only floating-point leaves"):
+        gf.apply_mask().init(W | {"b": jnp.arange(2)})
+
+
+def test_init_refuses_a_whole_nnx_module():
+    with raises(TypeError, "params is a whole nnx.Module (NNX)"):
+        gf.apply_mask().init(NNX())
+
+
+def test_replace_masks_says_how_to_make_an_optimizer_with_masks():
+    tx = optax.adam(0.1)
+    with raises(ValueError, "opt_state holds no masks for these params") as found:
+        gf.replace_masks(tx, tx.init(W), W, ALL)
+    assert "optax.chain(..., gf.apply_mask(masks))" in str(found.value)
+
+
+def test_replace_masks_refuses_the_state_of_another_optimizer():
+    tx = optax.chain(optax.adam(0.1), gf.apply_mask(ALL))
+    other = optax.chain(optax.sgd(0.1), gf.apply_mask(ALL)).init(W)
+    with raises(ValueError, "tx.init(params) and opt_state are different trees"):
+        gf.replace_masks(tx, other, W, ALL)

@@ -220,8 +220,8 @@ def choose(name, sparsity):
         scores[name],
         units,
         sparsity=sparsity,
-        of="flops",
-        max_removed=0.95,
+        budget="flops",
+        floor=0.05,
         round_to=ROUND_TO,
     )
 

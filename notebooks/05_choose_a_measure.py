@@ -211,7 +211,7 @@ def variants(params, seed):
         "shuffled in layers": (params, gf.masks.shuffle_masks(key, masks), FINETUNING),
         "shuffled in the network": (
             params,
-            gf.masks.shuffle_masks(key, masks, within="network"),
+            gf.masks.shuffle_masks(key, masks, scope="network"),
             FINETUNING,
         ),
         "scores inverted": (params, inverted, FINETUNING),
@@ -263,7 +263,7 @@ for name, values in checks.items():
 # %%
 params, highest = networks[0], 0.99
 masks = gf.global_masks(scores[0][best], sparsity=highest)
-report = gf.connectivity.effective_report(problem.apply)(params, masks, images[:1])
+report = gf.connectivity.effective_report(problem.apply, params, masks, images[:1])
 print(report)
 
 # %%

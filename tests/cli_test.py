@@ -163,8 +163,8 @@ def test_a_structured_run_writes_what_is_left_and_apart_from_it_the_times(
     ]
     found = json.loads((out / "results.json").read_text())
     assert found["complete"] and found["settings"]["seeds"] == [0]
-    assert found["settings"]["of"] == "units"
-    assert found["settings"]["max_removed"] == 0.95
+    assert found["settings"]["budget"] == "units"
+    assert found["settings"]["floor"] == 0.05
     assert [sum(row["widths"].values()) for row in found["rows"]] == [112, 56, 28]
     assert not any("ms" in name or "times" in name for name in found["rows"][0])
     with (out / "results.csv").open() as file:
@@ -172,7 +172,7 @@ def test_a_structured_run_writes_what_is_left_and_apart_from_it_the_times(
     for line, row in zip(lines, found["rows"], strict=True):
         assert int(line["parameters"]) == row["parameters"]
         assert f"conv1={row['widths']['conv1']} conv2=" in line["widths"]
-        assert float(line["accuracy"]) == row["accuracy"] and line["of"] == "units"
+        assert float(line["accuracy"]) == row["accuracy"] and line["budget"] == "units"
     with (out / "times.csv").open() as file:
         times = list(csv.DictReader(file))
     assert [line["measure"] for line in times] == ["dense", "magnitude", "magnitude"]
@@ -262,8 +262,11 @@ BAD_OPTIONS = {
     "round": (["--round-to", "8"], "--round-to is of --structured; add it."),
     "option": (["--sparse", "0.5"], "No such option"),
     "argument": (["now"], "unexpected extra argument"),
-    "of alone": (["--of", "units"], "--of says what --structured counts"),
-    "of what": (["--structured", "--of", "bytes"], "'bytes' is not one of 'units'"),
+    "budget alone": (["--budget", "units"], "--budget says what --structured counts"),
+    "budget of what": (
+        ["--structured", "--budget", "bytes"],
+        "'bytes' is not one of 'units'",
+    ),
     "structured scope": (
         ["--structured", "--scope", "erk"],
         "--scope erk is of weights; with --structured: global, layerwise.",
@@ -305,7 +308,7 @@ def test_an_unknown_command_and_help(monkeypatch, capsys):
         "--seeds",
         "--scope",
         "--structured",
-        "--of",
+        "--budget",
         "--force",
         "--quiet",
     ):
@@ -372,7 +375,7 @@ def test_choices_of_prune_are_what_sweeps_take(monkeypatch, capsys):
     assert f"--scope [{'|'.join(SCOPES)}]" in screen
     assert set(UNIT_SCOPES.values()) < set(get_args(choosing.Scope))
     of, _ = get_args(choosing.Budget)
-    assert f"--of [{'|'.join(get_args(of))}]" in screen
+    assert f"--budget [{'|'.join(get_args(of))}]" in screen
     assert f"All by default: {', '.join(Settings().measures)}." in screen
     assert f"by default by {', '.join(StructuredSettings().measures)}." in screen
     assert set(StructuredSettings().measures) < set(MEASURES)

@@ -1,6 +1,7 @@
 """Which of the weights that masks keep are on a path from the input to the output."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,13 @@ import jax.numpy as jnp
 
 from gradflow_jax.connectivity.reader import Reader
 from gradflow_jax.connectivity.signals import Signal
+from gradflow_jax.programs.models import (
+    HOLDS_VARIABLES,
+    as_function,
+    kind_of,
+    unwrap_apply,
+)
+from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
 from gradflow_jax.trees import (
     Prunable,
     PyTree,
@@ -18,8 +26,13 @@ from gradflow_jax.trees import (
 
 
 def effective_masks(
-    apply: Callable[..., Any], *, prunable: Prunable = default_prunable
-) -> Callable[..., PyTree]:
+    model: Any,
+    params: PyTree,
+    masks: PyTree,
+    *inputs: Any,
+    prunable: Prunable = default_prunable,
+    **options: Any,
+) -> PyTree:
     """Drops from masks the weights that no path from input to output passes through.
 
     A weight whose unit has lost all incoming or all outgoing weights does nothing, kept
@@ -37,21 +50,27 @@ def effective_masks(
     primitives without a rule (`gf.connectivity.effective_report` lists them) count as
     if every result depended on every operand, which can only keep too much.
 
+    The program is compiled once for each set of shapes and kept for the last models
+    asked for; of a module that holds its variables it is compiled at each call.
+
     Args:
-        apply: a pure function `apply(params, *inputs)` that returns the model's
-            outputs and nothing else, traced as it is evaluated: statistics of batch
-            norm closed over, dropout off.
+        model: a pure function `apply(params, *inputs)`, or a linen, an NNX or an
+            Equinox module, that returns the model's outputs and nothing else, as it is
+            evaluated: statistics of batch norm fixed, dropout off.
+        params: what the model is called with: of a linen module its variables, of an
+            NNX module its `nnx.Param`s or all of its state. Only the shapes matter.
+        masks: the same tree of bool, True keeps.
+        *inputs: a batch as the model is called with. Only the shapes matter; a batch of
+            one is cheapest.
         prunable: `prunable(path, leaf) -> bool`; other leaves stay as the masks say.
+        **options: keyword arguments of the call of the model, `train=False`.
 
     Returns:
-        A function `(params, masks, *inputs) -> masks`, compiled once for each set of
-        shapes: a tree like params of bool, True where a weight is kept and on a path.
-        Of params and inputs only the shapes matter; a batch of one is cheapest.
+        A tree like params of bool, True where a weight is kept and on a path.
 
     Raises:
-        TypeError: at the call, if a mask is not bool.
-        ValueError: at the call, if params and masks are different trees or no leaf is
-            prunable.
+        TypeError: if a mask is not bool.
+        ValueError: if params and masks are different trees or no leaf is prunable.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -61,22 +80,60 @@ def effective_masks(
         >>> params = {"in": jnp.ones((2, 2)), "out": jnp.ones((2, 1))}
         >>> masks = {"in": jnp.array([[True, False], [True, False]]),
         ...          "out": jnp.array([[True], [True]])}
-        >>> find_effective = gf.connectivity.effective_masks(apply)
-        >>> find_effective(params, masks, jnp.ones((1, 2)))["out"].tolist()
+        >>> x = jnp.ones((1, 2))
+        >>> gf.connectivity.effective_masks(apply, params, masks, x)["out"].tolist()
         [[True], [False]]
 
     Reference:
         Vysogorets & Kempe, Connectivity Matters: Neural Network Pruning Through the
         Lens of Effective Sparsity, JMLR 2023.
     """
-    reader = Reader()
+    find = path_finder(model, options)
+    found = find.on_paths(params, masks, inputs, constants=False)
+    return where_prunable(found.signals, params, masks, prunable)
 
-    @jax.jit
-    def effective_masks(params: PyTree, masks: PyTree, *inputs: Any) -> PyTree:
-        found = on_paths(reader, apply, params, masks, inputs)
-        return where_prunable(found.signals, params, masks, prunable)
 
-    return effective_masks
+class PathFinder:
+    """Finds the weights of one model that are on a path.
+
+    Attributes:
+        reader: notes the primitives without a rule.
+        on_paths: the function `on_paths` of this model, compiled.
+    """
+
+    def __init__(self, apply: Callable[..., Any]):
+        self.reader = Reader()
+        self.on_paths = jax.jit(
+            functools.partial(on_paths, self.reader, apply),
+            static_argnames="constants",
+        )
+
+
+def path_finder(model: Any, options: Mapping[str, Any]) -> PathFinder:
+    """Returns the path finder of a model, the same for the same model and options."""
+    model = unwrap_apply(model)
+    if kind_of(model) in HOLDS_VARIABLES:
+        # Its variables may have changed since.
+        return PathFinder(as_function(model, options))
+    try:
+        return _finder_of_hashable(
+            model, tuple(sorted(options.items())), _changes_of_rules()
+        )
+    except TypeError:  # an option that cannot be hashed
+        return PathFinder(as_function(model, options))
+
+
+def _changes_of_rules() -> tuple[int, int]:
+    return COUPLING_RULES.changes, SIGNAL_RULES.changes
+
+
+# It keeps its models alive, hence few.
+@functools.lru_cache(maxsize=8)
+def _finder_of_hashable(
+    model: Any, options: tuple[tuple[str, Any], ...], changes: tuple[int, int]
+) -> PathFinder:
+    del changes  # It is part of the key: a rule registered since is to be asked.
+    return PathFinder(as_function(model, dict(options)))
 
 
 def where_prunable(
@@ -111,7 +168,7 @@ def on_paths(
     masks: PyTree,
     inputs: Sequence[Any],
     *,
-    constants: bool = False,
+    constants: bool,
 ) -> OnPaths:
     """Finds the weights that signals pass through.
 

@@ -1,14 +1,12 @@
 """The report of a mask's effective sparsity: layers, collapse, dead units."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from gradflow_jax.connectivity.effective import OnPaths, on_paths, where_prunable
-from gradflow_jax.connectivity.reader import Reader
+from gradflow_jax.connectivity.effective import path_finder, where_prunable
 from gradflow_jax.masks.reports import Report, report
 from gradflow_jax.masks.tables import (
     html_table,
@@ -116,11 +114,14 @@ class EffectiveReport:
 
 
 def effective_report(
-    apply: Callable[..., Any],
-    *,
+    model: Any,
+    params: PyTree,
+    masks: PyTree,
+    *inputs: Any,
     units: Units | None = None,
     prunable: Prunable = default_prunable,
-) -> Callable[..., EffectiveReport]:
+    **options: Any,
+) -> EffectiveReport:
     """Reports direct and effective sparsity, collapsed layers and dead units.
 
     A dead unit has lost all incoming or all outgoing weights, but its bias stays: one
@@ -129,22 +130,26 @@ def effective_report(
     input reaches is read off.
 
     Args:
-        apply: as of `gf.connectivity.effective_masks`.
-        units: of the same `apply`, from `gf.find_units`; without, no dead units are
+        model: a pure function `apply(params, *inputs)`, or a linen, an NNX or an
+            Equinox module, as of `gf.connectivity.effective_masks`.
+        params: what the model is called with: of a linen module its variables, of an
+            NNX module its `nnx.Param`s or all of its state.
+        masks: the same tree of bool, True keeps.
+        *inputs: a batch as the model is called with. Only the shapes matter.
+        units: of the same model, from `gf.find_units`; without, no dead units are
             looked for.
-        prunable: as of `gf.connectivity.effective_masks`.
+        prunable: `prunable(path, leaf) -> bool`; other leaves stay as the masks say.
+        **options: keyword arguments of the call of the model, `train=False`.
 
     Returns:
-        A function `(params, masks, *inputs) -> EffectiveReport`, compiled once for each
-        set of shapes. `print` the report, or read `.direct.sparsity`,
-        `.effective.sparsity`, `.collapsed`, `.units` and `.guessed`. Masks alone say
-        what is effective and what is dead; whether a constant goes on is also up to
-        the numbers in params. Those in inputs never matter.
+        The report: `print` it, or read `.direct.sparsity`, `.effective.sparsity`,
+        `.collapsed`, `.units` and `.guessed`. Masks alone say what is effective and
+        what is dead; whether a constant goes on is also up to the numbers in params.
 
     Raises:
-        TypeError: at the call, if a mask is not bool.
-        ValueError: at the call, if params and masks are different trees, if no leaf is
-            prunable, or if the units are another model's.
+        TypeError: if a mask is not bool.
+        ValueError: if params and masks are different trees, if no leaf is prunable, or
+            if the units are another model's.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -157,8 +162,9 @@ def effective_report(
         ...          "bias": jnp.ones(3, bool), "out": jnp.ones((3, 1), bool)}
         >>> x = jnp.ones((1, 2))
         >>> units = gf.find_units(apply, params, x)
-        >>> report_of = gf.connectivity.effective_report(apply, units=units)
-        >>> report = report_of(params, masks, x)
+        >>> report = gf.connectivity.effective_report(
+        ...     apply, params, masks, x, units=units
+        ... )
         >>> print(report)
         leaf              shape  kept  effective  of    sparsity  effective sparsity
         ----------------------------------------------------------------------------
@@ -175,32 +181,21 @@ def effective_report(
     Reference:
         Vysogorets & Kempe, JMLR 2023.
     """
-    reader = Reader()
-
-    @jax.jit
-    def passed(params: PyTree, masks: PyTree, *inputs: Any) -> OnPaths:
-        constants = units is not None
-        return on_paths(reader, apply, params, masks, inputs, constants=constants)
-
-    def effective_report(
-        params: PyTree, masks: PyTree, *inputs: Any
-    ) -> EffectiveReport:
-        signals, constants = passed(params, masks, *inputs)
-        dead: tuple[DeadUnits, ...] = ()
-        if units is not None:
-            paths = align(params, units.leaves, what="params")
-            by_path = dict(
-                zip(paths, zip(signals, constants, strict=True), strict=True)
-            )
-            dead = tuple(_dead(family, by_path) for family in units)
-        return EffectiveReport(
-            report(masks, prunable=prunable),
-            report(where_prunable(signals, params, masks, prunable), prunable=prunable),
-            dead,
-            tuple(sorted(reader.guessed)),
-        )
-
-    return effective_report
+    finder = path_finder(model, options)
+    constants_matter = units is not None
+    found = finder.on_paths(params, masks, inputs, constants=constants_matter)
+    dead: tuple[DeadUnits, ...] = ()
+    if units is not None:
+        paths = align(params, units.leaves, what="params")
+        by_path = dict(zip(paths, zip(*found, strict=True), strict=True))
+        dead = tuple(_dead(family, by_path) for family in units)
+    effective = where_prunable(found.signals, params, masks, prunable)
+    return EffectiveReport(
+        report(masks, prunable=prunable),
+        report(effective, prunable=prunable),
+        dead,
+        tuple(sorted(finder.reader.guessed)),
+    )
 
 
 def _dead(family: Family, by_path: Mapping[Any, tuple[Any, Any]]) -> DeadUnits:

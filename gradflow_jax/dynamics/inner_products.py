@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.scores.derivatives import Derivatives
-from gradflow_jax.structured.alignment import align
-from gradflow_jax.structured.families import shares
+from gradflow_jax.structured.sums import UnitSums, sum_partially
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import PyTree, describe, named_leaves, widen
+from gradflow_jax.trees import PyTree, widen
 
 
 class Products(NamedTuple):
@@ -90,46 +89,12 @@ def named_products(packed: np.ndarray, paths: list[str], units: Units | None) ->
 
 def _of_units(params: PyTree, terms: list[Products], units: Units) -> list[jax.Array]:
     """Returns the products of the weights that make the units, [product, unit]."""
-    owners = align(params, units.leaves, what="params")
-    named = zip(named_leaves(params), owners, terms, strict=True)
-    known = {}
-    for (path, leaf), owner, own in named:
-        if owner is None or not units.model.is_parameter(owner):
-            continue
-        if jnp.shape(leaf) != units.leaves[owner].shape:
-            raise ValueError(
-                f"params leaf {path!r} is {describe(leaf)}, but the units' model has "
-                f"{describe(units.leaves[owner])}: find the units of this model."
-            )
-        known[owner] = own
-    found = []
-    for family in units.families:
-        total: Any = 0.0
-        for path, sign, labels in shares(family.producers):
-            if path in known:
-                sums = [_common(term, labels, family.size) for term in known[path]]
-                total += sign * jnp.stack(sums)
-        if isinstance(total, float):
-            raise ValueError(
-                f"params hold none of the leaves that make the units of "
-                f"{family.name!r}: pass all parameters of the model."
-            )
-        found.append(total)
-    return found
-
-
-def _common(term: jax.Array, labels: dict[int, np.ndarray], size: int) -> jax.Array:
-    """Returns the sums over the weights that labels of several axes give each unit."""
-    axes = sorted(labels)
-    rest = tuple(axis for axis in range(term.ndim) if axis not in labels)
-    table = jnp.sum(term, rest)
-    if len(axes) == 1:
-        own = labels[axes[0]]
-        return jnp.zeros(size, table.dtype).at[own[own >= 0]].add(table[own >= 0])
-    members: list[Any] = []
-    for i, axis in enumerate(axes):
-        flags = labels[axis] == np.arange(size)[:, None]
-        members += [flags.astype(table.dtype), [len(axes), i]]
-    return jnp.einsum(
-        table, [*range(len(axes))], *members, [len(axes)], precision="highest"
-    )
+    plan = UnitSums(params, units, scope="producing", what="params")
+    by_product = [
+        plan.add_up(sum_partially(leaves, plan.partial_sums))
+        for leaves in zip(*terms, strict=True)
+    ]
+    return [
+        jnp.stack([sums[family.name] for sums in by_product])
+        for family in units.families
+    ]

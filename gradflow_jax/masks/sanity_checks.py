@@ -28,7 +28,7 @@ def shuffle_masks(
     key: jax.Array,
     masks: PyTree,
     *,
-    within: Literal["layer", "network"] = "layer",
+    scope: Literal["layer", "network"] = "layer",
     prunable: Prunable = default_prunable,
 ) -> PyTree:
     """Shuffles which weights are kept: how many of each layer, or in all, stays.
@@ -40,7 +40,7 @@ def shuffle_masks(
     Args:
         key: `jax.random.key(seed)`. The same key gives the same masks.
         masks: a tree of bool, True keeps.
-        within: "layer" shuffles each prunable leaf by itself; "network" all of them
+        scope: "layer" shuffles each prunable leaf by itself; "network" all of them
             together.
         prunable: `prunable(path, leaf) -> bool`; the other leaves stay as they are.
 
@@ -50,7 +50,7 @@ def shuffle_masks(
 
     Raises:
         TypeError: if a leaf is not bool.
-        ValueError: if no leaf is prunable or `within` is neither.
+        ValueError: if no leaf is prunable or `scope` is neither.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -64,13 +64,13 @@ def shuffle_masks(
         the Mark?, ICLR 2021. Su et al., Sanity-Checking Pruning Methods: Random
         Tickets can Win the Jackpot, NeurIPS 2020.
     """
-    if within not in ("layer", "network"):
-        raise ValueError(f"within is {within!r}; choose 'layer' or 'network'.")
+    if scope not in ("layer", "network"):
+        raise ValueError(f"scope is {scope!r}; choose 'layer' or 'network'.")
     check_masks(masks)
     leaves, structure = jax.tree.flatten(masks)
     flags = prunable_flags(masks, prunable)
     chosen = [i for i, flag in enumerate(flags) if flag]
-    groups = [chosen] if within == "network" else [[i] for i in chosen]
+    groups = [chosen] if scope == "network" else [[i] for i in chosen]
     keys = jax.random.split(key, len(groups))
     for group, own in zip(groups, keys, strict=True):
         flat = jnp.concatenate([jnp.ravel(leaves[i]) for i in group])

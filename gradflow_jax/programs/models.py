@@ -1,4 +1,8 @@
-"""Functions, linen and NNX modules as one thing: a pure function of variables."""
+"""Functions and modules of any framework as one thing: a pure function of variables.
+
+A model is a function `apply(variables, *inputs)`, a linen module, or a module that
+holds its variables itself: of Flax NNX or of Equinox.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +14,9 @@ import jax.numpy as jnp
 
 from gradflow_jax.trees import PyTree, is_linen_module, is_nnx_module, is_nnx_state
 
+Kind = Literal["function", "linen", "nnx", "equinox"]
+HOLDS_VARIABLES: tuple[Kind, ...] = ("nnx", "equinox")
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -17,7 +24,7 @@ class Model:
 
     Attributes:
         kind: what it was given as.
-        given: the function or the module.
+        source: the function or the module that was given.
         apply: `apply(variables, *inputs)`.
         variables: the shapes of its variables.
         inputs: those of its example inputs.
@@ -25,8 +32,8 @@ class Model:
         options: keyword arguments of every call.
     """
 
-    kind: Literal["function", "linen", "nnx"]
-    given: Any
+    kind: Kind
+    source: Any
     apply: Callable[..., Any]
     variables: PyTree
     inputs: tuple[Any, ...]
@@ -51,93 +58,153 @@ class Model:
         return run
 
 
-def kind_of(model: Any) -> Literal["function", "linen", "nnx"]:
+def kind_of(model: Any) -> Kind:
     """Returns what a model is.
 
     Raises:
-        TypeError: if it is neither a Flax module nor a function.
+        TypeError: if it is neither a module nor a function.
     """
     if is_nnx_module(model):
         return "nnx"
     if is_linen_module(model):
         return "linen"
+    if _is_equinox_module(model):
+        return "equinox"
     if not callable(model):
         raise TypeError(
-            f"a model is a function apply(variables, *inputs), a linen or an NNX "
-            f"module, not {type(model).__name__}."
+            f"a model is a function apply(variables, *inputs), or a linen, an NNX or "
+            f"an Equinox module, not {type(model).__name__}."
         )
     return "function"
 
 
-def unwrapped(model: Any) -> Any:
+def _is_equinox_module(model: Any) -> bool:
+    if not any(kind.__module__.startswith("equinox") for kind in type(model).__mro__):
+        return False
+    import equinox
+
+    # Wrappers such as `eqx.filter_jit(f)` are modules too, but hold no variables.
+    return isinstance(model, equinox.Module) and bool(_arrays_of_equinox(model))
+
+
+def _arrays_of_equinox(module: Any) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(module) if _is_array(leaf)]
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def unwrap_apply(model: Any) -> Any:
     """Returns the linen module of which a user passed the method `apply`."""
     owner = getattr(model, "__self__", None)
     is_apply = getattr(model, "__name__", "") == "apply"
     return owner if is_apply and is_linen_module(owner) else model
 
 
-def as_function(model: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
+def as_function(
+    model: Any, options: Mapping[str, Any] | None = None
+) -> Callable[..., Any]:
     """Returns a model as a pure function `apply(variables, *inputs, **options)`.
 
-    Of an NNX module the variables are `nnx.state(model)`; what it does to its own
-    statistics is forgotten.
+    The variables of a module that holds them are what `variables_of` returns, or of an
+    NNX module its `nnx.Param`s alone: its other variables are then as it holds them.
+    What it does to its own statistics is forgotten.
 
     Args:
-        model: a function, a linen or an NNX module.
+        model: a function, or a linen, an NNX or an Equinox module.
         options: keyword arguments of every call, unless a call gives its own.
     """
+    options = options or {}
+    model = unwrap_apply(model)
     kind = kind_of(model)
-    if kind != "nnx":
+    if kind == "nnx":
+        run = _nnx_function(model)
+    elif kind == "equinox":
+        run = _equinox_function(model)
+    else:
         run = model.apply if kind == "linen" else model
 
-        def apply(variables: PyTree, *inputs: Any, **given: Any) -> Any:
-            return run(variables, *inputs, **{**options, **given})
+    def apply(variables: PyTree, *inputs: Any, **changed: Any) -> Any:
+        return run(variables, *inputs, **{**options, **changed})
 
-        return apply
+    return apply
+
+
+def _nnx_function(module: Any) -> Callable[..., Any]:
     from flax import nnx
 
-    graphdef = nnx.graphdef(model)
+    graphdef, state = nnx.split(module)
+    count = len(jax.tree.leaves(state))
 
-    def merged(variables: PyTree, *inputs: Any, **given: Any) -> Any:
-        whole = nnx.merge(graphdef, variables, copy=True)
-        return whole(*inputs, **{**options, **given})
+    def apply(variables: PyTree, *inputs: Any, **options: Any) -> Any:
+        if len(jax.tree.leaves(variables)) < count:
+            variables = nnx.merge_state(state, variables)
+        return nnx.merge(graphdef, variables, copy=True)(*inputs, **options)
 
-    return merged
-
-
-def state_of(module: Any) -> PyTree:
-    """Returns all variables of an NNX module."""
-    from flax import nnx
-
-    return nnx.state(module)
+    return apply
 
 
-def door(model: Any, args: Sequence[Any], options: Mapping[str, Any]) -> Model:
+def _equinox_function(module: Any) -> Callable[..., Any]:
+    import equinox
+
+    _, rest = equinox.partition(module, _is_array)
+
+    def apply(variables: PyTree, *inputs: Any, **options: Any) -> Any:
+        return equinox.combine(variables, rest)(*inputs, **options)
+
+    return apply
+
+
+def variables_of(module: Any) -> PyTree:
+    """Returns the variables of a module that holds them: a state, or a module.
+
+    Of an Equinox module they are the module with its arrays alone.
+    """
+    if kind_of(module) == "nnx":
+        from flax import nnx
+
+        return nnx.state(module)
+    import equinox
+
+    return equinox.filter(module, _is_array)
+
+
+def as_model(
+    source: Any, args: Sequence[Any], options: Mapping[str, Any], *, caller: str
+) -> Model:
     """Makes a model of what the user has.
+
+    Args:
+        source: a function or a module.
+        args: the variables, unless the module holds them, and example inputs.
+        options: keyword arguments of every call.
+        caller: what an error calls the function that was called.
 
     Raises:
         TypeError: if the variables or the example inputs are missing.
     """
-    model = unwrapped(model)
-    kind = kind_of(model)
-    if kind == "nnx":
-        variables, inputs = state_of(model), tuple(args)
+    source = unwrap_apply(source)
+    kind = kind_of(source)
+    if kind in HOLDS_VARIABLES:
+        variables, inputs = variables_of(source), tuple(args)
     elif not args:
         raise TypeError(
-            "find_units(model, variables, *inputs) lacks the variables: arrays or "
+            f"{caller}(model, variables, *inputs) lacks the variables: arrays or "
             "jax.ShapeDtypeStructs, as jax.eval_shape(module.init, key, x) gives."
         )
     else:
         variables, inputs = args[0], tuple(args[1:])
     if not jax.tree.leaves(inputs):
         raise TypeError(
-            "find_units lacks example inputs: a batch as the model is called with, "
+            f"{caller} lacks example inputs: a batch as the model is called with, "
             "arrays or jax.ShapeDtypeStructs."
         )
-    apply, trained = as_function(model, options), _parameters(kind, variables)
+    apply = as_function(source, options)
+    is_parameter = _parameters(kind, variables)
     # Shapes, lest the units keep the full weights alive.
     variables, inputs = jax.eval_shape(lambda *trees: trees, variables, inputs)
-    return Model(kind, model, apply, variables, inputs, trained, dict(options))
+    return Model(kind, source, apply, variables, inputs, is_parameter, dict(options))
 
 
 def _parameters(kind: str, variables: PyTree) -> Callable[[str], bool]:

@@ -28,11 +28,14 @@ class RuleTable(dict[str, Rule]):
 
     Attributes:
         built_in: the rules of the package, whatever users registered in their place.
+        changes: how often users registered a rule or undid it: what was read from a
+            program before may be read otherwise after.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.built_in: dict[str, Rule] = {}
+        self.changes = 0
 
     def fill(self, rules: Mapping[str, Rule]) -> None:
         """Adds rules of the package; one that a user registered before stays."""
@@ -44,10 +47,12 @@ class RuleTable(dict[str, Rule]):
         """Puts a user's rule in; returns a function that brings back what was there."""
         earlier = self.get(primitive)
         self[primitive] = rule
+        self.changes += 1
 
         def undo() -> None:
             # The room may have been loaded, and have filled the table, in between.
             restored = earlier or self.built_in.get(primitive)
+            self.changes += 1
             if restored is None:
                 self.pop(primitive, None)
             else:

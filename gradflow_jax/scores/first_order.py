@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, finished
 from gradflow_jax.scores.losses import LossFn
-from gradflow_jax.scores.normalization import ChannelScores, Where, norm_layers
+from gradflow_jax.scores.normalization import ChannelScores, norm_layers
 from gradflow_jax.scores.rules import RULES, first_order, measure, per_weight
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import Prunable, PyTree
 
 
 def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
@@ -184,7 +184,7 @@ def batch_norm_taylor(
     loss_fn: LossFn,
     *,
     per_example: bool = False,
-    where: Where | None = None,
+    prunable: Prunable | None = None,
     names: tuple[str, str] = ("scale", "bias"),
     has_aux: bool = False,
 ) -> Jitted:
@@ -197,7 +197,8 @@ def batch_norm_taylor(
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
             batch; or `gf.over_batches(loss_fn)`.
         per_example: as in `fisher`.
-        where: `where(path) -> bool` chooses layers by path, `"block1/bn"`.
+        prunable: `prunable(path, leaf) -> bool` chooses layers by the path of their
+            scales, `"block1/bn/scale"`.
         names: the names of γ and β in the layer; ("weight", "bias") in Equinox.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
@@ -226,7 +227,7 @@ def batch_norm_taylor(
 
     def batch_norm_taylor(d: Derivatives) -> ChannelScores:
         terms = per_weight(RULES["fisher"], d)
-        layers = norm_layers(terms, where, names)
+        layers = norm_layers(terms, prunable, names)
         return {
             path: jnp.sum(jnp.stack([*layer.values()]), axis=0)
             for path, layer in layers.items()

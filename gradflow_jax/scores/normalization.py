@@ -1,19 +1,17 @@
-"""Finds the normalisation layers of a parameter tree, whose channels are scored."""
+"""Finds the normalization layers of a parameter tree, whose channels are scored."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.trees import Prunable, PyTree, named_leaves
 
 ChannelScores = dict[str, jax.Array]
-Where = Callable[[str], bool]
 
 
 def norm_layers(
-    tree: PyTree, where: Where | None, names: tuple[str, str]
+    tree: PyTree, prunable: Prunable | None, names: tuple[str, str]
 ) -> dict[str, dict[str, Any]]:
     """Returns each layer's leaves by name, `{"bn1": {"scale": ..., "bias": ...}}`.
 
@@ -27,19 +25,21 @@ def norm_layers(
     for path, leaf in named_leaves(tree):
         parent, _, name = path.rpartition("/")
         layers.setdefault(parent, {})[name] = leaf
-    found = {
+    scale = names[0]
+    norms = {
         parent: leaves
         for parent, leaves in layers.items()
-        if _is_norm(leaves, names) and (where is None or where(parent))
+        if _is_norm(leaves, names)
+        and (prunable is None or prunable(f"{parent}/{scale}", leaves[scale]))
     }
-    if not found:
-        chosen = "" if where is None else " that `where` accepts"
+    if not norms:
+        chosen = "" if prunable is None else " that `prunable` accepts"
         raise ValueError(
-            f"params have no normalisation layer{chosen}: no subtree holds only "
+            f"params have no normalization layer{chosen}: no subtree holds only "
             f"{names[0]!r} and {names[1]!r} of shape [channel]. Pass names=(...) if "
             "yours are called otherwise."
         )
-    return found
+    return norms
 
 
 def _is_norm(leaves: dict[str, Any], names: tuple[str, str]) -> bool:

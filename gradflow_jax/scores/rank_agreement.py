@@ -97,42 +97,42 @@ def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
 
 
 def top_overlap(
-    a: PyTree, b: PyTree, *, density: float, prunable: Prunable | None = None
+    a: PyTree, b: PyTree, *, sparsity: float, prunable: Prunable | None = None
 ) -> float:
     """Measures how many of the weights that one score would keep the other keeps too.
 
     Rank correlations count the whole order, most of which a pruning never looks at;
-    this counts what is kept. Scores of no relation overlap by about the density.
+    this counts what is kept. Scores of no relation overlap by about 1 − sparsity.
 
     Args:
         a: as of `spearman`.
         b: as of `spearman`.
-        density: the fraction of the weights that is kept, in (0, 1].
+        sparsity: the fraction of the weights that is removed, in [0, 1).
         prunable: as of `spearman`.
 
     Returns:
-        |A ∩ B| / k in [0, 1], where A and B are the k = n − round((1 − density) · n)
+        |A ∩ B| / k in [0, 1], where A and B are the k = n − round(sparsity · n)
         highest of n, as `gf.global_masks` keeps them: of equal scores the earlier leaf,
         then the lower index. Two constant scores so agree wholly, 1.0.
 
     Raises:
-        TypeError: as of `spearman`, and if the density is traced.
-        ValueError: as of `spearman`, and if the density keeps no weight or is outside
+        TypeError: as of `spearman`, and if the sparsity is traced.
+        ValueError: as of `spearman`, and if the sparsity keeps no weight or is outside
             [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
         >>> a, b = jnp.array([4.0, 3.0, 2.0, 1.0]), jnp.array([4.0, 1.0, 3.0, 2.0])
-        >>> gf.scores.top_overlap(a, b, density=0.5)
+        >>> gf.scores.top_overlap(a, b, sparsity=0.5)
         0.5
     """
     first, second = _vectors(a, b, prunable)
-    keep = first.size - round((1 - checked_fraction(density, "density")) * first.size)
+    keep = first.size - round(checked_fraction(sparsity, "sparsity") * first.size)
     if keep == 0:
         raise ValueError(
-            f"density={density} keeps none of {first.size} weights, and nothing "
-            "overlaps with nothing: ask for a density of a weight at least."
+            f"sparsity={sparsity} keeps none of {first.size} weights, and nothing "
+            "overlaps with nothing: ask for a sparsity that keeps a weight at least."
         )
     best = [np.argsort(-one, kind="stable")[:keep] for one in (first, second)]
     return np.intersect1d(*best, assume_unique=True).size / keep
@@ -147,7 +147,7 @@ def agreement(
         scores: by name; all of the same tree.
         how: `how(a, b, **options) -> float`, symmetric: `gf.scores.spearman`,
             `gf.scores.kendall`, `gf.scores.top_overlap`.
-        **options: for `how`: `density=0.1`, `prunable=...`.
+        **options: for `how`: `sparsity=0.9`, `prunable=...`.
 
     Returns:
         The names and a symmetric matrix. The diagonal is computed too: NaN where a

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.scores.normalization import ChannelScores, Where, norm_layers
-from gradflow_jax.trees import PyTree, check_floating, widen
+from gradflow_jax.scores.normalization import ChannelScores, norm_layers
+from gradflow_jax.trees import Prunable, PyTree, check_floating, widen
 
 
 def magnitude(params: PyTree) -> PyTree:
@@ -86,7 +86,7 @@ def random(key: jax.Array) -> Callable[..., PyTree]:
 def batch_norm_scale(
     params: PyTree,
     *,
-    where: Where | None = None,
+    prunable: Prunable | None = None,
     names: tuple[str, str] = ("scale", "bias"),
 ) -> ChannelScores:
     """Scores each channel by |γ|, the scale of its batch normalisation.
@@ -97,8 +97,9 @@ def batch_norm_scale(
 
     Args:
         params: a pytree of parameters; Flax's layers are found by the names of their
-            leaves. Layer norms have the same names: exclude them by `where`.
-        where: `where(path) -> bool` chooses layers by path, `"block1/bn"`.
+            leaves. Layer norms have the same names: exclude them by `prunable`.
+        prunable: `prunable(path, leaf) -> bool` chooses layers by the path of their
+            scales, `"block1/bn/scale"`.
         names: the names of γ and β in the layer; ("weight", "bias") in Equinox.
 
     Returns:
@@ -123,5 +124,5 @@ def batch_norm_scale(
     check_floating(params, "params")
     return {
         path: jnp.abs(widen(leaves[names[0]]))
-        for path, leaves in norm_layers(params, where, names).items()
+        for path, leaves in norm_layers(params, prunable, names).items()
     }

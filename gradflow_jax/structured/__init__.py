@@ -5,7 +5,8 @@
     families      a family: the slices of leaves that go together
     grouping      makes families of coupled axes
     alignment     whose leaf of the model a leaf of another tree is
-    scoring       scores of units, from terms of weights
+    sums          sums over the weights of each unit
+    scoring       scores of units, by each measure's rule
     choosing      which units stay within a budget
     composing     a cut after a cut as one
     cutting       takes units out of params, optimizer states and masks
@@ -37,4 +38,5 @@ from gradflow_jax.structured.scoring import score_units as score_units
 from gradflow_jax.structured.shrinking import Shrunk as Shrunk
 from gradflow_jax.structured.shrinking import cut_error as cut_error
 from gradflow_jax.structured.shrinking import shrink as shrink
+from gradflow_jax.structured.sums import sum_over_units as sum_over_units
 from gradflow_jax.structured.units import Units as Units

@@ -18,9 +18,9 @@ def choose_units(
     units: Units,
     *,
     sparsity: float,
-    of: Budget = "units",
+    budget: Budget = "units",
     scope: Scope = "global",
-    max_removed: float = 1.0,
+    floor: float = 0.0,
     min_units: int | Mapping[str, int] = 1,
     round_to: int = 1,
     protect: Iterable[str] | Callable[[Family], bool] = (),
@@ -34,14 +34,14 @@ def choose_units(
         scores: [units] for each family, by its name, as `gf.score_units` returns them.
         units: of the model.
         sparsity: the fraction of the budget to remove, in [0, 1).
-        of: what is counted: "units" (the filters, neurons and heads of all families),
-            "parameters", "flops", or a function `keep -> cost`, such as a measured
-            latency; the cost must not rise as units go.
+        budget: what is counted: "units" (the filters, neurons and heads of all
+            families), "parameters", "flops", or a function `keep -> cost`, such as a
+            measured latency; the cost must not rise as units go.
         scope: "global" ranks all units together. "family" removes the same fraction of
             every family. "isomorphic" ranks together what has the same structure, as
             the heads of all layers, and removes the same fraction of each such group.
-        max_removed: the largest fraction of a family that may go, its best-scored
-            units being protected; the paper's is 0.95.
+        floor: the fraction of every family that is kept at least, its best-scored
+            units; the paper's is 0.05.
         min_units: how many units every family keeps at least, or by name how many
             each does, 1 where it is not named: in several rounds the paper's floor is
             5 % of what a family had at first.
@@ -67,7 +67,7 @@ def choose_units(
         >>> gf.choose_units(scores, units, sparsity=1 / 3)
         {'in[1]': array([ True, False,  True])}
     """
-    _check_options(sparsity, max_removed, min_units, round_to, scope, of)
+    _check_options(sparsity, floor, min_units, round_to, scope, budget)
     if not units.families:
         raise ValueError(f"there is nothing to choose from: {units}")
     values = _checked_scores(scores, units)
@@ -77,7 +77,7 @@ def choose_units(
         for family in units.families
     ]
     limits = [
-        0 if safe(family) else _limit(family, max_removed, min_units)
+        0 if safe(family) else _limit(family, floor, min_units)
         for family in units.families
     ]
     ranked = _ranked(units, values, order, limits, scope)
@@ -93,19 +93,19 @@ def choose_units(
             result[family.name] = flags
         return result
 
-    cost = _cost(of, units)
+    cost = _cost(budget, units)
     whole = cost(keep(0))
     target = (1 - sparsity) * whole
     allowed = target + 1e-9 * abs(whole)
     low, high = 0, len(ranked)
     least = cost(keep(high))
     if least > allowed:
-        name = of if isinstance(of, str) else "cost"
+        name = budget if isinstance(budget, str) else "cost"
         raise ValueError(
             f"sparsity={sparsity:g} of {name} asks for {target:,.6g} of {whole:,.6g} "
-            f"to be left, but {least:,.6g} are left where all goes that max_removed="
-            f"{max_removed:g}, min_units={min_units}, round_to={round_to} and protect "
-            f"let go: ask for at most {_rounded_down(1 - least / whole):g}."
+            f"to be left, but {least:,.6g} are left where all goes that floor="
+            f"{floor:g}, min_units={min_units}, round_to={round_to} and protect let "
+            f"go: ask for at most {_rounded_down(1 - least / whole):g}."
         )
     while low < high:
         middle = (low + high) // 2
@@ -118,17 +118,17 @@ def choose_units(
 
 def _check_options(
     sparsity: float,
-    max_removed: float,
+    floor: float,
     min_units: int | Mapping[str, int],
     round_to: int,
     scope: str,
-    of: Any,
+    budget: Any,
 ) -> None:
     if not 0 <= sparsity < 1:
         hint = f"; did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else "."
         raise ValueError(f"sparsity is {sparsity}, outside [0, 1){hint}")
-    if not 0 <= max_removed <= 1:
-        raise ValueError(f"max_removed is {max_removed}, outside [0, 1].")
+    if not 0 <= floor <= 1:
+        raise ValueError(f"floor is {floor}, outside [0, 1]: a fraction kept.")
     floors = min_units.values() if isinstance(min_units, Mapping) else [min_units]
     numbers = [("min_units", value) for value in floors] + [("round_to", round_to)]
     for name, value in numbers:
@@ -138,9 +138,9 @@ def _check_options(
         raise ValueError(
             f'scope is {scope!r}; it is "global", "family" or "isomorphic".'
         )
-    if not callable(of) and of not in ("units", "parameters", "flops"):
+    if not callable(budget) and budget not in ("units", "parameters", "flops"):
         raise ValueError(
-            f'of is {of!r}; it is "units", "parameters", "flops" or a function '
+            f'budget is {budget!r}; it is "units", "parameters", "flops" or a function '
             "keep -> cost."
         )
 
@@ -177,16 +177,14 @@ def _named(protect: Iterable[str], units: Units) -> Callable[[Family], bool]:
     return lambda family: family.name in names
 
 
-def _limit(
-    family: Family, max_removed: float, min_units: int | Mapping[str, int]
-) -> int:
+def _limit(family: Family, floor: float, min_units: int | Mapping[str, int]) -> int:
     """Returns how many of a family's units may go."""
-    # A fraction such as 0.95 is a little less or more than it says.
-    most = math.floor(max_removed * family.size + 1e-9 * family.size)
-    least = min_units
-    if isinstance(least, Mapping):
-        least = least.get(family.name, 1)
-    return max(min(most, family.size - least), 0)
+    # A fraction such as 0.05 is a little less or more than it says.
+    by_fraction = math.ceil(floor * family.size - 1e-9 * family.size)
+    by_number = min_units
+    if isinstance(by_number, Mapping):
+        by_number = by_number.get(family.name, 1)
+    return max(family.size - max(by_fraction, by_number), 0)
 
 
 def _ranked(
@@ -220,16 +218,16 @@ def _ranked(
     return owner[first][np.argsort(share, kind="stable")]
 
 
-def _cost(of: Budget, units: Units) -> Callable[[dict], float]:
-    if of == "units":
+def _cost(budget: Budget, units: Units) -> Callable[[dict], float]:
+    if budget == "units":
         return lambda keep: float(sum(int(flags.sum()) for flags in keep.values()))
-    if not callable(of):
-        return lambda keep: float(getattr(units, of)(keep))
+    if not callable(budget):
+        return lambda keep: float(getattr(units, budget)(keep))
 
     def cost(keep: dict) -> float:
-        value = float(of(keep))
+        value = float(budget(keep))
         if not math.isfinite(value):
-            raise ValueError(f"of(keep) is {value} where a cost is expected.")
+            raise ValueError(f"budget(keep) is {value} where a cost is expected.")
         return value
 
     return cost

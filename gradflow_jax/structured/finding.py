@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from gradflow_jax.programs.models import door
+from gradflow_jax.programs.models import as_model
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.grouping import families_of
 from gradflow_jax.structured.units import Units
@@ -22,10 +22,10 @@ def find_units(
     equation. Trace the model as it is evaluated: dropout off, running statistics.
 
     Args:
-        model: a pure function `apply(variables, *inputs)`, a linen module, or an NNX
-            module, which holds its variables itself.
-        *args: the variables (not for an NNX module), then example inputs: arrays or
-            `jax.ShapeDtypeStruct`s. The numbers in them do not matter.
+        model: a pure function `apply(variables, *inputs)`, a linen module, or an NNX or
+            Equinox module, which holds its variables itself.
+        *args: the variables (not of a module that holds them), then example inputs:
+            arrays or `jax.ShapeDtypeStruct`s. The numbers in them do not matter.
         leaks: "refuse" families whose removed units would leave a constant in the next
             layer, such as sigmoid(0) = ½. "fold" offers them where the next layer is
             linear and has a bias: the cut adds the constant to it.
@@ -53,9 +53,9 @@ def find_units(
     """
     if leaks not in ("refuse", "fold"):
         raise ValueError(f'leaks is {leaks!r}; it is "refuse" or "fold".')
-    own = door(model, args, options)
-    traced = Traced(own.apply, own.variables, own.inputs)
-    families, refused = families_of(traced, own.is_parameter, leaks)
+    known = as_model(model, args, options, caller="find_units")
+    traced = Traced(known.apply, known.variables, known.inputs)
+    families, refused = families_of(traced, known.is_parameter, leaks)
     return Units(
-        tuple(families), tuple(refused), traced.leaves, own.inputs, own, traced
+        tuple(families), tuple(refused), traced.leaves, known.inputs, known, traced
     )

@@ -18,9 +18,10 @@ def forward_time(
 ) -> Callable[[Keep], float]:
     """Returns a function that measures how long a cut model's forward pass takes.
 
-    For `gf.choose_units(..., of=gf.structured.forward_time(variables, units, x))`: the
-    sparsity is then the fraction of the time to save, on this machine and for this
-    batch. Each choice of widths is compiled once; a choice tries some ten of them.
+    For `gf.choose_units(..., budget=time)` with `time = gf.structured.forward_time(
+    variables, units, x)`: the sparsity is then the fraction of the time to save, on
+    this machine and for this batch. Each choice of widths is compiled once; a choice
+    tries some ten of them.
 
     Args:
         variables: the full model's.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.programs import comparing
-from gradflow_jax.programs.models import kind_of, state_of, unwrapped
+from gradflow_jax.programs.models import kind_of, unwrap_apply, variables_of
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.cutting import cut
@@ -133,17 +133,17 @@ def _shapes(units: Units) -> PyTree:
 def _at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
     """Returns what runs a model's own code on cut variables."""
     model = units.model
-    if model.kind == "function":
+    if model.kind in ("function", "equinox"):
         return model.apply
     if model.kind == "linen":
         return linen_widths.at_widths(
-            model.given,
+            model.source,
             groups=_groups(units, keep),
             full=_shapes(units),
             **model.options,
         )
     return nnx_widths.at_widths(
-        model.given,
+        model.source,
         groups=_groups(units, keep),
         full=model.variables,
         **model.options,
@@ -205,7 +205,7 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
         >>> small(gf.cut(params, units, keep), jnp.array([[1.0, 2.0, 4.0]])).tolist()
         [[5.0]]
     """
-    if kind_of(unwrapped(model)) != units.model.kind:
+    if kind_of(unwrap_apply(model)) != units.model.kind:
         raise TypeError(
             f"the units are of a {units.model.kind} model, but shrink was given "
             f"{type(model).__name__}; pass what gf.find_units was given."
@@ -227,7 +227,7 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
             "function: graphdef, state = nnx.split(model), apply = lambda state, *x: "
             "nnx.merge(graphdef, state)(*x), find_units(apply, state, *inputs)."
         )
-    variables = cut(state_of(model), units, keep)
+    variables = cut(variables_of(model), units, keep)
     return nnx_widths.resized(model, variables, groups=_groups(units, keep))
 
 

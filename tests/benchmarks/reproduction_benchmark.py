@@ -31,7 +31,7 @@ def uneven_vgg(width):
     units = find_units(model, jax.ShapeDtypeStruct((1, *SHAPE), np.float32))
     rng = np.random.default_rng(0)
     scores = {f.name: rng.random(f.size) * rng.uniform(0.2, 1) for f in units}
-    keep = choose_units(scores, units, sparsity=0.75, max_removed=0.95)
+    keep = choose_units(scores, units, sparsity=0.75, floor=0.05)
     widths = units.widths(keep)
     layers = [widths[f"layers/{i}/conv/kernel[3]"] for i in range(10)]
     for after in (2, 5, 8, 11, 14):

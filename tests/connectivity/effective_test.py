@@ -1,6 +1,7 @@
 """Effective masks, against paths walked one by one and against what removal does."""
 
 import itertools
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 import gradflow_jax as gf
+from gradflow_jax.connectivity import effective_masks
 
 checked = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 densities = st.sampled_from((0.0, 0.2, 0.4, 0.7, 1.0))
@@ -55,7 +57,7 @@ MLP = [
     {"kernel": jnp.ones((before, after)), "bias": jnp.ones(after)}
     for before, after in itertools.pairwise(WIDTHS)
 ]
-mlp_masks = gf.connectivity.effective_masks(mlp)
+mlp_masks = partial(effective_masks, mlp)
 
 
 @checked
@@ -95,7 +97,7 @@ CONVOLUTIONS = {
     "second": jnp.ones((2, 2, 2, 2)),
     "dense": jnp.ones((2, 2)),
 }
-convolution_masks = gf.connectivity.effective_masks(convolutions)
+convolution_masks = partial(effective_masks, convolutions)
 
 
 def paths_of_convolutions():
@@ -251,7 +253,10 @@ def test_exactly_the_weights_whose_removal_matters_are_effective(apply, float64)
     shape, shapes = PROGRAMS[apply]
     x = jnp.asarray(np.random.default_rng(0).normal(size=shape))
     params = random_weights(shapes)
-    matters, find = removals(apply, params, x), gf.connectivity.effective_masks(apply)
+    matters, find = (
+        removals(apply, params, x),
+        partial(effective_masks, apply),
+    )
     dropped = 0
     for seed, density in itertools.product(range(4), (0.3, 0.5, 0.8)):
         masks = drawn(params, seed, density)
@@ -291,7 +296,7 @@ def test_dropping_weights_that_are_not_effective_changes_nothing():
 
     params, find, run = (
         variables["params"],
-        gf.connectivity.effective_masks(apply),
+        partial(effective_masks, apply),
         jax.jit(apply),
     )
     dropped = 0
@@ -311,7 +316,7 @@ def test_what_a_bias_makes_of_a_dead_unit_is_a_constant():
     masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
     masks[0]["kernel"] = masks[0]["kernel"].at[:, 0].set(False)
     params[0]["bias"] = jnp.ones(3)
-    found = gf.connectivity.effective_masks(mlp)(params, masks, jnp.ones((1, 2)))
+    found = effective_masks(mlp, params, masks, jnp.ones((1, 2)))
     assert not found[1]["kernel"][0].any() and found[1]["kernel"][1:].all()
     x = jax.random.normal(jax.random.key(0), (16, 2))
     change = mlp(gf.prune(params, found), x) - mlp(gf.prune(params, masks), x)
@@ -360,9 +365,7 @@ def test_linen_nnx_and_equinox_models_have_the_same_effective_weights():
                 return jnp.ones(leaf.shape, bool)
             return given[leaf.size].T if transposed else given[leaf.size]
 
-        found = gf.connectivity.effective_masks(apply)(
-            params, jax.tree.map(mask, params), x
-        )
+        found = effective_masks(apply, params, jax.tree.map(mask, params), x)
         kernels = [leaf for leaf in jax.tree.leaves(found) if leaf.ndim == 2]
         kernels = [leaf.T if transposed else leaf for leaf in kernels]
         expected = [
@@ -388,7 +391,7 @@ def test_what_has_no_rule_lets_everything_depend_on_everything(spread):
 
     params = {"a": jnp.ones(3), "b": jnp.ones(3)}
     masks = {"a": jnp.array([True, True, False]), "b": jnp.array([False, False, True])}
-    find = gf.connectivity.effective_masks(apply, prunable=lambda path, leaf: True)
+    find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
     assert_same(find(params, masks, jnp.ones(3)), masks)
 
 
@@ -400,7 +403,7 @@ def test_indices_that_are_constants_are_looked_up_exactly():
 
     params = {"a": jnp.ones(3), "b": jnp.ones(3)}
     masks = jax.tree.map(lambda leaf: jnp.ones(3, bool), params)
-    find = gf.connectivity.effective_masks(apply, prunable=lambda path, leaf: True)
+    find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
     expected = {"a": [True, True, False], "b": [False, True, True]}
     assert_same(
         jax.tree.map(lambda leaf: leaf.tolist(), find(params, masks, jnp.ones(3))),
@@ -414,9 +417,7 @@ def test_without_a_path_nothing_is_effective():
 
     params = {"kernel": jnp.ones((2, 2))}
     masks = {"kernel": jnp.ones((2, 2), bool)}
-    assert not gf.connectivity.effective_masks(apply)(params, masks, jnp.ones(2))[
-        "kernel"
-    ].any()
+    assert not effective_masks(apply, params, masks, jnp.ones(2))["kernel"].any()
 
 
 def test_a_number_of_paths_beyond_all_floats_is_no_matter():
@@ -429,7 +430,7 @@ def test_a_number_of_paths_beyond_all_floats_is_no_matter():
 
     masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
     masks["narrow"] = masks["narrow"] & (jnp.arange(128)[:, None] == 5)
-    found = gf.connectivity.effective_masks(apply)(params, masks, jnp.ones((1, 128)))
+    found = effective_masks(apply, params, masks, jnp.ones((1, 128)))
     assert_same(found["narrow"], masks["narrow"])
     assert found["layers"][:-1].all()
     assert_same(found["layers"][-1], jnp.ones((128, 1), bool) & masks["narrow"][:, 0])
@@ -442,7 +443,10 @@ def test_new_masks_compile_nothing():
         traces.append(x)
         return x @ v
 
-    find, params = gf.connectivity.effective_masks(apply), jnp.ones((2, 2))
+    find, params = (
+        partial(effective_masks, apply),
+        jnp.ones((2, 2)),
+    )
     for value in (True, False):
         masks = jnp.full((2, 2), value)
         assert_same(find(params, masks, jnp.ones((1, 2))), masks)
@@ -453,13 +457,13 @@ def test_elementwise_primitives_of_ones_own_pass_signals():
     gf.structured.register_rule(
         "sign", gf.structured.elementwise
     )  # has a rule; says the same again
-    find = gf.connectivity.effective_masks(lambda v, x: jnp.sign(x @ v))
+    find = partial(effective_masks, lambda v, x: jnp.sign(x @ v))
     masks = jnp.eye(2, dtype=bool)
     assert_same(find(jnp.ones((2, 2)), masks, jnp.ones((1, 2))), masks)
 
 
 def test_masks_of_another_tree_are_an_error():
-    find = gf.connectivity.effective_masks(mlp)
+    find = partial(effective_masks, mlp)
     with pytest.raises(ValueError, match="masks and params are different trees"):
         find(MLP, drawn(MLP, 0, 1)[:1], jnp.ones((1, 2)))
     with pytest.raises(TypeError, match="not bool"):

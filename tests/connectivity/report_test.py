@@ -1,5 +1,7 @@
 """The report of effective sparsity: its numbers, its table, dead units."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradflow_jax as gf
+from gradflow_jax.connectivity import effective_report
 
 checked = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 X = jax.random.normal(jax.random.key(0), (32, 3))
@@ -51,7 +54,7 @@ def masks_of(params, **kernels):
 
 PARAMS = numbers(0)
 UNITS = gf.find_units(apply, PARAMS, X)
-report_of = gf.connectivity.effective_report(apply, units=UNITS)
+report_of = partial(effective_report, apply, units=UNITS)
 run = jax.jit(apply)
 
 
@@ -103,7 +106,7 @@ def test_layers_collapse():
 
 def test_both_sparsities_stand_in_the_table_and_in_its_html():
     masks = masks_of(PARAMS, a=np.ones((3, 4), bool) & (np.arange(4) > 1))
-    report = gf.connectivity.effective_report(apply)(PARAMS, masks, X[:1])
+    report = effective_report(apply, PARAMS, masks, X[:1])
     assert report.units == ()
     rows = [line.split() for line in str(report).splitlines()]
     assert ["a/kernel", "3×4", "6", "6", "12", "50.00%", "50.00%"] in rows
@@ -123,12 +126,12 @@ def test_statistics_closed_over_are_constants():
 
     masks = masks_of(rest, b=np.ones((4, 5), bool) & (np.arange(5) != 2))
     units = gf.find_units(closed, rest, X)
-    report = gf.connectivity.effective_report(closed, units=units)(rest, masks, X[:1])
+    report = effective_report(closed, rest, masks, X[:1], units=units)
     assert report.units[1] == ("b/kernel[1]", 5, (), (2,))
     # Without shift and scale its constant is tanh(0).
     rest["norm"]["bias"] = rest["norm"]["bias"].at[2].set(0.0)
     rest["norm"]["scale"] = rest["norm"]["scale"].at[2].set(0.0)
-    report = gf.connectivity.effective_report(closed, units=units)(rest, masks, X[:1])
+    report = effective_report(closed, rest, masks, X[:1], units=units)
     assert report.units[1] == ("b/kernel[1]", 5, (2,), ())
 
 
@@ -154,9 +157,7 @@ def test_in_a_loop_a_dead_unit_is_what_it_is_at_its_last_step():
         "bias": jnp.ones(4, bool),
         "out": jnp.ones((4, 2), bool),
     }
-    (found,) = gf.connectivity.effective_report(recurrent, units=units)(
-        params, masks, x
-    ).units
+    (found,) = effective_report(recurrent, params, masks, x, units=units).units
     assert (found.silent, found.leaking) == ((1,), (2,))
 
 
@@ -172,9 +173,7 @@ def test_constants_of_inner_functions_have_numbers_too():
     masks["in"] = masks["in"].at[:, 0].set(False)
     x = jnp.ones((1, 2))
     units = gf.find_units(inner, params, x)
-    (found,) = gf.connectivity.effective_report(inner, units=units)(
-        params, masks, x
-    ).units
+    (found,) = effective_report(inner, params, masks, x, units=units).units
     assert (found.silent, found.leaking) == ((), (0,))
 
 
@@ -182,7 +181,7 @@ def test_primitives_without_a_rule_are_named():
     def spectral(v, x):
         return jnp.fft.fft(x @ v).real
 
-    report = gf.connectivity.effective_report(spectral)
+    report = partial(effective_report, spectral)
     found = report(jnp.ones((2, 2)), jnp.ones((2, 2), bool), jnp.ones((1, 2)))
     assert found.guessed == ("fft",)
     assert str(found).endswith("\nwithout a rule: fft")
@@ -191,6 +190,6 @@ def test_primitives_without_a_rule_are_named():
 
 def test_units_of_another_model_are_an_error():
     other = {"kernel": jnp.ones((3, 2))}
-    report = gf.connectivity.effective_report(lambda v, x: x @ v["kernel"], units=UNITS)
+    report = partial(effective_report, lambda v, x: x @ v["kernel"], units=UNITS)
     with pytest.raises(ValueError, match="params"):
         report(other, {"kernel": jnp.ones((3, 2), bool)}, X)

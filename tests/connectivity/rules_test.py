@@ -1,12 +1,14 @@
 """Where signals pass a primitive, against where its derivatives are not zero."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-import gradflow_jax as gf
+from gradflow_jax.connectivity import effective_masks
 
 POINTS = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 CHOICE = jnp.array([True, False, True, False])
@@ -55,7 +57,7 @@ def test_signals_pass_where_a_derivative_is_not_zero(name):
     def apply(v, x):
         return function(v["before"] * x) * v["after"]
 
-    find = gf.connectivity.effective_masks(apply, prunable=lambda path, leaf: True)
+    find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
     params = {
         "before": jnp.ones(4),
         "after": jnp.ones(jax.eval_shape(function, POINTS[0]).shape),
@@ -77,8 +79,10 @@ def test_signals_pass_where_a_derivative_is_not_zero(name):
     ids=["argmax", "stop_gradient", "sign"],
 )
 def test_what_has_no_slope_passes_signals_too(function):
-    find = gf.connectivity.effective_masks(
-        lambda v, x: function(v * x), prunable=lambda path, leaf: True
+    find = partial(
+        effective_masks,
+        lambda v, x: function(v * x),
+        prunable=lambda path, leaf: True,
     )
     masks = jnp.array([True, False, True])
     np.testing.assert_array_equal(find(jnp.ones(3), masks, jnp.ones(3)), masks)
@@ -96,7 +100,7 @@ def test_a_factor_that_no_input_reaches_is_what_the_primitive_makes_of_zero(
 
     masks = {"gate": jnp.zeros(2, bool), "kernel": jnp.ones(2, bool)}
     params = jax.tree.map(lambda mask: jnp.ones(2), masks)
-    find = gf.connectivity.effective_masks(apply, prunable=lambda path, leaf: True)
+    find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
     assert find(params, masks, jnp.ones(2))["kernel"].tolist() == [open_] * 2
 
 
@@ -109,7 +113,7 @@ def test_weights_that_make_a_constant_factor_are_on_the_path_of_what_it_multipli
     masks["dead"] = jnp.zeros(2, bool)
     masks["bias"] = jnp.array([True, False])
     params = jax.tree.map(lambda mask: jnp.ones(2), masks)
-    find = gf.connectivity.effective_masks(apply, prunable=lambda path, leaf: True)
+    find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
     found = find(params, masks, jnp.ones(2))
     for name in ("bias", "gate", "kernel"):
         assert found[name].tolist() == [True, False]

@@ -39,7 +39,7 @@ def test_within_layers_each_keeps_its_number(masks, seed):
 @checked
 @given(mask_trees(), st.integers(0, 1000))
 def test_over_the_network_the_sum_stays(masks, seed):
-    shuffled = gf.masks.shuffle_masks(jax.random.key(seed), masks, within="network")
+    shuffled = gf.masks.shuffle_masks(jax.random.key(seed), masks, scope="network")
     assert kept(shuffled, "a", "b") == kept(masks, "a", "b")
     assert {n: m.shape for n, m in shuffled.items()} == SHAPES
     np.testing.assert_array_equal(shuffled["bias"], masks["bias"])
@@ -65,7 +65,7 @@ def test_layers_are_shuffled_independently_and_by_key():
 
 def test_over_the_network_weights_change_layers():
     masks = {"a": jnp.ones((8, 8), bool), "b": jnp.zeros((8, 8), bool)}
-    shuffled = gf.masks.shuffle_masks(jax.random.key(0), masks, within="network")
+    shuffled = gf.masks.shuffle_masks(jax.random.key(0), masks, scope="network")
     assert 16 < kept(shuffled, "b") < 48
 
 
@@ -109,8 +109,8 @@ def test_each_image_keeps_its_numbers_in_an_order_of_its_own():
 
 def test_what_cannot_be_shuffled_is_an_error():
     key, mask = jax.random.key(0), jnp.ones((2, 2), bool)
-    with pytest.raises(ValueError, match="within is 'block'; choose"):
-        gf.masks.shuffle_masks(key, mask, within="block")
+    with pytest.raises(ValueError, match="scope is 'block'; choose"):
+        gf.masks.shuffle_masks(key, mask, scope="block")
     with pytest.raises(TypeError, match="not bool"):
         gf.masks.shuffle_masks(key, jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="no leaf is prunable"):

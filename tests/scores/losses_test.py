@@ -346,11 +346,11 @@ def test_batch_norm_layers_are_found_by_their_leaves():
         "heads": {"scale": jnp.ones((2, 2)), "bias": jnp.ones((2, 2))},
     }
     assert sorted(gf.batch_norm_scale(params)) == ["block/bn", "rms"]
-    chosen = gf.batch_norm_scale(params, where=lambda path: "bn" in path)
+    chosen = gf.batch_norm_scale(params, prunable=lambda path, leaf: "bn" in path)
     assert {path: scores.tolist() for path, scores in chosen.items()} == {
         "block/bn": [2.0, 2.0]
     }
-    with pytest.raises(ValueError, match="no normalisation layer.*names="):
+    with pytest.raises(ValueError, match="no normalization layer.*names="):
         gf.batch_norm_scale({"conv": params["conv"]})
-    with pytest.raises(ValueError, match="layer that `where` accepts"):
-        gf.batch_norm_scale(params, where=lambda path: False)
+    with pytest.raises(ValueError, match="layer that `prunable` accepts"):
+        gf.batch_norm_scale(params, prunable=lambda path, leaf: False)

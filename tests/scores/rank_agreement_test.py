@@ -59,25 +59,25 @@ def test_correlations_are_what_counting_says(pair):
 
 @checked
 @given(vectors, st.floats(0.05, 1))
-def test_the_overlap_is_that_of_the_masks(pair, density):
+def test_the_overlap_is_that_of_the_masks(pair, sparsity):
     first, second = map(scores, pair)
     masks = [
-        gf.global_masks(one, sparsity=1 - density, prunable=lambda path, leaf: True)
+        gf.global_masks(one, sparsity=sparsity, prunable=lambda path, leaf: True)
         for one in (first, second)
     ]
     keep = int(masks[0].sum())
     if not keep:
         with pytest.raises(ValueError, match="keeps none"):
-            gf.scores.top_overlap(first, second, density=density)
+            gf.scores.top_overlap(first, second, sparsity=sparsity)
         return
     expected = int((masks[0] & masks[1]).sum()) / keep
-    assert gf.scores.top_overlap(first, second, density=density) == expected
+    assert gf.scores.top_overlap(first, second, sparsity=sparsity) == expected
 
 
 def test_a_score_agrees_with_itself():
     one = scores([3, 1, 2, 2])
     assert gf.scores.spearman(one, one) == gf.scores.kendall(one, one) == 1.0
-    assert gf.scores.top_overlap(one, one, density=0.5) == 1.0
+    assert gf.scores.top_overlap(one, one, sparsity=0.5) == 1.0
     assert gf.scores.spearman(one, -one) == gf.scores.kendall(one, -one) == -1.0
 
 
@@ -86,7 +86,7 @@ def test_constant_scores_have_no_order():
     assert math.isnan(gf.scores.spearman(flat, one)) and math.isnan(
         gf.scores.kendall(one, flat)
     )
-    assert gf.scores.top_overlap(flat, flat, density=0.5) == 1.0
+    assert gf.scores.top_overlap(flat, flat, sparsity=0.5) == 1.0
     assert math.isnan(gf.scores.spearman(jnp.ones(1), jnp.ones(1)))
 
 
@@ -121,9 +121,9 @@ def test_a_matrix_names_its_rows_and_is_symmetric():
     np.testing.assert_array_equal(values, values.T)
     np.testing.assert_array_equal(np.diag(values), 1.0)
     assert values[0, 2] == gf.scores.spearman(named["epoch 0"], named["epoch 2"])
-    overlaps = gf.scores.agreement(named, gf.scores.top_overlap, density=0.25)
+    overlaps = gf.scores.agreement(named, gf.scores.top_overlap, sparsity=0.75)
     assert overlaps.values[0, 1] == gf.scores.top_overlap(
-        named["epoch 0"], named["epoch 1"], density=0.25
+        named["epoch 0"], named["epoch 1"], sparsity=0.75
     )
 
 
@@ -158,9 +158,9 @@ def test_empty_leaves_are_an_error():
         gf.scores.spearman(jnp.ones((0, 3)), jnp.ones((0, 3)))
 
 
-def test_the_density_is_a_fraction():
+def test_the_sparsity_is_a_fraction():
     one = jnp.arange(4.0)
-    with pytest.raises(ValueError, match=r"density is 1.5, outside \[0, 1\]"):
-        gf.scores.top_overlap(one, one, density=1.5)
-    with pytest.raises(ValueError, match="density=0.0 keeps none of 4 weights"):
-        gf.scores.top_overlap(one, one, density=0.0)
+    with pytest.raises(ValueError, match=r"sparsity is 1.5, outside \[0, 1\]"):
+        gf.scores.top_overlap(one, one, sparsity=1.5)
+    with pytest.raises(ValueError, match="sparsity=1.0 keeps none of 4 weights"):
+        gf.scores.top_overlap(one, one, sparsity=1.0)

@@ -164,9 +164,9 @@ def cut(machine):
     whole = params_of(np.float32)
     params = machine.params(whole, "sharded")
     units = gf.find_units(apply, whole, X.astype(np.float32))
-    for over in ("producing", "all"):
-        scores = gf.score_units(params, units, over=over)
-        yield f"cut/scores of {over}", scores["in/kernel[1]"]
+    for scope in ("producing", "all"):
+        scores = gf.score_units(params, units, scope=scope)
+        yield f"cut/scores of {scope}", scores["in/kernel[1]"]
     keep = gf.choose_units(scores, units, sparsity=0.5)
     moments = optax.adam(0.1).init(params)[0]._replace(mu=params)
     small = gf.cut({"params": params, "moments": moments}, units, keep)

@@ -55,7 +55,7 @@ COSTS = {
 
 
 def slow(
-    scores, cost, *, sparsity, scope, max_removed=1, min_units=1, round_to=1, protect=()
+    scores, cost, *, sparsity, scope, floor=0, min_units=1, round_to=1, protect=()
 ):
     """Removes units one at a time until little enough is left; None if it never is."""
     group = {
@@ -77,9 +77,8 @@ def slow(
         return result
 
     def may_go(name):
-        most = Fraction(max_removed) * SIZES[name]
-        floor = max(min_units, SIZES[name] - int(most))
-        return name not in protect and SIZES[name] - gone[name] > floor
+        least = max(min_units, math.ceil(Fraction(floor) * SIZES[name]))
+        return name not in protect and SIZES[name] - gone[name] > least
 
     def turn(name):
         own = group(name)
@@ -114,26 +113,26 @@ def ties(draw):
     st.sampled_from(["units", "parameters", "flops", "function"]),
     st.sampled_from(["global", "family", "isomorphic"]),
     st.integers(0, 95),
-    st.sampled_from([Fraction(1), Fraction(1, 2), Fraction(3, 4)]),
+    st.sampled_from([Fraction(0), Fraction(1, 2), Fraction(1, 4)]),
     st.integers(1, 4),
     st.integers(1, 5),
     st.sets(st.sampled_from(NAMES), max_size=1),
 )
 @checked
 def test_choice_is_that_of_a_slow_ranking(
-    scores, of, scope, percent, max_removed, min_units, round_to, protect
+    scores, budget, scope, percent, floor, min_units, round_to, protect
 ):
-    cost = COSTS.get(of, COSTS["parameters"])
+    cost = COSTS.get(budget, COSTS["parameters"])
     rules = {
         "sparsity": percent / 100,
         "scope": scope,
-        "max_removed": max_removed,
+        "floor": floor,
         "min_units": min_units,
         "round_to": round_to,
         "protect": protect,
     }
     expected = slow(scores, cost, **rules)
-    rules |= {"of": of if of != "function" else cost, "max_removed": float(max_removed)}
+    rules |= {"budget": budget if budget != "function" else cost, "floor": float(floor)}
     if expected is None:
         with pytest.raises(ValueError, match="ask for at most"):
             gf.choose_units(scores, UNITS, **rules)
@@ -145,7 +144,7 @@ def test_choice_is_that_of_a_slow_ranking(
         assert flags.dtype == bool and flags.tolist() == expected[name].tolist()
         assert flags.tolist() == again[name].tolist()
         # The floors, by themselves.
-        assert left >= min(min_units, size) and size - left <= max_removed * size
+        assert left >= min(min_units, size) and left >= floor * size
         assert left == size or left % round_to == 0
         assert name not in protect or left == size
         if not flags.all():
@@ -158,17 +157,17 @@ def test_choice_is_that_of_a_slow_ranking(
     st.floats(0.01, 0.8, exclude_max=True),
 )
 @checked
-def test_target_is_met_within_one_unit(scores, of, sparsity):
-    keep = gf.choose_units(scores, UNITS, sparsity=sparsity, of=of)
-    target = (1 - sparsity) * COSTS[of](gf.choose_units(scores, UNITS, sparsity=0))
-    assert COSTS[of](keep) <= target + 1e-6
+def test_target_is_met_within_one_unit(scores, budget, sparsity):
+    keep = gf.choose_units(scores, UNITS, sparsity=sparsity, budget=budget)
+    target = (1 - sparsity) * COSTS[budget](gf.choose_units(scores, UNITS, sparsity=0))
+    assert COSTS[budget](keep) <= target + 1e-6
     last = max(
         (scores[name][unit], ORDER.index(name), unit, name)
         for name in NAMES
         for unit in np.flatnonzero(~keep[name])
     )
     keep[last[3]][last[2]] = True
-    assert COSTS[of](keep) > target
+    assert COSTS[budget](keep) > target
 
 
 def test_protect_by_name_and_by_function():
@@ -203,11 +202,14 @@ SCORES = {name: np.arange(size) for name, size in SIZES.items()}
         ({"sparsity": -0.1}, r"sparsity is -0.1, outside \[0, 1\)\."),
         ({"sparsity": 100}, r"sparsity is 100, outside \[0, 1\)\."),
         ({"sparsity": math.nan}, r"sparsity is nan, outside \[0, 1\)\."),
-        ({"max_removed": 95}, r"max_removed is 95, outside \[0, 1\]\."),
+        ({"floor": 5}, r"floor is 5, outside \[0, 1\]: a fraction kept"),
         ({"min_units": 0}, "min_units is 0; it is a whole number from 1 on"),
         ({"round_to": 1.5}, "round_to is 1.5; it is a whole number from 1 on"),
         ({"scope": "layer"}, 'scope is \'layer\'; it is "global", "family" or'),
-        ({"of": "weights"}, 'of is \'weights\'; it is "units", "parameters", "flops"'),
+        (
+            {"budget": "weights"},
+            'budget is \'weights\'; it is "units", "parameters", "flops"',
+        ),
         ({"protect": ["x"]}, "protect: there is no family 'x'; there are .*0/w.1."),
         ({"scores": {"0/w[1]": np.ones(4)}}, "scores lack the family 'stem/w.1.'"),
         ({"scores": SCORES | {"0/w[1]": np.ones(5)}}, r"shape \(5,\), .* 4 units"),
@@ -231,11 +233,11 @@ def test_nothing_to_choose_from():
 
 
 def test_an_unreachable_budget_says_how_much_can_be_asked():
-    rules = {"max_removed": 0.5, "protect": ["0/w[1]"]}
+    rules = {"floor": 0.5, "protect": ["0/w[1]"]}
     # Of 24 units 3, 4 and 2 may go.
     with pytest.raises(ValueError, match=r"asks for 12 of 24 .*, but 15 are left"):
         gf.choose_units(SCORES, UNITS, sparsity=0.5, **rules)
-    with pytest.raises(ValueError, match="max_removed=0.5, .* ask for at most 0.375"):
+    with pytest.raises(ValueError, match="floor=0.5, .* ask for at most 0.375"):
         gf.choose_units(SCORES, UNITS, sparsity=0.5, **rules)
     keep = gf.choose_units(SCORES, UNITS, sparsity=0.375, **rules)
     assert UNITS.widths(keep) == dict(zip(NAMES, [3, 4, 5, 3], strict=True))
@@ -250,7 +252,7 @@ def test_the_most_that_can_be_asked_can_be_asked():
 
 def test_a_cost_that_is_nan_is_an_error():
     with pytest.raises(ValueError, match="nan"):
-        gf.choose_units(SCORES, UNITS, sparsity=0.5, of=lambda keep: math.nan)
+        gf.choose_units(SCORES, UNITS, sparsity=0.5, budget=lambda keep: math.nan)
 
 
 # Multiply-accumulates of the zoo's functions, at widths by family.

@@ -133,11 +133,11 @@ def test_scores_are_the_measures_formulas_on_the_units_weights(name):
     d = random_derivatives(params)
     cases = [(d, measure) for measure in SCORES]
     cases.append((d._replace(origin=None), "biased_loss_preservation"))
-    for (own, measure), over in itertools.product(cases, ("producing", "all")):
-        found = gf.score_units(own, units, measure, over=over)
+    for (own, measure), scope in itertools.product(cases, ("producing", "all")):
+        found = gf.score_units(own, units, measure, scope=scope)
         assert found.keys() == {family.name for family in units}
         for family, (size, makes, goes) in BY_HAND[name].items():
-            also = goes if over == "all" else lambda u: {}
+            also = goes if scope == "all" else lambda u: {}
             sets = [weights(own, makes(u), also(u)) for u in range(size)]
             expected = list(map(SCORES[measure], sets))
             assert found[family].dtype == np.float64
@@ -254,7 +254,7 @@ NAN, WIDE = ({"in": jnp.ones((2, n)).at[0, 1].set(jnp.nan)} for n in (2, 3))
     ("given", "options", "message"),
     [
         (PARAMS, {"measure": "size"}, "no measure 'size'; known are magnitude, "),
-        (PARAMS, {"over": "next"}, 'over is \'next\'; it is "producing" or "all"'),
+        (PARAMS, {"scope": "next"}, 'scope is \'next\'; it is "producing" or "all"'),
         (PARAMS, {"normalize": "sum"}, "normalize is 'sum'; it is None, 'mean'"),
         (PARAMS, {"measure": "taylor"}, "taylor needs gradient: pass what gf.differ"),
         (GRADIENT, {"measure": "grasp"}, "grasp needs hessian_gradient, .* order=2"),
@@ -287,7 +287,7 @@ def pairs(p, x):
 def test_a_weight_that_is_a_unit_s_more_than_once_counts_once(apply, shape, count):
     params = {"in": jnp.zeros((2, 3)), "w": jnp.ones(shape), "out": jnp.zeros((3, 1))}
     units = gf.find_units(apply, params, jnp.ones((1, 2)))
-    (scores,) = gf.score_units(params, units, over="all").values()
+    (scores,) = gf.score_units(params, units, scope="all").values()
     np.testing.assert_allclose(scores**2, count, 1e-5)
 
 

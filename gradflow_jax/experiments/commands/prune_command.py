@@ -48,9 +48,10 @@ _DEFAULTS, _STRUCTURED = Settings(), StructuredSettings()
     "the widths that are left.",
 )
 @click.option(
-    "--of",
+    "--budget",
     type=click.Choice(BUDGETS),
-    help=f"With --structured, what the sparsities count. Default: {_STRUCTURED.of}.",
+    help="With --structured, what the sparsities count. "
+    f"Default: {_STRUCTURED.budget}.",
 )
 @click.option(
     "--round-to",
@@ -116,7 +117,7 @@ def prune(
     measures: tuple[str, ...],
     sparsities: tuple[float, ...],
     structured: bool,
-    of: Any,
+    budget: Any,
     round_to: int | None,
     seed: int,
     seeds: int | None,
@@ -145,8 +146,10 @@ def prune(
                 f"--scope {scope} is of weights; with --structured: "
                 f"{listed(UNIT_SCOPES)}."
             )
-    elif of is not None:
-        raise click.UsageError("--of says what --structured counts; add --structured.")
+    elif budget is not None:
+        raise click.UsageError(
+            "--budget says what --structured counts; add --structured."
+        )
     elif round_to is not None:
         raise click.UsageError("--round-to is of --structured; add it.")
     _check_measures(measures, structured)
@@ -163,7 +166,9 @@ def prune(
     )
     if isinstance(settings, StructuredSettings):
         settings = replace(
-            settings, of=of or settings.of, round_to=round_to or settings.round_to
+            settings,
+            budget=budget or settings.budget,
+            round_to=round_to or settings.round_to,
         )
     from gradflow_jax.experiments.commands import prune_job
 

@@ -19,7 +19,7 @@ from gradflow_jax.scores import (
     random,
     score,
 )
-from gradflow_jax.structured import Units, score_units
+from gradflow_jax.structured import Units, score_units, sum_over_units
 from gradflow_jax.trees import PyTree, default_prunable, map_named, named_leaves, widen
 
 # For each family of units, by its name, a number for each; higher is kept.
@@ -208,7 +208,7 @@ def _of_channels(spread: Callable[[_Sample], PyTree]) -> Measure:
     """Returns a measure of channels, which every weight of a filter has a share in."""
 
     def of_units(sample: _Sample, units: Units) -> UnitScores:
-        return _summed(_shares(spread(sample)), units)
+        return sum_over_units(_shares(spread(sample)), units)
 
     return Measure(spread, of_units)
 
@@ -219,14 +219,6 @@ def _shares(scores: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf * (leaf.shape[-1] / leaf.size), scores)
 
 
-def _summed(terms: PyTree, units: Units) -> UnitScores:
-    """Returns Σ|term| over the weights that make each unit."""
-    # With a gradient of one loss preservation sums the absolute terms themselves.
-    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), terms)
-    d = Derivatives(terms, loss=None, gradient=ones)
-    return score_units(d, units, "loss_preservation")
-
-
 def _random_units(sample: _Sample, units: Units) -> UnitScores:
     rng = np.random.default_rng(sample.seed)
     return {family.name: rng.random(family.size) for family in units}
@@ -234,7 +226,9 @@ def _random_units(sample: _Sample, units: Units) -> UnitScores:
 
 MEASURES: dict[str, Measure] = {
     "magnitude": _ruled("magnitude", _Sample.weights),
-    "magnitude_1_norm": Measure(None, lambda s, units: _summed(s.params, units)),
+    "magnitude_1_norm": Measure(
+        None, lambda s, units: sum_over_units(jax.tree.map(abs, s.params), units)
+    ),
     "loss_preservation": _ruled("loss_preservation", _Sample.first_order),
     "biased_loss_preservation": _ruled("biased_loss_preservation", _Sample.first_order),
     "biased_from_init": _ruled("biased_loss_preservation", _Sample.from_init),

@@ -58,14 +58,14 @@ class StructuredSettings(Settings):
 
     Attributes:
         measures: names among `MEASURES`.
-        sparsities: fractions to remove of what `of` says.
+        sparsities: fractions to remove of the budget.
         seeds: one trained network each.
         scope: "global" ranks the units of all layers together, "layerwise" removes the
             same fraction of each layer.
         epochs: of training the dense network.
         finetune_epochs: of training each cut one.
-        of: what sparsities count: "units", "parameters" or "flops".
-        max_removed: the largest fraction of a layer's units that goes; the paper's.
+        budget: what sparsities count: "units", "parameters" or "flops".
+        floor: the fraction of a layer's units that stays at least; the paper's.
         round_to: layers that are cut keep a multiple of this.
     """
 
@@ -78,8 +78,8 @@ class StructuredSettings(Settings):
     )
     sparsities: Sequence[float] = (0.25, 0.5, 0.75, 0.9)
     seeds: Sequence[int] = (0,)
-    of: Literal["units", "parameters", "flops"] = "units"
-    max_removed: float = 0.95
+    budget: Literal["units", "parameters", "flops"] = "units"
+    floor: float = 0.05
     round_to: int = 1
 
     @property
@@ -90,4 +90,4 @@ class StructuredSettings(Settings):
     @property
     def removed(self) -> str:
         """What the sparsities count."""
-        return "FLOPs" if self.of == "flops" else self.of
+        return "FLOPs" if self.budget == "flops" else self.budget

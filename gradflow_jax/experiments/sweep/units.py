@@ -172,8 +172,8 @@ def choose(
         scores,
         cuttable.units,
         sparsity=sparsity,
-        of=settings.of,
+        budget=settings.budget,
         scope=UNIT_SCOPES[settings.scope],
-        max_removed=settings.max_removed,
+        floor=settings.floor,
         round_to=settings.round_to,
     )

@@ -34,7 +34,7 @@ MASKED = Row(0, "dense", 0.0, 10, 10, 0.0, 0.9, 0.3, 0.95, 0.2, {"conv1/kernel":
 
 
 def test_times_stand_apart_and_go_with_the_run_they_are_of(tmp_path):
-    settings = StructuredSettings(of="flops")
+    settings = StructuredSettings(budget="flops")
     names = write_results(tmp_path, settings, DATA, [CUT], True)
     assert names == ["results.json", "results.csv", "times.csv"]
     slower = replace(CUT, forward_ms=1e6)
@@ -45,7 +45,7 @@ def test_times_stand_apart_and_go_with_the_run_they_are_of(tmp_path):
     with (tmp_path / "results.csv").open() as file:
         (line,) = csv.DictReader(file)
     assert line["widths"] == "conv1=16 conv2=32 dense=64"
-    assert line["kept"] == "conv1=0,3 conv2=1 dense=2" and line["of"] == "flops"
+    assert line["kept"] == "conv1=0,3 conv2=1 dense=2" and line["budget"] == "flops"
     with (tmp_path / "times.csv").open() as file:
         (line,) = csv.DictReader(file)
     assert line["forward_ms"] == "1000000.0" and line["times_faster"] == "1.62"
@@ -61,7 +61,7 @@ def test_times_stand_apart_and_go_with_the_run_they_are_of(tmp_path):
 
 def test_the_table_of_cut_networks_fits_80_columns():
     names = ("gradient_norm_preservation", "random")
-    settings = StructuredSettings(names, (0.5, 0.975), (0, 1), of="parameters")
+    settings = StructuredSettings(names, (0.5, 0.975), (0, 1), budget="parameters")
     rows = [
         replace(CUT, seed=seed, measure=measure, sparsity=sparsity, accuracy=accuracy)
         for seed, accuracy in ((0, 0.8), (1, 0.9))

@@ -93,9 +93,9 @@ def test_scopes_and_budgets_choose_as_they_say(cuttable, magnitudes):
     layerwise = StructuredSettings(scope="layerwise")
     keep = choose(cuttable, magnitudes, 0.75, layerwise)
     assert cuttable.widths(keep) == {"conv1": 4, "conv2": 8, "dense": 16}
-    for of in ("parameters", "flops"):
-        count = getattr(cuttable.units, of)
-        settings = StructuredSettings(of=of)
+    for budget in ("parameters", "flops"):
+        count = getattr(cuttable.units, budget)
+        settings = StructuredSettings(budget=budget)
         keep = choose(cuttable, magnitudes, 0.75, settings)
         assert 0.2 * count() < count(keep) <= 0.25 * count()
     # The paper's floor: a twentieth of each layer, rounded up, and one at least.

@@ -85,7 +85,7 @@ def test_global_ranking_under_the_95_percent_constraint(name, ratio):
     assert sum(family.size for family in units) == total
     for seed in range(3):
         scores = random_scores(units, seed)
-        keep = gf.choose_units(scores, units, sparsity=ratio, max_removed=0.95)
+        keep = gf.choose_units(scores, units, sparsity=ratio, floor=0.05)
         # The release rounds the fraction down, the library is not short of it.
         count = -int(-ratio * total // 1)
         assert count in (int(ratio * total), int(ratio * total) + 1)
@@ -103,7 +103,7 @@ def test_the_constraint_protects_the_best_scored():
     scores = random_scores(units)
     worst = units.families[3]
     scores[worst.name] = scores[worst.name] - 10
-    keep = gf.choose_units(scores, units, sparsity=0.5, max_removed=0.95)
+    keep = gf.choose_units(scores, units, sparsity=0.5, floor=0.05)
     best = np.argsort(scores[worst.name])[-paper_floor(worst.size) :]
     assert np.flatnonzero(keep[worst.name]).tolist() == sorted(best)
 

@@ -251,7 +251,7 @@ def test_what_cannot_be_cut_says_why(name):
     assert text in said and equation in said
     if equation:
         # The line of the user's code.
-        assert f"zoo_{name.split('/')[0]}.py:" in said or "plain" not in name
+        assert f"{name.split('/')[0]}.py:" in said or "plain" not in name
 
 
 @pytest.mark.parametrize("name", ["plain/mlp_sigmoid", "plain/exp_act"])

@@ -6,6 +6,7 @@
     program        equations with the axes of their values; applies the rules
     pointwise      the rule of primitives that compute index by index
     shapes         rules of primitives that move indices
+    whole_axes     rules of primitives that need an axis whole: sorts, windows, keys
     contractions   rules of products, convolutions, reductions and gathers
     calls          rules of primitives that call other programs
     tracing        a model as such a program, its inputs and outputs pinned
@@ -20,3 +21,4 @@ from gradflow_jax.structured.coupling import calls as calls
 from gradflow_jax.structured.coupling import contractions as contractions
 from gradflow_jax.structured.coupling import pointwise as pointwise
 from gradflow_jax.structured.coupling import shapes as shapes
+from gradflow_jax.structured.coupling import whole_axes as whole_axes

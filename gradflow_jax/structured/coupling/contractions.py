@@ -10,6 +10,10 @@ from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.program import Dims, Equation
 from gradflow_jax.structured.coupling.shapes import pick
 
+SCATTERS = tuple(
+    f"scatter{suffix}" for suffix in ("", "-add", "-sub", "-mul", "-min", "-max")
+)
+
 
 def dot_general(at: Equation) -> list[Dims]:
     """Contracted axes are united, batch axes united and carried, others carried."""
@@ -38,6 +42,41 @@ def dot_general(at: Equation) -> list[Dims]:
         *(left[i] for i in free[0]),
         *(right[i] for i in free[1]),
     )
+    at.costs(1, [*result, *(left[i] for i in contracted[0])])
+    return [result]
+
+
+def ragged_dot_general(at: Equation) -> list[Dims]:
+    """Each group of rows meets a matrix of its own: the experts of a mixture.
+
+    Rows and groups stay, since how many rows a group has is computed. Of the kinds of
+    ragged products only this one is known: rows in groups, no batch axes.
+    """
+    numbers = at.params["ragged_dot_dimension_numbers"]
+    (contracted, batch) = numbers.dot_dimension_numbers
+    left, right, _ = at.operands
+    rows, groups = numbers.lhs_ragged_dimensions, numbers.rhs_group_dimensions
+    if batch[0] or not groups or set(rows) & set(contracted[0]):
+        text = "a ragged product of this kind has no rule"
+        for dims in at.operands:
+            at.pin(dims, text)
+        return [at.pinned(at.shapes[0], text)]
+    at.pin([left[i] for i in rows], "its rows are divided into groups")
+    for dims in (*([right[i]] for i in groups), at.operands[2]):
+        at.pin(dims, "each of its indices is of a group of rows")
+    for mine, other in zip(*contracted, strict=True):
+        at.unite(left[mine], right[other])
+    kept_left = [i for i in range(len(left)) if i not in contracted[0]]
+    made = [i for i in range(len(right)) if i not in (*contracted[1], *groups)]
+    at.contracts(
+        1,
+        0,
+        [
+            *((right[i], "consuming") for i in contracted[1]),
+            *((right[i], "producing") for i in made),
+        ],
+    )
+    result = (*(left[i] for i in kept_left), *(right[i] for i in made))
     at.costs(1, [*result, *(left[i] for i in contracted[0])])
     return [result]
 
@@ -174,6 +213,32 @@ def _picked(at: Equation, i: int) -> bool:
     return value is not None and bool(np.all((value >= 0) & (value < size)))
 
 
+def scatter(at: Equation) -> list[Dims]:
+    """Windows are written at indices: axes written whole are united and carried."""
+    numbers = at.params["dimension_numbers"]
+    operand, indices, updates = at.operands
+    batching = tuple(numbers.operand_batching_dims)
+    for mine, theirs in zip(
+        batching, numbers.scatter_indices_batching_dims, strict=True
+    ):
+        at.unite(operand[mine], indices[theirs])
+    # One update less is not one that writes zeros.
+    text = "each of its indices is written at a place of its own"
+    windows_of_updates = numbers.update_window_dims
+    at.pin([d for i, d in enumerate(updates) if i not in windows_of_updates], text)
+    at.pin(indices, text)
+    dropped = (*numbers.inserted_window_dims, *batching)
+    windows = [i for i in range(len(operand)) if i not in dropped]
+    text = "it is written to at indices that the program computes"
+    at.pin([operand[i] for i in numbers.inserted_window_dims], text)
+    for i, position in zip(windows, numbers.update_window_dims, strict=True):
+        if updates[position].size == operand[i].size:
+            at.unite(operand[i], updates[position])
+        else:
+            at.pin([operand[i], updates[position]], text)
+    return [operand]
+
+
 def dynamic_slice(at: Equation) -> list[Dims]:
     """Axes taken whole are carried."""
     text = "a slice is taken where the program computes"
@@ -201,6 +266,7 @@ def dynamic_update_slice(at: Equation) -> list[Dims]:
 COUPLING_RULES.fill(
     {
         "dot_general": dot_general,
+        "ragged_dot_general": ragged_dot_general,
         "conv_general_dilated": conv_general_dilated,
         **dict.fromkeys(
             """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
@@ -210,6 +276,7 @@ COUPLING_RULES.fill(
         "argmax": arg_reduction,
         "argmin": arg_reduction,
         "gather": gather,
+        **dict.fromkeys(SCATTERS, scatter),
         "dynamic_slice": dynamic_slice,
         "dynamic_update_slice": dynamic_update_slice,
     }

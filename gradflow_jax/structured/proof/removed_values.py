@@ -57,11 +57,13 @@ def join(values: Sequence[Any]) -> Any:
     return first if first is not UNKNOWN and same else UNKNOWN
 
 
+# Primitives at scalars, evaluated once; some hundred for a network.
 _evaluated: dict[Any, Any] = {}
+_MOST_EVALUATED = 10_000
 
 
 def evaluate(eqn: Any, operands: Sequence[Any]) -> Any:
-    """Returns an elementwise primitive's value at scalars."""
+    """Returns an elementwise primitive's value at scalars, a number or UNKNOWN."""
     dtypes = tuple(np.dtype(atom.aval.dtype).name for atom in eqn.invars)
     key = (eqn.primitive.name, str(eqn.params), dtypes, tuple(map(float, operands)))
     if key not in _evaluated:
@@ -71,8 +73,17 @@ def evaluate(eqn: Any, operands: Sequence[Any]) -> Any:
         ]
         with jax.ensure_compile_time_eval():
             found = eqn.primitive.bind(*scalars, **eqn.params)
-        _evaluated[key] = np.asarray(found).astype(np.float64).item()
+        if len(_evaluated) >= _MOST_EVALUATED:
+            _evaluated.clear()
+        _evaluated[key] = _real_number(np.asarray(found))
     return _evaluated[key]
+
+
+def _real_number(value: np.ndarray) -> Any:
+    """Returns a scalar as a float; with an imaginary part it is UNKNOWN."""
+    if value.dtype.kind != "c":
+        return value.astype(np.float64).item()
+    return value.real.astype(np.float64).item() if value.imag == 0 else UNKNOWN
 
 
 class Uniform:

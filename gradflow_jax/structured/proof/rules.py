@@ -10,19 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradflow_jax.programs.rules import VALUE_RULES
+from gradflow_jax.structured.coupling.contractions import SCATTERS
 from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
-from gradflow_jax.structured.proof.folds import find_fold
 from gradflow_jax.structured.proof.removed_values import (
     UNKNOWN,
     Entries,
     evaluate,
     join,
 )
-from gradflow_jax.structured.proof.step import Step
-
-
-def _known(value: Any) -> bool:
-    return value is not UNKNOWN and value is not None
+from gradflow_jax.structured.proof.step import Step, is_known
 
 
 def _combined(step: Step, operands: Sequence[Any]) -> Any:
@@ -30,8 +26,8 @@ def _combined(step: Step, operands: Sequence[Any]) -> Any:
     name = step.eqn.primitive.name
     if name == "select_n":
         which, *cases = operands
-        return cases[int(which)] if _known(which) else join(cases)
-    known = [value for value in operands if _known(value)]
+        return cases[int(which)] if is_known(which) else join(cases)
+    known = [value for value in operands if is_known(value)]
     if name in ("mul", "and") and 0 in known and all(map(math.isfinite, known)):
         return 0.0
     if name == "div" and operands[0] == 0 and operands[1] is UNKNOWN:
@@ -39,7 +35,7 @@ def _combined(step: Step, operands: Sequence[Any]) -> Any:
     if len(known) < len(operands):
         return UNKNOWN
     value = evaluate(step.eqn, operands)
-    if not math.isfinite(value):
+    if value is not UNKNOWN and not math.isfinite(value):
         given = ", ".join(f"{operand:g}" for operand in operands)
         raise step.refuse(f"{name} of {given} is {value} on the removed slice")
     return value
@@ -122,93 +118,6 @@ def unstack(step: Step) -> list[Entries]:
     return [(*entries[:along], *entries[along + 1 :])] * len(step.eqn.outvars)
 
 
-def _sum_over(step: Step, left: Any, right: Any) -> None:
-    """Checks a contraction over a removed slice: zero on one side at least.
-
-    Raises:
-        Refusal: if neither side is zero there, nor a constant that can be folded.
-    """
-    if left == 0 or right == 0:
-        return
-    for side, (value, other) in enumerate(((left, right), (right, left))):
-        if _known(value) and other is UNKNOWN:
-            fold = find_fold(step.frame, step.index, 1 - side, value)
-            if fold is not None and step.slices.folds is not None:
-                step.slices.folds.append(fold)
-                return
-            text = f"the constant {value:g} leaks through this contraction"
-            if fold is not None:
-                text += ' (leaks="fold" adds it to the bias behind it)'
-            raise step.refuse(text, leaks=True)
-    text = "a contraction sums over the removed slice, which is not zero"
-    raise step.refuse(text)
-
-
-def dot_general(step: Step) -> list[Entries]:
-    """A product is zero where a factor is; contracted slices must be zero."""
-    contracted, batch = step.params["dimension_numbers"]
-    left, right = step.operands
-    for i, j in zip(*contracted, strict=True):
-        if left[i] is not None or right[j] is not None:
-            _sum_over(step, left[i], right[j])
-
-    def zero(*values: Any) -> Any:
-        return 0.0 if any(value == 0 for value in values if _known(value)) else UNKNOWN
-
-    result = [zero(left[i], right[j]) for i, j in zip(*batch, strict=True)]
-    for side, entries in enumerate((left, right)):
-        used = (*contracted[side], *batch[side])
-        result += [zero(e) for i, e in enumerate(entries) if i not in used]
-    return [tuple(result)]
-
-
-def conv_general_dilated(step: Step) -> list[Entries]:
-    """Features taken must be zero; features made are zero where the kernel is."""
-    numbers = step.params["dimension_numbers"]
-    left, right = step.operands
-    features, taken = left[numbers.lhs_spec[1]], right[numbers.rhs_spec[1]]
-    made = right[numbers.rhs_spec[0]]
-    result: list[Any] = [None] * len(step.frame.dims[step.eqn.outvars[0]])
-    groups = step.params["feature_group_count"]
-    whole_groups = groups > 1 and made is not None and features is not None
-    if whole_groups and taken is None:
-        # Each group's features meet that group's kernels alone.
-        value = 0.0 if features == 0 or made == 0 else UNKNOWN
-    else:
-        if features is not None or taken is not None:
-            _sum_over(step, features, taken)
-        value = 0.0 if made == 0 else UNKNOWN
-    result[numbers.out_spec[1]] = value
-    result[numbers.out_spec[0]] = 0.0 if left[numbers.lhs_spec[0]] == 0 else UNKNOWN
-    return [tuple(result)]
-
-
-def reduction(step: Step) -> list[Entries]:
-    """Sums drop zeros; nothing else may meet a removed slice."""
-    name = step.eqn.primitive.name
-    dropped = step.params["axes"]
-    entries = step.operands[0]
-    neutral = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_or": 0.0}
-    for i in dropped:
-        if entries[i] is None or (
-            _known(entries[i]) and entries[i] == neutral.get(name)
-        ):
-            continue
-        held = f"{entries[i]:g}" if _known(entries[i]) else "not constant"
-        raise step.refuse(f"{name} meets the removed slice, which is {held} there")
-    count = math.prod(step.shape(0)[i] for i in dropped)
-
-    def reduced(value: Any) -> Any:
-        if not _known(value):
-            return value
-        if name == "reduce_sum":
-            return value * count
-        return value**count if name == "reduce_prod" else value
-
-    rest = [reduced(e) for i, e in enumerate(entries) if i not in dropped]
-    return [tuple(rest)] * len(step.eqn.outvars)
-
-
 def gather(step: Step) -> list[Entries]:
     """Slices taken whole keep what they hold."""
     numbers = step.params["dimension_numbers"]
@@ -223,6 +132,27 @@ def gather(step: Step) -> list[Entries]:
         else:
             result.append((join(others) if others else UNKNOWN) if lost else None)
     return [tuple(result)]
+
+
+def scatter(step: Step) -> list[Entries]:
+    """Zeros stay where zeros are written or added; else nothing is known."""
+    numbers = step.params["dimension_numbers"]
+    old, _, new = step.operands
+    dropped = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    windows = [i for i in range(len(old)) if i not in dropped]
+    written = dict(zip(windows, numbers.update_window_dims, strict=True))
+    result: list[Any] = []
+    for i, entry in enumerate(old):
+        update = new[written[i]] if i in written else UNKNOWN
+        known = 0.0 if entry == update == 0 else UNKNOWN
+        result.append(None if entry is None else known)
+    return [tuple(result)]
+
+
+def top_k(step: Step) -> list[Entries]:
+    """The largest of equal numbers is that number; which ones they are is not known."""
+    values, indices = carried(step)
+    return [values, tuple(None if e is None else UNKNOWN for e in indices)]
 
 
 def generic(step: Step) -> list[Entries]:
@@ -251,17 +181,14 @@ VALUE_RULES.fill(
         **dict.fromkeys(
             "cumsum cummax cummin cumprod reduce_window_sum".split(), carried_zero
         ),
-        **dict.fromkeys(
-            """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
-        reduce_xor""".split(),
-            reduction,
-        ),
         "broadcast_in_dim": broadcast_in_dim,
         "transpose": transpose,
         "squeeze": squeeze,
         "unstack": unstack,
-        "dot_general": dot_general,
-        "conv_general_dilated": conv_general_dilated,
+        **dict.fromkeys(SCATTERS, scatter),
+        "top_k": top_k,
+        "approx_top_k": top_k,
+        "fft": carried_zero,
         "gather": gather,
     }
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from gradflow_jax.structured.coupling.program import Frame, shape_of
 from gradflow_jax.structured.proof.removed_values import (
+    UNKNOWN,
     Entries,
     Refusal,
     Slices,
@@ -44,3 +45,8 @@ class Step:
 
 
 ValueRule = Callable[[Step], list[Entries]]
+
+
+def is_known(value: Any) -> bool:
+    """Says whether an entry is a number."""
+    return value is not UNKNOWN and value is not None

@@ -83,6 +83,8 @@ CASES = {
     "more than one": Case(several("acosh", lambda x: 1 + x), 7),
     "one whole": Case(several("bitwise_not population_count clz"), 7, (INTS,)),
     "one complex": Case(several("real imag conj"), 7, (COMPLEX,)),
+    "of two reals": Case(lambda x, y: [
+        lax.complex(x, y), lax.zeta(1 + x, y), lax.polygamma(x, y)], 7, (A, A)),
     "with parameters": Case(lambda x: [
         lax.integer_pow(x, 3), lax.convert_element_type(x, jnp.float32), jnp.copy(x),
         lax.reduce_precision(x, 5, 10), checkpoint_name(x, "x"), jax.device_put(x),
@@ -135,6 +137,8 @@ CASES = {
     "along an axis": Case(lambda x: [lax.cummin(x, 1, reverse=True), *(
         f(x, 1) for f in (lax.cumsum, lax.cumprod, lax.cummax, lax.cumlogsumexp))], 3),
     "sorted": Case(lambda *xs: lax.sort(xs, dimension=1), 3, (A, A)),
+    "largest": Case(lambda x: [*lax.top_k(x, 2), *lax.approx_max_k(x, 2)], 3),
+    "transformed": Case(lambda x: jnp.fft.rfft(x).real, 3),
     "sums in windows": Case(window((1, 2), steps=(1, 2)), 3),
     "maxima in windows": Case(window((2, 1), lax.max, -np.inf), 4),
     "minima in windows": Case(window((1, 2), lax.min, np.inf, padding="SAME"), 3),
@@ -177,6 +181,10 @@ CASES = {
     "some": Case(lambda x, i: lax.dynamic_slice(x, (0, i), (3, 2)), 3, (A, WHOLE)),
     "some overwritten": Case(lambda x, y, i: lax.dynamic_update_slice(
         x, y, (0, i)), 3, (A, (3, 2), WHOLE)),
+    "written at indices": Case(lambda x, y, i: [getattr(x.at[i], how)(y) for how in (
+        "set", "add", "multiply", "min", "max")], 4, (A, (2, 4), Drawn((2,), 3))),
+    "in groups of rows": Case(
+        lambda x, w: lax.ragged_dot(x, w, np.array([1, 2])), 5, (A, (2, 4, 5)), 4),
     # Called.
     "jit": Case(jax.jit(lambda x, y: (y.T, jnp.sin(x))), 13, (A, (4, 2))),
     "remat": Case(jax.checkpoint(lambda x: jnp.sin(x)[:, ::-1]), 7),
@@ -194,12 +202,14 @@ CASES = {
         jnp.sin, lambda x: x[:, ::-1], lambda x: jnp.roll(x, 2, 1)], x), 4, (WHOLE, A)),
 }
 # fmt: on
-# Rules that no case tries: of other versions of JAX, of keys, of several devices.
+# Rules that no case tries: of other versions of JAX, of keys, of several devices, and
+# of series that are summed until all of their elements converge.
 UNTRIED = set(
-    """checkpoint closed_call copy_p core_call custom_vjp_call_jaxpr eq_to expand_dims
-    le_to log2 lt_to mesh_cast pjit pvary random_clone random_fold_in random_gamma
-    random_split random_unwrap random_wrap remat rng_bit_generator sharding_constraint
-    stack stop_gradient threefry2x32 tile unstack""".split()
+    """checkpoint closed_call copy_p igamma_grad_a regularized_incomplete_beta core_call
+    custom_vjp_call_jaxpr eq_to expand_dims le_to log2 lt_to mesh_cast mulhi
+    one_minus_square pjit pvary random_clone random_fold_in random_gamma
+    random_split random_unwrap random_wrap remat rng_bit_generator scatter-sub
+    sharding_constraint stack stop_gradient threefry2x32 tile unstack""".split()
 )
 
 

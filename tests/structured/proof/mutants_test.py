@@ -22,6 +22,7 @@ from gradflow_jax.structured.coupling import (
     tracing,
     unification,
 )
+from gradflow_jax.structured.proof import contractions as proof_contractions
 from gradflow_jax.structured.proof import removed_values, rules, walk
 from gradflow_jax.structured.running.cut_program import Cut
 from tests.structured.zoo import plain as zoo_plain
@@ -211,7 +212,7 @@ MUTANTS = {
     # Of the proof.
     "all is proved": (replaced(walk, "run", NOTHING), "numbers", "mlp_sigmoid"),
     "constants may leak": (
-        replaced(rules, "_sum_over", NOTHING), "numbers", "mlp_sigmoid"),
+        replaced(proof_contractions, "_sum_over", NOTHING), "numbers", "mlp_sigmoid"),
     "activations of zero are zero": (
         replaced(rules, "evaluate", lambda *_: 0.0), "numbers", "mlp_sigmoid"),
     "maximum is a sum": (known(as_a_sum, "reduce_max"), "numbers", "largest"),

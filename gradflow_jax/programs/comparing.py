@@ -17,20 +17,20 @@ from jax.interpreters import partial_eval
 from gradflow_jax.programs.calls import CALLS, called, opened, scan_numbers
 from gradflow_jax.programs.equations import describe
 
-# What changes how or where a thing is computed, not what.
+# These parameters change how or where a thing is computed, not what.
 _IMMATERIAL = frozenset(
     """sharding out_sharding in_shardings out_shardings name accuracy unroll
     _split_transpose linear weak_type jvp_jaxpr_fun ft_in ft_out""".split()
 )
-# Larger constants are left as equations.
+# Constants of more elements are left as equations, since computing them costs.
 _LARGEST = 1 << 16
-# What the shapes and the starts of a slice tell.
+# The shapes and start_indices of a slice imply these, so they are not compared.
 _IMPLIED = {("limit_indices", "slice")}
 
 
 def trace(function: Any, *args: Any) -> Any:
     """Returns a function's closed jaxpr, without the equations nothing needs."""
-    closed = jax.make_jaxpr(lambda *given: function(*given))(*args)
+    closed = jax.make_jaxpr(lambda *arguments: function(*arguments))(*args)
     jaxpr, _ = partial_eval.dce_jaxpr(
         closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
     )
@@ -65,7 +65,8 @@ class _Flat:
                 inner, values = opened(called(eqn.params))
                 results = self._walk(inner, [_number(v) for v in values], operands)
             elif _is_constant(eqn, operands):
-                # Computed alike, whether it stands in the program or was before.
+                # It is computed here, whether the program holds its equation or JAX
+                # had computed it before.
                 results = _evaluated(eqn, operands)
             else:
                 results = [self._new() for _ in eqn.outvars]
@@ -103,55 +104,64 @@ def _is_constant(eqn: Any, operands: Sequence) -> bool:
 
 def _evaluated(eqn: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
     with jax.ensure_compile_time_eval():
-        found = eqn.primitive.bind(*operands, **eqn.params)
+        evaluated = eqn.primitive.bind(*operands, **eqn.params)
         several = eqn.primitive.multiple_results
-        return [np.asarray(value) for value in (found if several else [found])]
+        return [np.asarray(value) for value in (evaluated if several else [evaluated])]
 
 
-def difference(one: Any, other: Any, order: Sequence[int] | None = None) -> str | None:
+def difference(
+    predicted: Any, traced: Any, order: Sequence[int] | None = None
+) -> str | None:
     """Returns where two programs differ, in words, or None if they are the same.
 
     Args:
-        one: a closed jaxpr: what is predicted.
-        other: a closed jaxpr: what was traced.
-        order: which input of the other each input of the first one is; the same by
+        predicted: a closed jaxpr.
+        traced: a closed jaxpr.
+        order: which input of `traced` each input of `predicted` is; the same by
             default.
     """
-    mine, theirs = _Flat(one), _Flat(other)
-    inputs = range(len(opened(one)[0].invars)) if order is None else order
-    names = {number + 1: found + 1 for number, found in enumerate(inputs)}
-    for (eqn, (operands, results)), (new, (given, made)) in zip(
-        mine.equations, theirs.equations, strict=False
+    expected_program, traced_program = _Flat(predicted), _Flat(traced)
+    inputs = range(len(opened(predicted)[0].invars)) if order is None else order
+    # Values are numbered in the order in which they are made, inputs first, from 1.
+    names = {number + 1: counterpart + 1 for number, counterpart in enumerate(inputs)}
+    for (eqn, (operands, results)), (new, (traced_operands, traced_results)) in zip(
+        expected_program.equations, traced_program.equations, strict=False
     ):
-        where = _unlike(eqn, new, operands, given, names)
+        where = _unlike(eqn, new, operands, traced_operands, names)
         if where is not None:
             return f"{describe(new)} where {describe(eqn)} was expected{where}"
-        names.update(zip(results, made, strict=True))
-    if len(mine.equations) != len(theirs.equations):
+        names.update(zip(results, traced_results, strict=True))
+    if len(expected_program.equations) != len(traced_program.equations):
         return (
-            f"it has {len(theirs.equations)} equations where "
-            f"{len(mine.equations)} were expected"
+            f"it has {len(traced_program.equations)} equations where "
+            f"{len(expected_program.equations)} were expected"
         )
-    for expected, found in zip(mine.results, theirs.results, strict=True):
-        if not _same_value(expected, found, names):
+    for expected, result in zip(
+        expected_program.results, traced_program.results, strict=True
+    ):
+        if not _same_value(expected, result, names):
             return "its results are other values of the program"
     return None
 
 
 def _unlike(
-    eqn: Any, new: Any, operands: Sequence, given: Sequence, names: Mapping[int, int]
+    eqn: Any,
+    new: Any,
+    operands: Sequence,
+    traced_operands: Sequence,
+    names: Mapping[int, int],
 ) -> str | None:
-    if eqn.primitive is not new.primitive or len(operands) != len(given):
+    if eqn.primitive is not new.primitive or len(operands) != len(traced_operands):
         return ""
     order = list(range(len(operands)))
     if eqn.primitive.name == "scan":
-        order = _order_of_constants(eqn, operands, given, names)
+        order = _order_of_constants(eqn, operands, traced_operands, names)
     for expected, position in zip(operands, order, strict=True):
-        found = given[position]
-        if not _same_value(expected, found, names):
-            if isinstance(expected, np.ndarray) and isinstance(found, np.ndarray):
-                if expected.ndim == 0 and found.ndim == 0:
-                    return f": {found:g} for {expected:g}"
+        operand = traced_operands[position]
+        if not _same_value(expected, operand, names):
+            if isinstance(expected, np.ndarray) and isinstance(operand, np.ndarray):
+                if expected.ndim == 0 and operand.ndim == 0:
+                    return f": {operand:g} for {expected:g}"
                 return ": another constant"
             return ": of another value"
     for a, b in zip(eqn.outvars, new.outvars, strict=True):
@@ -173,41 +183,43 @@ def _rank(eqn: Any) -> int:
 
 
 def _order_of_constants(
-    eqn: Any, operands: Sequence, given: Sequence, names: Mapping[int, int]
+    eqn: Any, operands: Sequence, traced_operands: Sequence, names: Mapping[int, int]
 ) -> list[int]:
     """Matches what a scan's body closes over, which JAX lists in the order of use."""
     consts, _ = scan_numbers(eqn.params)
     free = list(range(consts))
     order = []
     for expected in operands[:consts]:
-        same = [i for i in free if _same_value(expected, given[i], names)]
+        same = [i for i in free if _same_value(expected, traced_operands[i], names)]
         order.append(same[0] if same else free[0])
         free.remove(order[-1])
     return order + list(range(consts, len(operands)))
 
 
-def _same_value(one: Any, other: Any, names: Mapping[int, int]) -> bool:
-    if isinstance(one, int) or isinstance(other, int):
-        return names.get(one, None) == other if isinstance(one, int) else False
+def _same_value(first: Any, second: Any, names: Mapping[int, int]) -> bool:
+    if isinstance(first, int) or isinstance(second, int):
+        return names.get(first, None) == second if isinstance(first, int) else False
     return (
-        one.shape == other.shape
-        and one.dtype == other.dtype
-        and bool(np.array_equal(one, other, equal_nan=one.dtype.kind == "f"))
+        first.shape == second.shape
+        and first.dtype == second.dtype
+        and bool(np.array_equal(first, second, equal_nan=first.dtype.kind == "f"))
     )
 
 
-def _same_parameter(one: Any, other: Any, order: Sequence[int]) -> bool:
-    if _is_program(one) and _is_program(other):
-        inputs = len(opened(one)[0].invars)
-        return difference(one, other, order if len(order) == inputs else None) is None
-    if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
-        return len(one) == len(other) and all(
-            _same_parameter(a, b, order) for a, b in zip(one, other, strict=True)
+def _same_parameter(first: Any, second: Any, order: Sequence[int]) -> bool:
+    if _is_program(first) and _is_program(second):
+        inputs = len(opened(first)[0].invars)
+        return (
+            difference(first, second, order if len(order) == inputs else None) is None
         )
-    if callable(one) and callable(other):
+    if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)):
+        return len(first) == len(second) and all(
+            _same_parameter(a, b, order) for a, b in zip(first, second, strict=True)
+        )
+    if callable(first) and callable(second):
         return True
-    # By text too, since a fill value that is NaN differs from itself.
-    return bool(np.all(one == other)) or repr(one) == repr(other)
+    # Texts are compared too, since a fill value that is NaN differs from itself.
+    return bool(np.all(first == second)) or repr(first) == repr(second)
 
 
 def _is_program(value: Any) -> bool:

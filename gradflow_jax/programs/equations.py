@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-# Where this package is, not its name, which a checkout has too.
+# The folder of this package tells it; its name would not, since a checkout has it too.
 _LIBRARIES = (
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
     *(f"{os.sep}{name}{os.sep}" for name in ("jax", "flax", "optax")),

@@ -202,7 +202,7 @@ def as_model(
         )
     apply = as_function(source, options)
     is_parameter = _parameters(kind, variables)
-    # Shapes, lest the units keep the full weights alive.
+    # Shapes are kept, lest the units keep the full weights alive.
     variables, inputs = jax.eval_shape(lambda *trees: trees, variables, inputs)
     return Model(kind, source, apply, variables, inputs, is_parameter, dict(options))
 

@@ -2,6 +2,7 @@
 
     finding       a model's units, from its program
     units         what was found: families of units, refused axes, sizes, FLOPs
+    plans         what a keep set does to axes, masks and biases
     families      a family: the slices of leaves that go together
     grouping      makes families of coupled axes
     alignment     whose leaf of the model a leaf of another tree is

@@ -40,10 +40,10 @@ def align(
         else:
             owners.append(owner if _mirrors(path, leaf, owner, leaves, what) else None)
     if all(owner is None for owner in owners):
-        found = ", ".join(path for path, _ in named_leaves(tree)[:3])
+        leaf_paths = ", ".join(path for path, _ in named_leaves(tree)[:3])
         raise ValueError(
-            f"{what} holds no leaf of the model: it has {found or 'no leaves'}, the "
-            f"model {', '.join(list(leaves)[:3])}."
+            f"{what} holds no leaf of the model: it has {leaf_paths or 'no leaves'}, "
+            f"the model {', '.join(list(leaves)[:3])}."
         )
     return owners
 
@@ -90,7 +90,7 @@ def _mirrors(
 ) -> bool:
     shape = jnp.shape(leaf)
     if owner is None:
-        # Counts, keys, rates: numbers of no weight.
+        # Counts, keys and rates are numbers of no weight.
         if jnp.size(leaf) <= 1 or not _is_array_of_numbers(leaf):
             return False
         raise ValueError(
@@ -99,8 +99,10 @@ def _mirrors(
             "like=jax.eval_shape(tx.init, small_params), which the result is checked "
             "against; or cut the tree without it."
         )
-    own = leaves[owner].shape
-    if shape[len(shape) - len(own) :] == own or is_packed(leaf, own):
+    shape_of_leaf = leaves[owner].shape
+    if shape[len(shape) - len(shape_of_leaf) :] == shape_of_leaf or is_packed(
+        leaf, shape_of_leaf
+    ):
         return True
     if jnp.size(leaf) <= 1:
         return False

@@ -179,7 +179,7 @@ def _named(protect: Iterable[str], units: Units) -> Callable[[Family], bool]:
 
 def _limit(family: Family, floor: float, min_units: int | Mapping[str, int]) -> int:
     """Returns how many of a family's units may go."""
-    # A fraction such as 0.05 is a little less or more than it says.
+    # A float such as 0.05 is a little more or less than it says; 0.05 · 20 must be 1.
     by_fraction = math.ceil(floor * family.size - 1e-9 * family.size)
     by_number = min_units
     if isinstance(by_number, Mapping):
@@ -205,7 +205,7 @@ def _ranked(
         groups += [group] * limit
         sizes[group] = sizes.get(group, 0) + family.size
     owner, key = np.array(owners, int), np.concatenate(keys)
-    # By score; ties by family and unit, since the sort is stable.
+    # The sort is stable, so that ties are broken by family and by unit.
     first = np.argsort(key, kind="stable")
     if scope == "global":
         return owner[first]

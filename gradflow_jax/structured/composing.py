@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gradflow_jax.structured.units import Keep, Units
+from gradflow_jax.structured.units import Keep, Units, plan_cut, program_of
 
-# Of each leaf that is cut, by axis, which of its original indices stay.
+# Which original indices stay, by the path of each leaf that is cut and by its axis.
 Indices = dict[str, dict[int, np.ndarray]]
 
 
@@ -28,9 +28,9 @@ def kept_indices(units: Units, keep: Keep) -> Indices:
         >>> gf.structured.kept_indices(units, {"in[1]": jnp.array([True, False, True])})
         {'in': {1: array([0, 2])}, 'out': {0: array([0, 2])}}
     """
-    plan = units.cut(keep)
+    plan = plan_cut(units, keep)
     result: Indices = {}
-    for path, dims in units.traced.dims.items():
+    for path, dims in program_of(units).dims.items():
         for axis, dim in enumerate(dims):
             flags = plan.flags(dim)
             if not flags.all():
@@ -76,28 +76,34 @@ def compose_keep(
                 f"the second model's leaf {path!r} has shape {leaf.shape}, but the "
                 f"first cut leaves {shapes.get(path, 'no such leaf')}."
             )
-    # By indices and not by names: where axes share a place, cutting one to a single
-    # index renames the others.
+    # Indices are composed and not names: where axes share a place, cutting one to a
+    # single index renames the others.
     before, after = kept_indices(units, first), kept_indices(again, second)
-    both: Indices = {path: dict(own) for path, own in before.items()}
-    for path, own in after.items():
-        for axis, kept in own.items():
+    both: Indices = {path: dict(by_axis) for path, by_axis in before.items()}
+    for path, by_axis in after.items():
+        for axis, kept in by_axis.items():
             old = before.get(path, {}).get(axis)
             both.setdefault(path, {})[axis] = kept if old is None else old[kept]
     result = {}
     for family in units:
-        flags = np.zeros(family.size, bool)
+        stays = np.zeros(family.size, bool)
         for place in family.slices:
             left = both.get(place.path, {}).get(place.axis)
             for labels in place.units:
-                found = labels if left is None else labels[left]
-                flags[found[found >= 0]] = True
-        result[family.name] = flags
-    found = kept_indices(units, result)
-    for path in {*both, *found}:
-        for axis in {*both.get(path, {}), *found.get(path, {})}:
-            one, other = (tree.get(path, {}).get(axis) for tree in (both, found))
-            if one is None or other is None or not np.array_equal(one, other):
+                unit_of = labels if left is None else labels[left]
+                stays[unit_of[unit_of >= 0]] = True
+        result[family.name] = stays
+    at_once = kept_indices(units, result)
+    for path in {*both, *at_once}:
+        for axis in {*both.get(path, {}), *at_once.get(path, {})}:
+            in_two_cuts, in_one_cut = (
+                indices.get(path, {}).get(axis) for indices in (both, at_once)
+            )
+            if (
+                in_two_cuts is None
+                or in_one_cut is None
+                or not np.array_equal(in_two_cuts, in_one_cut)
+            ):
                 raise ValueError(
                     f"the two cuts of {path!r}, axis {axis}, are no cut of the "
                     "original model's units."

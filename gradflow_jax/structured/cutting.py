@@ -13,8 +13,9 @@ from gradflow_jax.masks.packing import is_packable, packed_leaf, unpacked_leaf
 from gradflow_jax.masks.selection.placement import explicit_sharding
 from gradflow_jax.structured.alignment import align, is_packed
 from gradflow_jax.structured.composing import kept_indices
+from gradflow_jax.structured.plans import folds_of
 from gradflow_jax.structured.running.fold_into_biases import folded
-from gradflow_jax.structured.units import Keep, Units
+from gradflow_jax.structured.units import Keep, Units, program_of
 from gradflow_jax.trees import PyTree, aligned_leaves, is_traced, named_leaves
 
 
@@ -59,7 +60,8 @@ def cut(
     """
     indices = kept_indices(units, keep)
     owners = align(tree, units.leaves, what="tree", strangers=like is not None)
-    added = folded(units.folds(keep), tree, owners, units.leaves)
+    folds = folds_of(units.families, units.checked(keep), program_of(units))
+    added = folded(folds, tree, owners, units.leaves)
     leaves = []
     for (path, leaf), owner in zip(named_leaves(tree), owners, strict=True):
         if owner is None or owner not in indices:
@@ -80,7 +82,7 @@ def _cut_leaf(
         mask = unpacked_leaf(leaf, jax.ShapeDtypeStruct(tuple(shape), bool))
         small = _cut_leaf(mask, shape, indices)
         return packed_leaf(small) if is_packable(small) else small
-    # Copies of a leaf, as of the last steps, stand along leading axes.
+    # L-BFGS keeps the last k copies of a leaf on a leading axis: axis numbers shift.
     extra = jnp.ndim(leaf) - len(shape)
     moved = {axis + extra: kept for axis, kept in indices.items()}
     if isinstance(leaf, jax.ShapeDtypeStruct):
@@ -91,14 +93,14 @@ def _cut_leaf(
     explicit = explicit_sharding(leaf)
     result = leaf
     if explicit is not None:
-        # What lies on many devices is gathered along the axes that indices are taken
-        # of; where axes are explicit that must be said.
+        # An array on many devices is gathered along the axes that indices are taken
+        # of; JAX asks for that to be said where mesh axes are explicit.
         result = jax.sharding.reshard(leaf, _dropped(explicit, moved, leaf.ndim))
     elif _lies_with_numpy(leaf):
         result = np.asarray(leaf)
     take: Callable = np.take
     if not isinstance(result, np.ndarray):
-        # The indices are in range, so that no comparison with it is compiled.
+        # The indices are in range; clipping says so, and no comparison is compiled.
         take = functools.partial(jnp.take, mode="clip")
     for axis, kept in moved.items():
         result = take(result, kept, axis)

@@ -13,7 +13,7 @@ from gradflow_jax.structured.coupling.axes import Axis, Reason
 from gradflow_jax.structured.coupling.program import Kind
 from gradflow_jax.structured.proof.folds import Fold
 
-# An axis of the leaf of this path.
+# A place is the path of a leaf and the number of one of its axes.
 Place = tuple[str, int]
 
 
@@ -25,7 +25,7 @@ class Slices:
         path: the leaf's.
         axis: of the leaf.
         kinds: what its indices are for: "producing" makes the unit's channel,
-            "consuming" reads it, "elementwise" goes with it (biases, normalisation,
+            "consuming" reads it, "elementwise" goes with it (biases, normalization,
             depthwise kernels). A tied embedding's axis is both of the first.
         units: arrays of int [size of the axis]: the unit that each index goes with,
             −1 with none. One array, or more where an index goes with several units.
@@ -43,10 +43,10 @@ class Slices:
 
     def indices(self, unit: int) -> np.ndarray:
         """Returns the indices of the leaf's axis that go with a unit."""
-        found = np.zeros(self.units[0].shape, bool)
+        belongs = np.zeros(self.units[0].shape, bool)
         for labels in self.units:
-            found |= labels == unit
-        return np.flatnonzero(found)
+            belongs |= labels == unit
+        return np.flatnonzero(belongs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,8 @@ class Family:
     @cached_property
     def producers(self) -> tuple[Slices, ...]:
         """The slices that make the units; all of them where none is known to."""
-        made = tuple(s for s in self.slices if "producing" in s.kinds)
-        return made or self.slices
+        producing = tuple(s for s in self.slices if "producing" in s.kinds)
+        return producing or self.slices
 
     @cached_property
     def kind(self) -> str:
@@ -121,12 +121,16 @@ class Refused:
 
 
 def labels(dim: Axis, roots: Sequence[Axis]) -> list[np.ndarray]:
-    """Returns the units that each index of an axis goes with, over several roots."""
+    """Returns the units that each index of an axis goes with, over several roots.
+
+    An index goes with several units where an axis is laid over itself; each further
+    unit of an index stands in a further array.
+    """
     layers: list[np.ndarray] = []
     start = 0
     for root in roots:
-        for found in axes.places(dim, root):
-            shifted = np.where(found < 0, -1, found + start)
+        for unit_numbers in axes.places(dim, root):
+            shifted = np.where(unit_numbers < 0, -1, unit_numbers + start)
             for layer in layers:
                 if not np.any((layer >= 0) & (shifted >= 0)):
                     layer[:] = np.maximum(layer, shifted)
@@ -151,14 +155,14 @@ def shares(
         of these axes give it.
     """
     layers: dict[str, list[tuple[int, np.ndarray]]] = {}
-    for own in chosen:
-        found = layers.setdefault(own.path, [])
-        found += [(own.axis, labels) for labels in own.units]
-    for path, found in layers.items():
-        for count in range(1, len(found) + 1):
-            for subset in itertools.combinations(found, count):
+    for slice_ in chosen:
+        labels_by_axis = layers.setdefault(slice_.path, [])
+        labels_by_axis += [(slice_.axis, labels) for labels in slice_.units]
+    for path, labels_by_axis in layers.items():
+        for count in range(1, len(labels_by_axis) + 1):
+            for subset in itertools.combinations(labels_by_axis, count):
                 agreed: dict[int, np.ndarray] = {}
-                for axis, own in subset:
-                    known = agreed.get(axis, own)
-                    agreed[axis] = np.where(known == own, own, -1)
+                for axis, unit_of in subset:
+                    known = agreed.get(axis, unit_of)
+                    agreed[axis] = np.where(known == unit_of, unit_of, -1)
                 yield path, 1 if count % 2 else -1, agreed

@@ -32,31 +32,33 @@ class Index:
         """Returns the numbers of the undefined axes that an axis is made of."""
         axis = axes.find(axis)
         if axis.number not in self._roots:
-            found = frozenset(root.number for root in axes.roots(axis))
-            self._roots[axis.number] = found
+            numbers = frozenset(root.number for root in axes.roots(axis))
+            self._roots[axis.number] = numbers
         return self._roots[axis.number]
 
     def _fill(self, frame: Frame) -> set[int]:
-        own: dict[int, list[int]] = defaultdict(list)
+        equations_of: dict[int, list[int]] = defaultdict(list)
         for index, eqn in enumerate(frame.jaxpr.eqns):
-            met: set[int] = set()
+            touched: set[int] = set()
             for atom in (*eqn.invars, *eqn.outvars):
                 if not isinstance(atom, Literal):
                     for axis in frame.dims[atom]:
-                        met |= self.roots_of(axis)
+                        touched |= self.roots_of(axis)
             for child in frame.children.get(index, ()):
-                met |= self._fill(child)
-            for root in met:
-                own[root].append(index)
-        self._touched[frame] = own
-        return set(own)
+                touched |= self._fill(child)
+            for root in touched:
+                equations_of[root].append(index)
+        self._touched[frame] = equations_of
+        return set(equations_of)
 
     def touched(self, frame: Frame, removed: frozenset[int]) -> list[int]:
         """Returns the indices of a frame's equations that touch some axes."""
-        found = self._touched[frame]
+        equations_of = self._touched[frame]
         if len(removed) == 1:
-            return found.get(next(iter(removed)), [])
-        return sorted({index for root in removed for index in found.get(root, ())})
+            return equations_of.get(next(iter(removed)), [])
+        return sorted(
+            {index for root in removed for index in equations_of.get(root, ())}
+        )
 
 
 def families_of(
@@ -70,7 +72,7 @@ def families_of(
         leaks: "refuse" or "fold" a family of which a constant leaks on.
     """
     index, uniform, read = Index(traced.frame), Uniform(), traced.read()
-    found: list[Family] = []
+    families: list[Family] = []
     refused = _pinned(traced)
     candidates = list(_candidates(traced))
     totals = Counter(_place_name(slices) for _, slices in candidates)
@@ -84,21 +86,21 @@ def families_of(
         removed = frozenset(root.number for root in roots)
         kinds = {kind for s in slices for kind in s.kinds}
         if all(s.path not in read for s in slices):
-            proved = Refusal(_UNREAD)
+            proof = Refusal(_UNREAD)
         elif size == 1 or not kinds & {"producing", "consuming"}:
-            proved = Refusal(_NOT_MADE)
+            proof = Refusal(_NOT_MADE)
         else:
-            proved = _proved(traced, index, uniform, removed, slices, parameters, leaks)
-        if isinstance(proved, Refusal):
-            refused.append(Refused(tuple(s.place for s in slices), proved.reason))
+            proof = _proved(traced, index, uniform, removed, slices, parameters, leaks)
+        if isinstance(proof, Refusal):
+            refused.append(Refused(tuple(s.place for s in slices), proof.reason))
             continue
         reads_input = any(
             mark.reads_input and mark.kind == "producing"
             for mark in traced.coupling.marks
             if not removed.isdisjoint(index.roots_of(mark.axis))
         )
-        found.append(Family(name, size, slices, *proved, reads_input, tuple(roots)))
-    return found, refused
+        families.append(Family(name, size, slices, *proof, reads_input, tuple(roots)))
+    return families, refused
 
 
 def _pinned(traced: Traced) -> list[Refused]:
@@ -109,12 +111,15 @@ def _pinned(traced: Traced) -> list[Refused]:
             for root in axes.roots(dim):
                 if root.reason is not None:
                     places[root.reason][path, axis] = None
-    return [Refused(tuple(own), reason) for reason, own in places.items()]
+    return [
+        Refused(tuple(pinned_places), reason)
+        for reason, pinned_places in places.items()
+    ]
 
 
 def _place_name(slices: Sequence[Slices]) -> str:
-    made = [s for s in slices if "producing" in s.kinds] or slices
-    return f"{made[0].path}[{made[0].axis}]"
+    producing = [s for s in slices if "producing" in s.kinds] or slices
+    return f"{producing[0].path}[{producing[0].axis}]"
 
 
 def _candidates(traced: Traced) -> Iterator[tuple[list[Axis], tuple[Slices, ...]]]:
@@ -135,8 +140,8 @@ def _candidates(traced: Traced) -> Iterator[tuple[list[Axis], tuple[Slices, ...]
                     places[root.number].append((path, axis))
     grouped: dict[Any, list[Axis]] = {}
     for root in order:
-        own = tuple(places[root.number])
-        key = own if root.size == 1 else root.number
+        places_of_root = tuple(places[root.number])
+        key = places_of_root if root.size == 1 else root.number
         grouped.setdefault(key, []).append(root)
     for roots in grouped.values():
         slices = []
@@ -148,11 +153,11 @@ def _candidates(traced: Traced) -> Iterator[tuple[list[Axis], tuple[Slices, ...]
 
 
 def _marks_by_leaf(marks: Sequence[Mark]) -> dict[str, list[Mark]]:
-    found: dict[str, list[Mark]] = defaultdict(list)
+    marks_of: dict[str, list[Mark]] = defaultdict(list)
     for mark in marks:
         for leaf in mark.leaves:
-            found[leaf].append(mark)
-    return found
+            marks_of[leaf].append(mark)
+    return marks_of
 
 
 def _kinds(
@@ -167,12 +172,12 @@ def _kinds(
     if exact:
         return frozenset(exact)
     numbers = {root.number for root in roots}
-    made: set[Kind] = {
+    derived: set[Kind] = {
         mark.kind
         for mark in marks
         if rank > 1 and not numbers.isdisjoint(r.number for r in axes.roots(mark.axis))
     }
-    return frozenset(made or {"elementwise"})
+    return frozenset(derived or {"elementwise"})
 
 
 def _proved(

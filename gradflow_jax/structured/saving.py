@@ -119,8 +119,8 @@ def save_cut(
             for name, flags in units.checked(keep).items()
         },
         "indices": {
-            name: {str(axis): kept.tolist() for axis, kept in own.items()}
-            for name, own in kept_indices(units, keep).items()
+            name: {str(axis): kept.tolist() for axis, kept in kept_by_axis.items()}
+            for name, kept_by_axis in kept_indices(units, keep).items()
         },
     }
     library = _safetensors()
@@ -176,8 +176,8 @@ def load_cut(path: str | os.PathLike, *, like: PyTree | None = None) -> SavedCut
     for name, (size, kept) in record["keep"].items():
         keep[name] = np.isin(np.arange(size), kept)
     indices = {
-        name: {int(axis): np.asarray(kept) for axis, kept in own.items()}
-        for name, own in record["indices"].items()
+        name: {int(axis): np.asarray(kept) for axis, kept in kept_by_axis.items()}
+        for name, kept_by_axis in record["indices"].items()
     }
     return SavedCut(
         _arranged(tensors, shapes, like), keep, indices, _arranged(shapes, shapes, like)
@@ -199,12 +199,12 @@ def _arranged(
             "variables of the original model."
         )
     for path, leaf in named:
-        found = shapes.get(path)
-        if found is None or found.shape != jnp.shape(leaf):
+        shape_of_leaf = shapes.get(path)
+        if shape_of_leaf is None or shape_of_leaf.shape != jnp.shape(leaf):
             raise ValueError(
                 f"like leaf {path!r} is {describe(leaf)}, but the file's model has "
-                f"{describe(found) if found else 'no such leaf'}: pass the variables "
-                "of the original model."
+                f"{describe(shape_of_leaf) if shape_of_leaf else 'no such leaf'}: pass "
+                "the variables of the original model."
             )
     return jax.tree.structure(like).unflatten(leaves[path] for path, _ in named)
 

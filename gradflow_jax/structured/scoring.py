@@ -90,7 +90,7 @@ def score_units(
             scales[position] ** 2 * table
             for (position, _), table in zip(plan.partial_sums, tables, strict=True)
         ]
-    # In NumPy, for sums in float64.
+    # The sums are float64 in NumPy, so the outer function is NumPy's too.
     known: dict[Any, Any] = {jnp.sqrt: np.sqrt, jnp.abs: np.abs}
     outer = known.get(rule.outer, rule.outer)
     result = {}

@@ -15,8 +15,9 @@ from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.cutting import cut
 from gradflow_jax.structured.grouping import families_of
+from gradflow_jax.structured.plans import removal_masks
 from gradflow_jax.structured.running import linen_widths, nnx_widths
-from gradflow_jax.structured.units import Keep, Units
+from gradflow_jax.structured.units import Keep, Units, plan_cut, program_of
 from gradflow_jax.trees import PyTree, named_leaves
 
 
@@ -41,11 +42,13 @@ class Shrunk:
         self.units, self.keep = units, dict(units.checked(keep))
         self._cuts: dict[Any, Callable[..., Any]] = {}
         self._run = _at_cut_widths(units, keep)
-        # Traced once, for the comparison and for `error_of`.
+        # It is traced once, for the comparison and for `error_of`.
         self._own = jax.jit(self._run)
         self.why = self._unlike()
         self.native = self.why is None
-        self.dropped = frozenset() if self.native else units.traced.coupling.dropped
+        self.dropped = (
+            frozenset() if self.native else program_of(units).coupling.dropped
+        )
 
     def __call__(self, variables: PyTree, *inputs: Any, **options: Any) -> Any:
         """Runs the model on cut variables; takes and gives what the model does."""
@@ -77,16 +80,16 @@ class Shrunk:
             full: what the masked full model returned.
             *inputs: a batch.
         """
-        units, plan = self.units, self.units.cut(self.keep)
+        units, plan = self.units, plan_cut(self.units, self.keep)
         run = self._own if self.native else self.program
         result = []
         for (_, whole), narrow, atom in zip(
             named_leaves(full),
             jax.tree.leaves(run(small, *inputs)),
-            units.traced.frame.jaxpr.outvars,
+            program_of(units).frame.jaxpr.outvars,
             strict=True,
         ):
-            expected = plan.take(whole, units.traced.frame.dims_of(atom))
+            expected = plan.take(whole, program_of(units).frame.dims_of(atom))
             far = jnp.max(jnp.abs(expected - narrow))
             result.append((far, jnp.max(jnp.abs(expected))))
         return result
@@ -98,17 +101,17 @@ class Shrunk:
             inputs,
         )
         if not options and jax.tree.leaves(shapes) == jax.tree.leaves(units.inputs):
-            plan, traced = units.cut(self.keep), units.traced
+            plan, traced = plan_cut(units, self.keep), program_of(units)
         else:
             model = units.model
             apply = functools.partial(model.apply, **options)
             traced = Traced(apply, model.variables, shapes)
             families, _ = families_of(traced, model.is_parameter, "fold")
             again = Units(tuple(families), (), traced.leaves, shapes, model, traced)
-            plan = again.cut(self.keep)
+            plan = plan_cut(again, self.keep)
 
-        def run(variables: PyTree, *given: Any) -> Any:
-            leaves = [*jax.tree.leaves(variables), *jax.tree.leaves(given)]
+        def run(variables: PyTree, *inputs: Any) -> Any:
+            leaves = [*jax.tree.leaves(variables), *jax.tree.leaves(inputs)]
             return jax.tree.unflatten(traced.out_tree, plan.run(traced.frame, leaves))
 
         return run
@@ -118,11 +121,11 @@ class Shrunk:
         small = cut(_shapes(self.units), self.units, self.keep)
         expected = comparing.trace(self.program, small, *self.units.inputs)
         try:
-            found = comparing.trace(self._own, small, *self.units.inputs)
+            traced = comparing.trace(self._own, small, *self.units.inputs)
         except Exception as error:  # whatever the model's code raises at other widths
             line = str(error).strip().splitlines()[:1]
             return f"its code fails at these widths: {type(error).__name__}: {line}"
-        return comparing.difference(expected, found)
+        return comparing.difference(expected, traced)
 
 
 def _shapes(units: Units) -> PyTree:
@@ -156,15 +159,16 @@ def _groups(units: Units, keep: Keep) -> dict[str, int]:
     A norm's channels are a product of groups and of channels in a group, which the
     program's reshape told; it has no kernel.
     """
-    plan, found = units.cut(keep), {}
-    kernels = {_module(path) for path, dims in units.traced.dims.items() if dims[1:]}
-    for path, dims in units.traced.dims.items():
+    plan, counts = plan_cut(units, keep), {}
+    dims_of = program_of(units).dims
+    kernels = {_module(path) for path, dims in dims_of.items() if dims[1:]}
+    for path, dims in dims_of.items():
         norm = len(dims) == 1 and _module(path) not in kernels
         if norm and len(axes.factors(dims[0])) > 1:
-            found[_module(path)] = plan.size(axes.factors(dims[0])[0])
-    for path, (features, taken) in units.traced.coupling.groups.items():
-        found[_module(path)] = plan.size(features) // plan.size(taken)
-    return found
+            counts[_module(path)] = plan.size(axes.factors(dims[0])[0])
+    for path, (features, taken) in program_of(units).coupling.groups.items():
+        counts[_module(path)] = plan.size(features) // plan.size(taken)
+    return counts
 
 
 def _module(path: str) -> str:
@@ -268,11 +272,12 @@ def error_of(shrunk: Shrunk, variables: PyTree, *inputs: Any) -> float:
     one with the comparison.
     """
     units, keep = shrunk.units, shrunk.keep
-    masks = units.numpy_masks(keep, variables)
+    flags = units.checked(keep)
+    masks = removal_masks(units.families, flags, units.leaves, variables)
     full = units.model.masked(variables, masks, *inputs)
     small = cut(variables, units, keep)
     distances = jax.jit(shrunk.distances)(small, full, *inputs)
-    # Not by max, which passes over a NaN.
+    # Python's max would pass over a NaN, np.max does not.
     return float(
         np.max([float(far) / (float(largest) or 1.0) for far, largest in distances])
     )

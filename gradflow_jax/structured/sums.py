@@ -20,10 +20,10 @@ from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import PyTree, describe, named_leaves, widen
 
 Scope = Literal["producing", "all"]
-# A leaf's position in the tree, and the axes of it that are summed over.
+# A partial sum is a leaf's position in the tree and the axes that are summed over.
 PartialSum = tuple[int, tuple[int, ...]]
-# A partial sum, the sign of its share, and for each axis that is left the unit that
-# each index goes with.
+# A share is a partial sum, its sign, and for each axis that is left the unit that each
+# index goes with.
 Share = tuple[PartialSum, int, dict[int, np.ndarray]]
 
 
@@ -155,9 +155,9 @@ def _shares_of(
     what: str,
 ) -> list[Share]:
     slices = family.producers if scope == "producing" else family.slices
-    present = [one for one in slices if one.path in position_of]
+    present = [slice_ for slice_ in slices if slice_.path in position_of]
     if not present:
-        missing = ", ".join(dict.fromkeys(one.path for one in slices))
+        missing = ", ".join(dict.fromkeys(slice_.path for slice_ in slices))
         raise ValueError(
             f"{what} hold none of the leaves of the family {family.name!r}: {missing}. "
             "Pass all parameters of the model."

@@ -9,14 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.programs.models import Model
-from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.coupling import axes
-from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Refused
-from gradflow_jax.structured.proof.folds import Fold
-from gradflow_jax.structured.running.cut_program import Cut
-from gradflow_jax.trees import PyTree, describe, named_leaves
+from gradflow_jax.structured.plans import axis_flags, removal_masks
+from gradflow_jax.structured.running.cut_program import Plan
+from gradflow_jax.trees import PyTree, describe
 
 Keep = Mapping[str, Any]
 
@@ -40,7 +38,7 @@ class Units:
     leaves: dict[str, jax.ShapeDtypeStruct] = field(repr=False)
     inputs: tuple[Any, ...] = field(repr=False)
     model: Model = field(repr=False)
-    traced: Traced = field(repr=False)
+    _program: Traced = field(repr=False)
 
     def __getitem__(self, name: str) -> Family:
         """Returns a family by its name."""
@@ -69,7 +67,7 @@ class Units:
                 unit, or none of its units would stay.
         """
         known = {family.name: family for family in self.families}
-        found = {name: np.ones(family.size, bool) for name, family in known.items()}
+        complete = {name: np.ones(family.size, bool) for name, family in known.items()}
         for name, flags in keep.items():
             if name not in known:
                 raise ValueError(f"keep names the family {name!r}; {self._known()}.")
@@ -90,27 +88,15 @@ class Units:
                     f"keep of {name!r} keeps none of its {size} units: a layer of "
                     "width 0 lets nothing through. Keep at least one."
                 )
-            found[name] = flags
-        return found
-
-    def axes_kept(self, keep: Keep) -> dict[Axis, np.ndarray]:
-        """Returns the flags of the program's axes that a keep set stands for."""
-        result: dict[Axis, np.ndarray] = {}
-        for name, flags in self.checked(keep).items():
-            if not flags.all():
-                result.update(self[name].keep(flags))
-        return result
-
-    def cut(self, keep: Keep) -> Cut:
-        """Returns what a keep set does to the program's axes."""
-        return Cut(self.axes_kept(keep))
+            complete[name] = flags
+        return complete
 
     def shapes(self, keep: Keep) -> dict[str, tuple[int, ...]]:
         """Returns the shape of each leaf after a cut, by path."""
-        kept = self.axes_kept(keep)
+        kept = axis_flags(self.families, self.checked(keep))
         return {
             path: tuple(axes.kept_size(axis, kept) for axis in dims)
-            for path, dims in self.traced.dims.items()
+            for path, dims in self._program.dims.items()
         }
 
     def widths(self, keep: Keep) -> dict[str, int]:
@@ -130,27 +116,14 @@ class Units:
         are counted from the program: padding counts as computed, a scan's body as
         often as it runs, a `while` loop's once, a `cond` with all of its branches.
         """
-        kept = self.axes_kept(keep or {})
+        kept = axis_flags(self.families, self.checked(keep or {}))
         total = 0
-        for product in self.traced.coupling.products:
+        for product in self._program.coupling.products:
             number = product.number
             for axis in product.axes:
                 number *= axes.kept_size(axis, kept)
             total += number
         return total
-
-    def folds(self, keep: Keep) -> list[tuple[str, str, Fold, np.ndarray]]:
-        """Returns the constants that a cut adds to biases; see `folding.folded`."""
-        paths = dict(zip(self.traced.frame.jaxpr.invars, self.leaves, strict=False))
-        result = []
-        for name, flags in self.checked(keep).items():
-            family = self[name]
-            for fold in family.folds if not flags.all() else ():
-                kernel, bias = paths[fold.weight], paths[fold.bias]
-                (own,) = (s for s in family.slices if s.place == (kernel, fold.axis))
-                removed = [own.indices(int(i)) for i in np.flatnonzero(~flags)]
-                result.append((kernel, bias, fold, np.concatenate(removed)))
-        return result
 
     def masks(self, keep: Keep, like: PyTree) -> PyTree:
         """Returns the masks that a cut is equal to: bool, True keeps.
@@ -165,39 +138,9 @@ class Units:
             A tree of bool like `like`: False in the slices of removed units, at the
             places that the proof asks for.
         """
-        return jax.tree.map(jnp.asarray, self.numpy_masks(keep, like))
-
-    def numpy_masks(self, keep: Keep, like: PyTree) -> PyTree:
-        """Returns `masks` as arrays of numpy, which no device holds yet."""
         flags = self.checked(keep)
-        gone: dict[str, dict[int, np.ndarray]] = {}
-        for family in self.families:
-            removed = ~flags[family.name]
-            if not removed.any():
-                continue
-            for own in family.slices:
-                if own.place not in family.zeroed:
-                    continue
-                here = np.zeros(own.units[0].shape, bool)
-                for labels in own.units:
-                    here |= np.where(labels < 0, False, removed[labels])
-                at = gone.setdefault(own.path, {})
-                at[own.axis] = at.get(own.axis, False) | here
-
-        def mask(leaf: Any, path: str | None) -> Any:
-            result = np.ones(jnp.shape(leaf), bool)
-            for axis, here in (gone.get(path, {}) if path is not None else {}).items():
-                shape = [1] * result.ndim
-                shape[axis] = -1
-                result &= ~here.reshape(shape)
-            return result
-
-        paths = align(like, self.leaves, what="like")
-        leaves = [
-            mask(leaf, path)
-            for (_, leaf), path in zip(named_leaves(like), paths, strict=True)
-        ]
-        return jax.tree.structure(like).unflatten(leaves)
+        masks = removal_masks(self.families, flags, self.leaves, like)
+        return jax.tree.map(jnp.asarray, masks)
 
     def explain(self, path: str) -> str:
         """Says in words whether and how each axis of a leaf can be cut.
@@ -206,7 +149,8 @@ class Units:
             KeyError: if the model has no such leaf.
         """
         if path not in self.leaves:
-            near = [own for own in self.leaves if own.endswith(path.split("/")[-1])]
+            name = path.split("/")[-1]
+            near = [leaf for leaf in self.leaves if leaf.endswith(name)]
             hint = f"; there are {', '.join(near[:5])}" if near else ""
             raise KeyError(f"the model has no leaf {path!r}{hint}")
         lines = [f"{path} {describe(self.leaves[path])}"]
@@ -218,7 +162,7 @@ class Units:
                 for family in self.families
                 if any(s.place == (path, axis) for s in family.slices)
             ]
-            # Of a product or a sum of axes some may be cut and others not.
+            # Some axes of a product or a sum may be cut and others not.
             stays = "its other part stays" if said else "cannot be cut"
             said += [
                 f"{stays}: {refused.reason}"
@@ -255,6 +199,16 @@ class Units:
         units = sum(family.size for family in self.families)
         kinds = f"{len(self)} famil{'y' if len(self) == 1 else 'ies'}"
         return "\n".join([*lines, f"{units} units in {kinds}"])
+
+
+def program_of(units: Units) -> Traced:
+    """Returns the program that the units of a model were found in."""
+    return units._program
+
+
+def plan_cut(units: Units, keep: Keep) -> Plan:
+    """Returns what a keep set does to the program's axes."""
+    return Plan(axis_flags(units.families, units.checked(keep)))
 
 
 def _listed(slices: list) -> str:

@@ -11,6 +11,7 @@ from flax import linen as nn
 from flax import nnx
 
 import gradflow_jax as gf
+from gradflow_jax.structured.units import program_of
 from tests.structured.zoo.cases import case, keep_of, units_of
 
 PARAMS = {"in": jnp.ones((3, 8)), "out": jnp.ones((8, 2))}
@@ -300,7 +301,7 @@ def test_models_from_packages(make, families, count):
     assert families == count
     apply, variables, x = make()
     units = gf.find_units(apply, variables, x)
-    assert not units.traced.coupling.unknown
+    assert not program_of(units).coupling.unknown
     assert len(units) == families, str(units)
     assert gf.structured.cut_error(variables, units, keep_of(units), x) <= 1e-5
 

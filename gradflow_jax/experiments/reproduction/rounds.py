@@ -8,6 +8,7 @@ import numpy as np
 from gradflow_jax.experiments.data.errors import SettingsError
 from gradflow_jax.experiments.reproduction.record import RunSettings
 from gradflow_jax.structured import Family, Units, choose_units
+from gradflow_jax.structured.units import program_of
 
 MAX_REMOVED = 0.95
 """Of what a family had at first, over all rounds; the paper's."""
@@ -173,7 +174,7 @@ def in_order(units: Units) -> list[Family]:
 
 def first_uses(units: Units) -> dict[str, int]:
     """Returns for each leaf that is read the number of the first equation that does."""
-    jaxpr = units.traced.frame.jaxpr
+    jaxpr = program_of(units).frame.jaxpr
     paths = dict(zip(jaxpr.invars, units.leaves, strict=False))
     found: dict[str, int] = {}
     for number, eqn in enumerate(jaxpr.eqns):

@@ -16,7 +16,7 @@ To add a rule, put a function of an `Equation` in the file of its kind and a row
 file's end.
 """
 
-# Imported for the rows that they add to the table of coupling.
+# Importing these fills the table of coupling.
 from gradflow_jax.structured.coupling import calls as calls
 from gradflow_jax.structured.coupling import contractions as contractions
 from gradflow_jax.structured.coupling import pointwise as pointwise

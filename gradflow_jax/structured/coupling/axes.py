@@ -52,7 +52,8 @@ class Axis:
     def __init__(self, size: int, reason: Reason | None = None):
         self.size = size
         self.reason = reason
-        self.form: str | None = None  # "same", "sum" or "product" of parts
+        # The form is "same", "sum" or "product"; an axis without one is undefined.
+        self.form: str | None = None
         self.parts: tuple[Axis, ...] = ()
         self.number = next(_numbers)
 
@@ -218,16 +219,16 @@ def places(axis: Axis, root: Axis) -> list[np.ndarray]:
         return [
             np.concatenate(
                 [
-                    found[layer] if layer < len(found) else np.full(part.size, -1)
-                    for found, part in zip(below, axis.parts, strict=True)
+                    arrays[layer] if layer < len(arrays) else np.full(part.size, -1)
+                    for arrays, part in zip(below, axis.parts, strict=True)
                 ]
             )
             for layer in range(layers)
         ]
     result = []
-    for position, (found, part) in enumerate(zip(below, axis.parts, strict=True)):
+    for position, (arrays, part) in enumerate(zip(below, axis.parts, strict=True)):
         before = math.prod(p.size for p in axis.parts[:position])
         after = axis.size // (before * part.size)
-        for labels in found:
+        for labels in arrays:
             result.append(np.tile(np.repeat(labels, after), before))
     return result

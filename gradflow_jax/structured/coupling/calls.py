@@ -7,160 +7,165 @@ from gradflow_jax.programs.calls import CALLS, called, opened, scan_numbers
 from gradflow_jax.programs.rules import COUPLING_RULES
 from gradflow_jax.structured.coupling.program import Dims, Equation, Frame, Source
 
-# How far rules of differentiation that call further ones are followed.
+# Rules of differentiation that call further ones are followed so far and no farther.
 _DEEPEST = 3
 
 
-def call(at: Equation) -> list[Dims]:
+def call(eqn: Equation) -> list[Dims]:
     """The callee's equations, as if they stood here."""
-    jaxpr, consts = opened(called(at.params))
+    jaxpr, consts = opened(called(eqn.params))
     outer = {
-        variable: (at.frame, atom)
-        for variable, atom in zip(jaxpr.invars, at.eqn.invars, strict=True)
+        variable: (eqn.frame, atom)
+        for variable, atom in zip(jaxpr.invars, eqn.source.invars, strict=True)
     }
-    callers = (*at.frame.callers, at.eqn)
-    frame = Frame(jaxpr, consts, at.frame.repeats, outer, True, callers)
-    at.frame.children[at.index] = (frame,)
-    results = at.coupling.run(frame, at.operands, _sources(at))
-    _set_sources(at, [frame.source_of(atom) for atom in jaxpr.outvars])
+    callers = (*eqn.frame.callers, eqn.source)
+    frame = Frame(jaxpr, consts, eqn.frame.repeats, outer, True, callers)
+    eqn.frame.children[eqn.index] = (frame,)
+    results = eqn.coupling.run(frame, eqn.operands, _sources(eqn))
+    _set_sources(eqn, [frame.source_of(atom) for atom in jaxpr.outvars])
     return results
 
 
-def custom_jvp(at: Equation) -> list[Dims]:
+def custom_jvp(eqn: Equation) -> list[Dims]:
     """The function's equations, and those of its own rule of differentiation.
 
     The rule usually calls the function again: there the axes are the same.
     """
-    results = call(at)
-    (frame,) = at.frame.children[at.index]
-    coupling, text = at.coupling, str(at.params["call_jaxpr"])
+    results = call(eqn)
+    (frame,) = eqn.frame.children[eqn.index]
+    coupling, text = eqn.coupling, str(eqn.params["call_jaxpr"])
     if text in coupling.custom:
         frame.shared, operands = coupling.custom[text]
-        for one, other in zip(operands, at.operands, strict=True):
-            _unite_all(at, one, other)
+        for first, second in zip(operands, eqn.operands, strict=True):
+            _unite_all(eqn, first, second)
         return results
-    own = None if len(coupling.custom) >= _DEEPEST else _own_rule(at)
-    if own is None:
-        coupling.dropped.add(str(at.params.get("name", "custom_jvp_call")))
+    rule = None if len(coupling.custom) >= _DEEPEST else _own_rule(eqn)
+    if rule is None:
+        coupling.dropped.add(str(eqn.params.get("name", "custom_jvp_call")))
         return results
     marks, products = len(coupling.marks), len(coupling.products)
-    coupling.custom[text] = (frame, at.operands)
-    tangents = Frame(*own, at.frame.repeats)
-    data = [Source(data=True)] * 2 * len(at.operands)
-    found = coupling.run(tangents, [*at.operands] * 2, data)
-    for one, other in zip([*results, *results], found, strict=True):
-        _unite_all(at, one, other)
+    coupling.custom[text] = (frame, eqn.operands)
+    tangents = Frame(*rule, eqn.frame.repeats)
+    data = [Source(data=True)] * 2 * len(eqn.operands)
+    tangents_dims = coupling.run(tangents, [*eqn.operands] * 2, data)
+    for first, second in zip([*results, *results], tangents_dims, strict=True):
+        _unite_all(eqn, first, second)
     frame.tangents = tangents
     del coupling.custom[text], coupling.marks[marks:], coupling.products[products:]
     return results
 
 
-def _own_rule(at: Equation) -> tuple[Any, Sequence[Any]] | None:
+def _own_rule(eqn: Equation) -> tuple[Any, Sequence[Any]] | None:
     """Returns a function's rule of differentiation as a program, if it is one."""
-    traced = at.params["jvp_jaxpr_fun"].call_wrapped(*[False] * len(at.operands))
+    traced = eqn.params["jvp_jaxpr_fun"].call_wrapped(*[False] * len(eqn.operands))
     jaxpr, consts, zeros = traced
     whole = len(consts) == len(jaxpr.constvars) and not any(zeros)
-    return (jaxpr, consts) if whole and not at.params["num_consts"] else None
+    return (jaxpr, consts) if whole and not eqn.params["num_consts"] else None
 
 
-def custom_vjp(at: Equation) -> list[Dims]:
+def custom_vjp(eqn: Equation) -> list[Dims]:
     """The function's equations; its own rule is lost when the cut program is run."""
-    at.coupling.dropped.add(at.eqn.primitive.name)
-    return call(at)
+    eqn.coupling.dropped.add(eqn.source.primitive.name)
+    return call(eqn)
 
 
-def _sources(at: Equation) -> list[Source]:
-    return [at.frame.source_of(atom) for atom in at.eqn.invars]
+def _sources(eqn: Equation) -> list[Source]:
+    return [eqn.frame.source_of(atom) for atom in eqn.source.invars]
 
 
-def _set_sources(at: Equation, sources: Sequence[Source]) -> None:
-    at.frame.sources.update(zip(at.eqn.outvars, sources, strict=True))
+def _set_sources(eqn: Equation, sources: Sequence[Source]) -> None:
+    eqn.frame.sources.update(zip(eqn.source.outvars, sources, strict=True))
 
 
-def _unite_all(at: Equation, one: Dims, other: Dims) -> None:
-    for mine, theirs in zip(one, other, strict=True):
-        at.unite(mine, theirs)
+def _unite_all(eqn: Equation, first_dims: Dims, second_dims: Dims) -> None:
+    for mine, theirs in zip(first_dims, second_dims, strict=True):
+        eqn.unite(mine, theirs)
 
 
 def _run_until_stable(
-    at: Equation, frame: Frame, dims: list[Dims], sources: list[Source], carries: range
+    eqn: Equation, frame: Frame, dims: list[Dims], sources: list[Source], carries: range
 ) -> list[Dims]:
     """Runs a loop's body; what it carries depends on all that it carried before."""
     while True:
-        marks, products = len(at.coupling.marks), len(at.coupling.products)
-        results = at.coupling.run(frame, dims, sources)
+        marks, products = len(eqn.coupling.marks), len(eqn.coupling.products)
+        results = eqn.coupling.run(frame, dims, sources)
         grown = list(sources)
         for position, atom in zip(carries, frame.jaxpr.outvars, strict=False):
             grown[position] = sources[position] | frame.source_of(atom)
         if grown == sources:
             return results
         sources = grown
-        del at.coupling.marks[marks:], at.coupling.products[products:]
+        del eqn.coupling.marks[marks:], eqn.coupling.products[products:]
 
 
-def scan(at: Equation) -> list[Dims]:
+def scan(eqn: Equation) -> list[Dims]:
     """Carries keep their axes; all steps share the axes of what they read and write."""
-    consts, carries = scan_numbers(at.params)
-    jaxpr, values = opened(at.params["jaxpr"])
-    frame = Frame(jaxpr, values, at.frame.repeats * at.params["length"])
-    at.frame.children[at.index] = (frame,)
+    consts, carries = scan_numbers(eqn.params)
+    jaxpr, values = opened(eqn.params["jaxpr"])
+    frame = Frame(jaxpr, values, eqn.frame.repeats * eqn.params["length"])
+    eqn.frame.children[eqn.index] = (frame,)
     text = "it counts the steps of a scan"
-    dims = list(at.operands)
+    dims = list(eqn.operands)
     for position in range(consts + carries, len(dims)):
-        steps, *rest = dims[position]
-        at.pin([steps], text)
-        dims[position] = tuple(rest)
+        steps, *inner = dims[position]
+        eqn.pin([steps], text)
+        dims[position] = tuple(inner)
     span = range(consts, consts + carries)
-    results = _run_until_stable(at, frame, dims, _sources(at), span)
+    results = _run_until_stable(eqn, frame, dims, _sources(eqn), span)
     for position, result in zip(span, results, strict=False):
-        _unite_all(at, dims[position], result)
-    _set_sources(at, [frame.source_of(atom) for atom in jaxpr.outvars])
-    (steps,) = at.pinned([at.params["length"]], text)
-    return [*results[:carries], *((steps, *own) for own in results[carries:])]
+        _unite_all(eqn, dims[position], result)
+    _set_sources(eqn, [frame.source_of(atom) for atom in jaxpr.outvars])
+    (steps,) = eqn.pinned([eqn.params["length"]], text)
+    return [
+        *results[:carries],
+        *((steps, *dims_of_step) for dims_of_step in results[carries:]),
+    ]
 
 
-def while_(at: Equation) -> list[Dims]:
+def while_(eqn: Equation) -> list[Dims]:
     """Carries keep their axes."""
-    conds, bodies = at.params["cond_nconsts"], at.params["body_nconsts"]
-    cond = Frame(*opened(at.params["cond_jaxpr"]), at.frame.repeats)
-    body = Frame(*opened(at.params["body_jaxpr"]), at.frame.repeats)
-    at.frame.children[at.index] = (cond, body)
-    sources = _sources(at)
-    carried = at.operands[conds + bodies :]
+    conds, bodies = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    cond = Frame(*opened(eqn.params["cond_jaxpr"]), eqn.frame.repeats)
+    body = Frame(*opened(eqn.params["body_jaxpr"]), eqn.frame.repeats)
+    eqn.frame.children[eqn.index] = (cond, body)
+    sources = _sources(eqn)
+    carried = eqn.operands[conds + bodies :]
     results = _run_until_stable(
-        at,
+        eqn,
         body,
-        [*at.operands[conds : conds + bodies], *carried],
+        [*eqn.operands[conds : conds + bodies], *carried],
         sources[conds:],
         range(bodies, bodies + len(carried)),
     )
-    found = [body.source_of(atom) for atom in body.jaxpr.outvars]
-    at.coupling.run(cond, [*at.operands[:conds], *carried], [*sources[:conds], *found])
-    for one, other in zip(carried, results, strict=True):
-        _unite_all(at, one, other)
-    _set_sources(at, found)
+    sources_of_results = [body.source_of(atom) for atom in body.jaxpr.outvars]
+    eqn.coupling.run(
+        cond, [*eqn.operands[:conds], *carried], [*sources[:conds], *sources_of_results]
+    )
+    for before, after in zip(carried, results, strict=True):
+        _unite_all(eqn, before, after)
+    _set_sources(eqn, sources_of_results)
     return results
 
 
-def cond(at: Equation) -> list[Dims]:
+def cond(eqn: Equation) -> list[Dims]:
     """All branches return the same axes."""
-    sources = _sources(at)[1:]
+    sources = _sources(eqn)[1:]
     frames, first = [], None
-    found = [Source()] * len(at.eqn.outvars)
-    for branch in at.params["branches"]:
-        frame = Frame(*opened(branch), at.frame.repeats)
-        results = at.coupling.run(frame, at.operands[1:], sources)
+    sources_of_results = [Source()] * len(eqn.source.outvars)
+    for branch in eqn.params["branches"]:
+        frame = Frame(*opened(branch), eqn.frame.repeats)
+        results = eqn.coupling.run(frame, eqn.operands[1:], sources)
         for position, atom in enumerate(frame.jaxpr.outvars):
-            found[position] |= frame.source_of(atom)
+            sources_of_results[position] |= frame.source_of(atom)
         if first is None:
             first = results
         else:
-            for one, other in zip(first, results, strict=True):
-                _unite_all(at, one, other)
+            for first_dims, branch_dims in zip(first, results, strict=True):
+                _unite_all(eqn, first_dims, branch_dims)
         frames.append(frame)
-    at.frame.children[at.index] = tuple(frames)
-    chosen = at.frame.source_of(at.eqn.invars[0])
-    _set_sources(at, [source | chosen for source in found])
+    eqn.frame.children[eqn.index] = tuple(frames)
+    chosen = eqn.frame.source_of(eqn.source.invars[0])
+    _set_sources(eqn, [source | chosen for source in sources_of_results])
     return first or []
 
 

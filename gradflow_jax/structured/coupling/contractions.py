@@ -15,20 +15,20 @@ SCATTERS = tuple(
 )
 
 
-def dot_general(at: Equation) -> list[Dims]:
+def dot_general(eqn: Equation) -> list[Dims]:
     """Contracted axes are united, batch axes united and carried, others carried."""
-    (contracted, batch) = at.params["dimension_numbers"]
-    left, right = at.operands
-    for mine, other in zip(*contracted, strict=True):
-        at.unite(left[mine], right[other])
-    for mine, other in zip(*batch, strict=True):
-        at.unite(left[mine], right[other])
+    (contracted, batch) = eqn.params["dimension_numbers"]
+    left, right = eqn.operands
+    for mine, theirs in zip(*contracted, strict=True):
+        eqn.unite(left[mine], right[theirs])
+    for mine, theirs in zip(*batch, strict=True):
+        eqn.unite(left[mine], right[theirs])
     free = [
         [i for i in range(len(dims)) if i not in (*contracted[side], *batch[side])]
         for side, dims in enumerate((left, right))
     ]
     for side, dims in enumerate((left, right)):
-        at.contracts(
+        eqn.contracts(
             side,
             1 - side,
             [
@@ -42,121 +42,121 @@ def dot_general(at: Equation) -> list[Dims]:
         *(left[i] for i in free[0]),
         *(right[i] for i in free[1]),
     )
-    at.costs(1, [*result, *(left[i] for i in contracted[0])])
+    eqn.costs(1, [*result, *(left[i] for i in contracted[0])])
     return [result]
 
 
-def ragged_dot_general(at: Equation) -> list[Dims]:
+def ragged_dot_general(eqn: Equation) -> list[Dims]:
     """Each group of rows meets a matrix of its own: the experts of a mixture.
 
     Rows and groups stay, since how many rows a group has is computed. Of the kinds of
     ragged products only this one is known: rows in groups, no batch axes.
     """
-    numbers = at.params["ragged_dot_dimension_numbers"]
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
     (contracted, batch) = numbers.dot_dimension_numbers
-    left, right, _ = at.operands
+    left, right, _ = eqn.operands
     rows, groups = numbers.lhs_ragged_dimensions, numbers.rhs_group_dimensions
     if batch[0] or not groups or set(rows) & set(contracted[0]):
         text = "a ragged product of this kind has no rule"
-        for dims in at.operands:
-            at.pin(dims, text)
-        return [at.pinned(at.shapes[0], text)]
-    at.pin([left[i] for i in rows], "its rows are divided into groups")
-    for dims in (*([right[i]] for i in groups), at.operands[2]):
-        at.pin(dims, "each of its indices is of a group of rows")
-    for mine, other in zip(*contracted, strict=True):
-        at.unite(left[mine], right[other])
+        for dims in eqn.operands:
+            eqn.pin(dims, text)
+        return [eqn.pinned(eqn.shapes[0], text)]
+    eqn.pin([left[i] for i in rows], "its rows are divided into groups")
+    for dims in (*([right[i]] for i in groups), eqn.operands[2]):
+        eqn.pin(dims, "each of its indices is of a group of rows")
+    for mine, theirs in zip(*contracted, strict=True):
+        eqn.unite(left[mine], right[theirs])
     kept_left = [i for i in range(len(left)) if i not in contracted[0]]
-    made = [i for i in range(len(right)) if i not in (*contracted[1], *groups)]
-    at.contracts(
+    new_axes = [i for i in range(len(right)) if i not in (*contracted[1], *groups)]
+    eqn.contracts(
         1,
         0,
         [
             *((right[i], "consuming") for i in contracted[1]),
-            *((right[i], "producing") for i in made),
+            *((right[i], "producing") for i in new_axes),
         ],
     )
-    result = (*(left[i] for i in kept_left), *(right[i] for i in made))
-    at.costs(1, [*result, *(left[i] for i in contracted[0])])
+    result = (*(left[i] for i in kept_left), *(right[i] for i in new_axes))
+    eqn.costs(1, [*result, *(left[i] for i in contracted[0])])
     return [result]
 
 
-def conv_general_dilated(at: Equation) -> list[Dims]:
+def conv_general_dilated(eqn: Equation) -> list[Dims]:
     """Features are contracted within groups; spatial axes are pinned."""
-    numbers = at.params["dimension_numbers"]
-    left, right = at.operands
-    groups = at.params["feature_group_count"]
+    numbers = eqn.params["dimension_numbers"]
+    left, right = eqn.operands
+    groups = eqn.params["feature_group_count"]
     batch, features, *space = (left[i] for i in numbers.lhs_spec)
-    made, taken, *window = (right[i] for i in numbers.rhs_spec)
+    outputs, taken, *window = (right[i] for i in numbers.rhs_spec)
     text = "a convolution slides along it"
-    at.pin(space, text)
-    at.pin(window, "it is the extent of a convolution's window")
-    if at.params["batch_group_count"] != 1:
-        at.pin([batch, made], "a convolution splits its batch into groups")
+    eqn.pin(space, text)
+    eqn.pin(window, "it is the extent of a convolution's window")
+    if eqn.params["batch_group_count"] != 1:
+        eqn.pin([batch, outputs], "a convolution splits its batch into groups")
     kinds: list[tuple[Axis, str]] = []
     if groups == 1:
-        at.unite(features, taken)
-        kinds += [(taken, "consuming"), (made, "producing")]
+        eqn.unite(features, taken)
+        kinds += [(taken, "consuming"), (outputs, "producing")]
     else:
         group, inner = unification.factor(
-            features, [groups, features.size // groups], at.blame
+            features, [groups, features.size // groups], eqn.blame
         )
-        own, multiplied = unification.factor(
-            made, [groups, made.size // groups], at.blame
+        output_group, multiplied = unification.factor(
+            outputs, [groups, outputs.size // groups], eqn.blame
         )
-        at.unite(group, own)
+        eqn.unite(group, output_group)
         if taken.size > 1:
-            at.unite(inner, taken)
+            eqn.unite(inner, taken)
             kinds.append((taken, "consuming"))
-        kinds.append((own, "elementwise"))
-        for leaf in at.frame.source_of(at.eqn.invars[1]).leaves:
-            at.coupling.groups[leaf] = (features, taken)
+        kinds.append((output_group, "elementwise"))
+        for leaf in eqn.frame.source_of(eqn.source.invars[1]).leaves:
+            eqn.coupling.groups[leaf] = (features, taken)
         if multiplied.size > 1:
             kinds.append((multiplied, "producing"))
-    at.contracts(1, 0, kinds)  # type: ignore[arg-type]
-    shape = at.shapes[0]
+    eqn.contracts(1, 0, kinds)  # type: ignore[arg-type]
+    shape = eqn.shapes[0]
     spec = numbers.out_spec
-    result: list[Axis] = [made] * len(shape)
+    result: list[Axis] = [outputs] * len(shape)
     result[spec[0]] = batch
     if batch.size != shape[spec[0]]:
-        (result[spec[0]],) = at.pinned([shape[spec[0]]], "a batch in groups")
-    result[spec[1]] = made
+        (result[spec[0]],) = eqn.pinned([shape[spec[0]]], "a batch in groups")
+    result[spec[1]] = outputs
     for position in spec[2:]:
-        (result[position],) = at.pinned([shape[position]], text)
-    at.costs(math.prod(axis.size for axis in window), [*result, taken])
+        (result[position],) = eqn.pinned([shape[position]], text)
+    eqn.costs(math.prod(axis.size for axis in window), [*result, taken])
     return [tuple(result)]
 
 
-def reduction(at: Equation) -> list[Dims]:
+def reduction(eqn: Equation) -> list[Dims]:
     """Reduced axes are dropped."""
-    dropped = set(at.params["axes"])
+    dropped = set(eqn.params["axes"])
     results = []
-    first = at.operands[0]
-    for dims in at.operands[1:]:
+    first = eqn.operands[0]
+    for dims in eqn.operands[1:]:
         for mine, other in zip(first, dims, strict=False):
-            at.unite(mine, other)
-    for _ in at.shapes:
+            eqn.unite(mine, other)
+    for _ in eqn.shapes:
         results.append(tuple(d for i, d in enumerate(first) if i not in dropped))
     return results
 
 
-def arg_reduction(at: Equation) -> list[Dims]:
+def arg_reduction(eqn: Equation) -> list[Dims]:
     """The number of an index is returned: cutting would renumber them."""
     text = "the number of its largest or smallest index is asked for"
-    at.pin([at.operands[0][i] for i in at.params["axes"]], text)
-    return reduction(at)
+    eqn.pin([eqn.operands[0][i] for i in eqn.params["axes"]], text)
+    return reduction(eqn)
 
 
-def gather(at: Equation) -> list[Dims]:
+def gather(eqn: Equation) -> list[Dims]:
     """Axes taken whole are carried; looked-up ones pinned, or picked if constant."""
-    numbers = at.params["dimension_numbers"]
-    operand, indices = at.operands
-    sizes = at.params["slice_sizes"]
-    shape = at.shapes[0]
+    numbers = eqn.params["dimension_numbers"]
+    operand, indices = eqn.operands
+    sizes = eqn.params["slice_sizes"]
+    shape = eqn.shapes[0]
     batching = tuple(numbers.operand_batching_dims)
     index_batch = list(indices[:-1])
     for mine, theirs in zip(batching, numbers.start_indices_batching_dims, strict=True):
-        at.unite(operand[mine], indices[theirs])
+        eqn.unite(operand[mine], indices[theirs])
     dropped = (*numbers.collapsed_slice_dims, *batching)
     windows = [i for i in range(len(operand)) if i not in dropped]
     text = "it is looked up by indices that the program computes"
@@ -169,98 +169,98 @@ def gather(at: Equation) -> list[Dims]:
             carried[i] = axis
             kinds.append((axis, "producing"))
         elif sizes[i] == axis.size and i in windows:
-            # Looked up whole: the only start that fits is 0.
+            # It is looked up whole: the only start that fits is 0.
             carried[i] = axis
-        elif not _picked(at, i):
-            at.pin([axis], text)
+        elif not _picked(eqn, i):
+            eqn.pin([axis], text)
     if all(i in (*carried, *numbers.collapsed_slice_dims) for i in range(len(operand))):
-        at.contracts(0, 1, kinds)
+        eqn.contracts(0, 1, kinds)
     offsets = numbers.offset_dims
     result: list[Axis] = []
-    rest = iter(index_batch)
+    batch_axes = iter(index_batch)
     for position, size in enumerate(shape):
         if position not in offsets:
-            axis = next(rest)
+            axis = next(batch_axes)
             result.append(axis if axis.size == size else axes.new(size))
             continue
         source = windows[offsets.index(position)]
         axis = carried.get(source)
         result.append(
-            at.pinned([size], text)[0] if axis is None or axis.size != size else axis
+            eqn.pinned([size], text)[0] if axis is None or axis.size != size else axis
         )
     for i in numbers.collapsed_slice_dims:
-        if _picked(at, i):
-            value = np.asarray(at.constant(1)).reshape(-1)
-            found = pick(at, operand[i], [int(v) for v in value])
+        if _picked(eqn, i):
+            value = np.asarray(eqn.constant(1)).reshape(-1)
+            chosen = pick(eqn, operand[i], [int(v) for v in value])
             (position,) = [p for p in range(len(shape)) if p not in offsets]
-            result[position] = found
+            result[position] = chosen
     return [tuple(result)]
 
 
-def _picked(at: Equation, i: int) -> bool:
+def _picked(eqn: Equation, i: int) -> bool:
     """Says whether an axis is read at one list of constant indices within it."""
-    numbers = at.params["dimension_numbers"]
+    numbers = eqn.params["dimension_numbers"]
     if tuple(numbers.start_index_map) != (i,) or i not in numbers.collapsed_slice_dims:
         return False
-    if len(at.operands[1]) != 2 or numbers.operand_batching_dims:
+    if len(eqn.operands[1]) != 2 or numbers.operand_batching_dims:
         return False
-    # A first look at the source, since evaluating constants costs.
-    source = at.frame.source_of(at.eqn.invars[1])
-    if source.data or source.leaves or axes.is_pinned(at.operands[0][i]):
+    # The source is looked at first, since evaluating a constant costs more.
+    source = eqn.frame.source_of(eqn.source.invars[1])
+    if source.data or source.leaves or axes.is_pinned(eqn.operands[0][i]):
         return False
-    value = at.constant(1)
-    size = at.operands[0][i].size
+    value = eqn.constant(1)
+    size = eqn.operands[0][i].size
     return value is not None and bool(np.all((value >= 0) & (value < size)))
 
 
-def scatter(at: Equation) -> list[Dims]:
+def scatter(eqn: Equation) -> list[Dims]:
     """Windows are written at indices: axes written whole are united and carried."""
-    numbers = at.params["dimension_numbers"]
-    operand, indices, updates = at.operands
+    numbers = eqn.params["dimension_numbers"]
+    operand, indices, updates = eqn.operands
     batching = tuple(numbers.operand_batching_dims)
     for mine, theirs in zip(
         batching, numbers.scatter_indices_batching_dims, strict=True
     ):
-        at.unite(operand[mine], indices[theirs])
-    # One update less is not one that writes zeros.
+        eqn.unite(operand[mine], indices[theirs])
+    # Leaving out an update differs from writing zeros, so their number is fixed.
     text = "each of its indices is written at a place of its own"
     windows_of_updates = numbers.update_window_dims
-    at.pin([d for i, d in enumerate(updates) if i not in windows_of_updates], text)
-    at.pin(indices, text)
+    eqn.pin([d for i, d in enumerate(updates) if i not in windows_of_updates], text)
+    eqn.pin(indices, text)
     dropped = (*numbers.inserted_window_dims, *batching)
     windows = [i for i in range(len(operand)) if i not in dropped]
     text = "it is written to at indices that the program computes"
-    at.pin([operand[i] for i in numbers.inserted_window_dims], text)
+    eqn.pin([operand[i] for i in numbers.inserted_window_dims], text)
     for i, position in zip(windows, numbers.update_window_dims, strict=True):
         if updates[position].size == operand[i].size:
-            at.unite(operand[i], updates[position])
+            eqn.unite(operand[i], updates[position])
         else:
-            at.pin([operand[i], updates[position]], text)
+            eqn.pin([operand[i], updates[position]], text)
     return [operand]
 
 
-def dynamic_slice(at: Equation) -> list[Dims]:
+def dynamic_slice(eqn: Equation) -> list[Dims]:
     """Axes taken whole are carried."""
     text = "a slice is taken where the program computes"
     result = []
-    for axis, size in zip(at.operands[0], at.params["slice_sizes"], strict=True):
+    for axis, size in zip(eqn.operands[0], eqn.params["slice_sizes"], strict=True):
         if axis.size == size:
             result.append(axis)
         else:
-            at.pin([axis], text)
-            result += at.pinned([size], text)
+            eqn.pin([axis], text)
+            result += eqn.pinned([size], text)
     return [tuple(result)]
 
 
-def dynamic_update_slice(at: Equation) -> list[Dims]:
+def dynamic_update_slice(eqn: Equation) -> list[Dims]:
     """Axes overwritten whole are united and carried."""
     text = "a slice is overwritten where the program computes"
-    for axis, part in zip(at.operands[0], at.operands[1], strict=True):
+    for axis, part in zip(eqn.operands[0], eqn.operands[1], strict=True):
         if axis.size == part.size:
-            at.unite(axis, part)
+            eqn.unite(axis, part)
         else:
-            at.pin([axis, part], text)
-    return [at.operands[0]]
+            eqn.pin([axis, part], text)
+    return [eqn.operands[0]]
 
 
 COUPLING_RULES.fill(

@@ -18,14 +18,14 @@ ELEMENTWISE = """
 """.split()
 
 
-def elementwise(at: Equation) -> list[Dims]:
+def elementwise(eqn: Equation) -> list[Dims]:
     """Couples the axes of a primitive that computes index by index.
 
     A rule for `gf.structured.register_rule`. Indices meet those of the same position;
     sizes of 1 are broadcast.
 
     Args:
-        at: the equation.
+        eqn: the equation.
 
     Returns:
         The axes of each result.
@@ -36,25 +36,26 @@ def elementwise(at: Equation) -> list[Dims]:
         >>> undo = gf.structured.register_rule("my_activation", elementwise)
         >>> undo()
     """
-    if len(at.shapes) == len(at.operands) and len(at.shapes) > 1:
-        return list(at.operands)
-    (shape,) = at.shapes
+    if len(eqn.shapes) == len(eqn.operands) and len(eqn.shapes) > 1:
+        return list(eqn.operands)
+    (shape,) = eqn.shapes
     result: list[Axis] = []
-    for dims, own in zip(at.operands, at.in_shapes, strict=True):
-        if own and len(own) != len(shape):  # a bitcast to numbers of another width
+    for dims, in_shape in zip(eqn.operands, eqn.in_shapes, strict=True):
+        if in_shape and len(in_shape) != len(shape):
+            # It is a bitcast to numbers of another width, which adds or drops an axis.
             text = "it is read as numbers of another width"
-            at.pin(dims, text)
-            return [at.pinned(shape, text)]
+            eqn.pin(dims, text)
+            return [eqn.pinned(shape, text)]
     for position, size in enumerate(shape):
-        found = None
-        for dims, own in zip(at.operands, at.in_shapes, strict=True):
-            if not own or own[position] != size:
+        axis = None
+        for dims, in_shape in zip(eqn.operands, eqn.in_shapes, strict=True):
+            if not in_shape or in_shape[position] != size:
                 continue
-            if found is None:
-                found = dims[position]
+            if axis is None:
+                axis = dims[position]
             else:
-                at.unite(found, dims[position])
-        result.append(axes.new(size) if found is None else found)
+                eqn.unite(axis, dims[position])
+        result.append(axes.new(size) if axis is None else axis)
     return [tuple(result)]
 
 

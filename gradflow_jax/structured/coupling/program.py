@@ -113,8 +113,8 @@ class Frame:
             return self.consts[self.jaxpr.constvars.index(atom)]
         elsewhere = self.outer.get(atom) or self.inside(atom)
         if elsewhere is not None:
-            frame, other = elsewhere
-            return frame.constant(other)
+            frame, outer_atom = elsewhere
+            return frame.constant(outer_atom)
         index = self.made_by.get(atom)
         if index is None or index in self.children:
             return None
@@ -123,8 +123,8 @@ class Frame:
         if any(value is None for value in operands):
             return None
         with jax.ensure_compile_time_eval():
-            found = eqn.primitive.bind(*operands, **eqn.params)
-            results = found if eqn.primitive.multiple_results else [found]
+            evaluated = eqn.primitive.bind(*operands, **eqn.params)
+            results = evaluated if eqn.primitive.multiple_results else [evaluated]
             result = results[eqn.outvars.index(atom)]
             is_key = jnp.issubdtype(result.dtype, jax.dtypes.extended)
             return result if is_key else np.asarray(result)
@@ -159,6 +159,7 @@ class Equation:
     """An equation as the rule of its primitive sees it.
 
     Attributes:
+        source: the equation of the jaxpr.
         params: its parameters.
         operands: the axes of its operands.
         shapes: of its results.
@@ -167,7 +168,7 @@ class Equation:
 
     def __init__(self, coupling: "Coupling", frame: Frame, index: int):
         eqn = frame.jaxpr.eqns[index]
-        self.coupling, self.frame, self.index, self.eqn = coupling, frame, index, eqn
+        self.coupling, self.frame, self.index, self.source = coupling, frame, index, eqn
         self.params = eqn.params
         self.operands = [frame.dims_of(atom) for atom in eqn.invars]
         self.in_shapes = [shape_of(atom) for atom in eqn.invars]
@@ -175,11 +176,11 @@ class Equation:
 
     def blame(self, text: str) -> Reason:
         """Makes a reason that names this equation."""
-        return Reason(text, describe(self.eqn, self.frame.callers))
+        return Reason(text, describe(self.source, self.frame.callers))
 
-    def unite(self, one: Axis, other: Axis) -> None:
+    def unite(self, first: Axis, second: Axis) -> None:
         """Lets the indices of two axes of one size be removed together only."""
-        unification.unite(one, other, self.blame)
+        unification.unite(first, second, self.blame)
 
     def pin(self, dims: Sequence[Axis], text: str) -> None:
         """Forbids to remove any index of these axes, for this reason."""
@@ -198,20 +199,21 @@ class Equation:
 
     def constant(self, position: int) -> np.ndarray | None:
         """Returns an operand's value where it depends on no input and no leaf."""
-        return self.frame.constant(self.eqn.invars[position])
+        return self.frame.constant(self.source.invars[position])
 
     def contracts(
-        self, position: int, other: int, kinds: Sequence[tuple[Axis, Kind]]
+        self, position: int, met_position: int, kinds: Sequence[tuple[Axis, Kind]]
     ) -> None:
         """Notes what an operand's axes are for, if it is a weight.
 
         Args:
             position: the operand's.
-            other: that of the operand it meets.
+            met_position: that of the operand it meets.
             kinds: of the operand's axes.
         """
         source, met = (
-            self.frame.source_of(self.eqn.invars[p]) for p in (position, other)
+            self.frame.source_of(self.source.invars[place])
+            for place in (position, met_position)
         )
         if source.leaves and not source.data:
             reads_input = met.data and not met.leaves
@@ -258,10 +260,10 @@ class Coupling:
         for variable, value in zip(frame.jaxpr.constvars, frame.consts, strict=True):
             frame.dims[variable] = tuple(axes.new(size) for size in np.shape(value))
             frame.sources[variable] = Source()
-        for variable, own, source in zip(
+        for variable, dims_of_variable, source in zip(
             frame.jaxpr.invars, dims, sources, strict=True
         ):
-            frame.dims[variable], frame.sources[variable] = own, source
+            frame.dims[variable], frame.sources[variable] = dims_of_variable, source
         for index, eqn in enumerate(frame.jaxpr.eqns):
             at = Equation(self, frame, index)
             source = Source()
@@ -270,19 +272,19 @@ class Coupling:
             frame.sources.update((variable, source) for variable in eqn.outvars)
             rule = self.rules.get(eqn.primitive.name, _unknown)
             results = rule(at)
-            for variable, own in zip(eqn.outvars, results, strict=True):
-                frame.dims[variable] = own
+            for variable, dims_of_variable in zip(eqn.outvars, results, strict=True):
+                frame.dims[variable] = dims_of_variable
         return [frame.dims_of(atom) for atom in frame.jaxpr.outvars]
 
 
-def _unknown(at: Equation) -> list[Dims]:
+def _unknown(eqn: Equation) -> list[Dims]:
     """Pins all axes at a primitive without a rule."""
-    name = at.eqn.primitive.name
-    at.coupling.unknown.add(name)
+    name = eqn.source.primitive.name
+    eqn.coupling.unknown.add(name)
     text = (
         f"the primitive {name!r} has no rule; "
         f"gf.structured.register_rule({name!r}, rule) adds one"
     )
-    for dims in at.operands:
-        at.pin(dims, text)
-    return [at.pinned(shape, text) for shape in at.shapes]
+    for dims in eqn.operands:
+        eqn.pin(dims, text)
+    return [eqn.pinned(shape, text) for shape in eqn.shapes]

@@ -30,7 +30,8 @@ def regroup(
         return [pinned(size, blame(text)) for size in sizes]
     i = j = 0
     while i < len(axes) or j < len(sizes):
-        # The least numbers of dimensions that agree in size on both sides.
+        # A block is the fewest dimensions whose sizes have one product on both sides: a
+        # reshape moves no index from one block to another.
         first, target = i, j
         before = after = 1
         if i < len(axes):
@@ -54,19 +55,19 @@ def _regroup_block(
     merged = [a for a in axes if not (a.size == 1 and find(a).reason is not None)]
     inner = [size for size in sizes if size != 1]
     if not merged:
-        found: list[Axis] | None = [pinned(1, ONE) for _ in inner]
+        regrouped: list[Axis] | None = [pinned(1, ONE) for _ in inner]
     elif len(inner) == 0:
         give_up(merged, "its only index is dropped by a reshape", blame)
-        found = []
+        regrouped = []
     elif len(merged) == 1:
-        found = factor(merged[0], inner, blame)
+        regrouped = factor(merged[0], inner, blame)
     else:
         flat = [f for axis in merged for f in factors(axis)]
-        found = refine(flat, inner, blame)
-    if found is None:
+        regrouped = refine(flat, inner, blame)
+    if regrouped is None:
         before = tuple(axis.size for axis in axes)
         text = f"a reshape from {before} to {tuple(sizes)} mixes its indices"
         give_up(axes, text, blame)
-        found = [pinned(size, blame(text)) for size in inner]
-    rest = iter(found)
-    return [pinned(1, ONE) if size == 1 else next(rest) for size in sizes]
+        regrouped = [pinned(size, blame(text)) for size in inner]
+    remaining = iter(regrouped)
+    return [pinned(1, ONE) if size == 1 else next(remaining) for size in sizes]

@@ -40,14 +40,15 @@ class Traced:
             path: tuple(axes.new(size) for size in leaf.shape)
             for path, leaf in self.leaves.items()
         }
-        given = jax.tree.leaves(inputs)
+        input_leaves = jax.tree.leaves(inputs)
         reason = Reason("it is an axis of the model's input")
         dims = [*self.dims.values()]
         dims += [
-            tuple(axes.pinned(n, reason) for n in jnp.shape(leaf)) for leaf in given
+            tuple(axes.pinned(n, reason) for n in jnp.shape(leaf))
+            for leaf in input_leaves
         ]
         sources = [Source(leaves=frozenset([path])) for path in self.leaves]
-        sources += [Source(data=True)] * len(given)
+        sources += [Source(data=True)] * len(input_leaves)
         results = self.coupling.run(self.frame, dims, sources)
         self._pin_results(named_leaves(result), results)
 
@@ -60,15 +61,15 @@ class Traced:
         weights = {leaf for mark in self.coupling.marks for leaf in mark.leaves}
         for (path, leaf), dims in zip(named, results, strict=True):
             beside, _, name = path.partition("/")
-            own = [
+            mirrored = [
                 known
                 for known, shape in self.leaves.items()
                 if beside.isdigit() and shape.shape == leaf.shape
                 if known not in weights and f"/{name}".endswith(f"/{known}")
             ]
             for position, axis in enumerate(dims):
-                if own:
-                    unification.unite(axis, self.dims[own[0]][position], Reason)
+                if mirrored:
+                    unification.unite(axis, self.dims[mirrored[0]][position], Reason)
                 else:
                     axes.pin(axis, Reason("it is an axis of the model's output"))
 
@@ -96,10 +97,10 @@ def _program(
             variables, *inputs
         )
     except Exception as error:  # whatever the user's model raises
-        given = ", ".join(describe(leaf) for leaf in jax.tree.leaves(inputs))
+        printed = ", ".join(describe(leaf) for leaf in jax.tree.leaves(inputs))
         text = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"the model cannot be traced with these variables and inputs ({given}): "
+            f"the model cannot be traced with these variables and inputs ({printed}): "
             f"{type(error).__name__}: {text}"
         ) from error
     if closed.effects:

@@ -56,13 +56,13 @@ def factor(
         axis.define("product", parts)
         return parts
     if axis.form == "product":
-        found = refine(factors(axis), sizes, blame)
-        if found is not None:
-            return found
+        factored = refine(factors(axis), sizes, blame)
+        if factored is not None:
+            return factored
     else:
-        found = _factor_sum(terms(axis), sizes, blame)
-        if found is not None:
-            return found
+        factored = _factor_sum(terms(axis), sizes, blame)
+        if factored is not None:
+            return factored
     text = f"an axis made as {axis} cannot be reshaped into {tuple(sizes)} and cut"
     give_up([axis], text, blame)
     return [pinned(size, blame(text)) for size in sizes]
@@ -75,15 +75,15 @@ def _factor_sum(
     inner = math.prod(sizes[1:])
     if any(part.size % inner for part in parts):
         return None
-    outer, rest = [], None
+    outer, inner_axes = [], None
     for part in parts:
-        first, *others = factor(part, [part.size // inner, *sizes[1:]], blame)
+        first, *own_inner_axes = factor(part, [part.size // inner, *sizes[1:]], blame)
         outer.append(first)
-        if rest is None:
-            rest = others
-        for mine, shared in zip(others, rest, strict=True):
+        if inner_axes is None:
+            inner_axes = own_inner_axes
+        for mine, shared in zip(own_inner_axes, inner_axes, strict=True):
             unite(mine, shared, blame)
-    return [add(outer), *(rest or [])]
+    return [add(outer), *(inner_axes or [])]
 
 
 def _chain(sizes: Iterable[int]) -> list[int]:
@@ -100,36 +100,50 @@ def refine(
 ) -> list[Axis] | None:
     """Regroups row-major axes to sizes of the same product, splitting where needed.
 
+    An array of shape (4, 6) has 24 indices in a row. Each list of sizes divides the row
+    at the products of its minor sizes, (4, 6) at 6 and (8, 3) at 3:
+
+        4·6   |------------|-----|
+        8·3   |---------------|--|
+              24           6  3  1
+
+    Where each of these products divides the next, 1 | 3 | 6 | 24, the quotients 4·2·3
+    are a list of factors that refines both: 4 · (2·3) and (4·2) · 3. The axes are
+    factored into them, and the factors multiplied to the sizes asked for. For (3, 8)
+    the products 6 and 8 are in conflict, and an index of one list is no block of the
+    other's: no cut of one leaves a grid of the other.
+
     Returns:
         The axes of these sizes, or None where no common refinement exists.
     """
-    mine = [axis.size for axis in axes]
-    both = sorted({1, *_chain(mine), *_chain(sizes)})
-    if any(b % a for a, b in zip(both, both[1:], strict=False)):
+    sizes_before = [axis.size for axis in axes]
+    boundaries = sorted({1, *_chain(sizes_before), *_chain(sizes)})
+    if any(b % a for a, b in zip(boundaries, boundaries[1:], strict=False)):
         return None
-    pieces = [b // a for a, b in zip(both, both[1:], strict=False)][::-1]
-    # The pieces, minor last, are a refinement of both lists.
+    pieces = [b // a for a, b in zip(boundaries, boundaries[1:], strict=False)][::-1]
+    # The quotients, minor last, multiply to the sizes of either list.
     small: list[Axis] = []
     position = 0
     for axis in axes:
-        taken: list[int] = []
-        while math.prod(taken) < axis.size:
-            taken.append(pieces[position])
+        sizes_of_axis: list[int] = []
+        while math.prod(sizes_of_axis) < axis.size:
+            sizes_of_axis.append(pieces[position])
             position += 1
-        if taken:
-            small.extend(factor(axis, taken, blame))
-        elif axis.reason is None:  # a single index that may be removed
+        if sizes_of_axis:
+            small.extend(factor(axis, sizes_of_axis, blame))
+        elif axis.reason is None:
+            # A single index that may be removed is a factor of no size.
             small.append(axis)
     grouped: list[list[Axis]] = []
-    rest = iter(small)
+    remaining = iter(small)
     for size in sizes:
         group: list[Axis] = []
         while math.prod(part.size for part in group) < size:
-            group.append(next(rest))
+            group.append(next(remaining))
         grouped.append(group)
-    # What is left are single indices that may be removed: they go with the last.
-    grouped[-1].extend(rest)
-    return [multiply(taken) for taken in grouped]
+    # Single indices that may be removed are left over: they go with the last group.
+    grouped[-1].extend(remaining)
+    return [multiply(group) for group in grouped]
 
 
 def split(
@@ -150,8 +164,8 @@ def split(
         return parts
     if axis.form == "sum":
         return _split_sum(terms(axis), sizes, blame)
-    major, *rest = factors(axis)
-    inner = math.prod(part.size for part in rest)
+    major, *minors = factors(axis)
+    inner = math.prod(part.size for part in minors)
     if any(size % inner for size in sizes):
         text = f"a slice cuts across {axis}, which a reshape made"
         give_up([axis], text, blame)
@@ -160,7 +174,7 @@ def split(
     for part in majors:
         if part.size == 1:
             pin(part, blame("it is one whole block of a fused axis"))
-    return [multiply([part, *rest]) for part in majors]
+    return [multiply([part, *minors]) for part in majors]
 
 
 def _split_sum(
@@ -172,9 +186,11 @@ def _split_sum(
         while total < size:
             term = todo.pop(0)
             if total + term.size > size:
-                here = size - total
-                term, rest = split(term, [here, term.size - here], blame)
-                todo.insert(0, rest)
+                left_of_part = size - total
+                term, tail = split(
+                    term, [left_of_part, term.size - left_of_part], blame
+                )
+                todo.insert(0, tail)
             taken.append(term)
             total += term.size
         parts.append(add(taken) if taken else pinned(0, ONE))
@@ -187,72 +203,85 @@ def singles(axis: Axis, blame: Callable[[str], Reason]) -> list[Axis]:
     if axis.form is None:
         return split(axis, [1] * axis.size, blame)
     if axis.form == "sum":
-        return [one for term in terms(axis) for one in singles(term, blame)]
+        return [index for term in terms(axis) for index in singles(term, blame)]
     result: list[list[Axis]] = [[]]
     for part in factors(axis):
         ones = singles(part, blame)
-        result = [[*before, one] for before in result for one in ones]
+        result = [[*before, index] for before in result for index in ones]
     return [multiply(ones) for ones in result]
 
 
-def unite(one: Axis, other: Axis, blame: Callable[[str], Reason]) -> None:
+def unite(first: Axis, second: Axis, blame: Callable[[str], Reason]) -> None:
     """Makes two axes of one size the same: their indices are removed together."""
-    one, other = find(one), find(other)
-    if one is other:
+    first, second = find(first), find(second)
+    if first is second:
         return
-    if one.size != other.size:
-        raise AssertionError(f"axes of sizes {one.size} and {other.size} united")
-    if one.form is not None and other.form is None:
-        one, other = other, one
-    if one.form is None:
-        if one.reason is not None:
-            pin(other, one.reason)
-        if any(root is one for root in roots(other)):
-            # Only by way of single indices: it then stands for all of them.
-            pin(other, blame(f"{other} is laid over itself"))
+    if first.size != second.size:
+        raise AssertionError(f"axes of sizes {first.size} and {second.size} united")
+    if first.form is not None and second.form is None:
+        first, second = second, first
+    if first.form is None:
+        if first.reason is not None:
+            pin(second, first.reason)
+        if any(root is first for root in roots(second)):
+            # A single index can be united with an axis that contains it, and would
+            # then stand for all of that axis's indices.
+            pin(second, blame(f"{second} is laid over itself"))
             return
-        one.define("same", (other,))
+        first.define("same", (second,))
         return
-    if one.form == other.form == "sum":
-        _unite_sums(one, other, blame)
-    elif one.form == other.form:
-        _unite_products(one, other, blame)
+    if first.form == second.form == "sum":
+        _unite_sums(first, second, blame)
+    elif first.form == second.form:
+        _unite_products(first, second, blame)
     else:
-        total, product = (one, other) if one.form == "sum" else (other, one)
-        mine = terms(total)
-        parts = split(product, [term.size for term in mine], blame)
-        for term, part in zip(mine, parts, strict=True):
+        total, product = (first, second) if first.form == "sum" else (second, first)
+        summands = terms(total)
+        parts = split(product, [term.size for term in summands], blame)
+        for term, part in zip(summands, parts, strict=True):
             unite(term, part, blame)
 
 
-def _unite_sums(one: Axis, other: Axis, blame: Callable[[str], Reason]) -> None:
+def _unite_sums(first: Axis, second: Axis, blame: Callable[[str], Reason]) -> None:
     ends = {0}
-    for total in (one, other):
+    for total in (first, second):
         end = 0
         for term in terms(total):
             end += term.size
             ends.add(end)
+    # Both sums are split wherever a term of either ends; the pieces match one by one.
     cuts = sorted(ends)
     sizes = [b - a for a, b in zip(cuts, cuts[1:], strict=False)]
-    mine, others = (_split_sum(terms(total), sizes, blame) for total in (one, other))
-    for a, b in zip(mine, others, strict=True):
+    first_parts, second_parts = (
+        _split_sum(terms(total), sizes, blame) for total in (first, second)
+    )
+    for a, b in zip(first_parts, second_parts, strict=True):
         unite(a, b, blame)
 
 
-def _unite_products(one: Axis, other: Axis, blame: Callable[[str], Reason]) -> None:
-    mine, others = factors(one), factors(other)
-    if [a.size for a in mine] != [b.size for b in others]:
-        both = sorted(
-            {1, *_chain(a.size for a in mine), *_chain(b.size for b in others)}
+def _unite_products(first: Axis, second: Axis, blame: Callable[[str], Reason]) -> None:
+    first_factors, second_factors = factors(first), factors(second)
+    # Two products are matched by the factors that refine both, as `refine` finds them.
+    if [a.size for a in first_factors] != [b.size for b in second_factors]:
+        boundaries = sorted(
+            {
+                1,
+                *_chain(a.size for a in first_factors),
+                *_chain(b.size for b in second_factors),
+            }
         )
-        if any(b % a for a, b in zip(both, both[1:], strict=False)):
-            give_up([one, other], f"{one} and {other} have no common factors", blame)
+        if any(b % a for a, b in zip(boundaries, boundaries[1:], strict=False)):
+            give_up(
+                [first, second], f"{first} and {second} have no common factors", blame
+            )
             return
-        pieces = [b // a for a, b in zip(both, both[1:], strict=False)][::-1]
-        mine = refine(mine, pieces, blame)
-        others = refine(others, pieces, blame)
-        if mine is None or others is None:
-            give_up([one, other], f"{one} and {other} cannot be matched", blame)
+        pieces = [b // a for a, b in zip(boundaries, boundaries[1:], strict=False)][
+            ::-1
+        ]
+        first_factors = refine(first_factors, pieces, blame)
+        second_factors = refine(second_factors, pieces, blame)
+        if first_factors is None or second_factors is None:
+            give_up([first, second], f"{first} and {second} cannot be matched", blame)
             return
-    for a, b in zip(mine, others, strict=True):
+    for a, b in zip(first_factors, second_factors, strict=True):
         unite(a, b, blame)

@@ -19,25 +19,25 @@ def pinning(*positions: str, text: str) -> Rule:
         text: the reason.
     """
 
-    def rule(at: Equation) -> list[Dims]:
+    def rule(eqn: Equation) -> list[Dims]:
         numbers: set[int] = set()
         for name in positions:
-            value = at.params[name]
+            value = eqn.params[name]
             numbers |= set(value) if isinstance(value, (tuple, list)) else {value}
-        first = at.operands[0]
-        for dims in at.operands:
+        first = eqn.operands[0]
+        for dims in eqn.operands:
             for position, axis in enumerate(dims):
                 if position in {n % len(dims) for n in numbers}:
-                    at.pin([axis], text)
+                    eqn.pin([axis], text)
                 elif axis is not first[position]:
-                    at.unite(first[position], axis)
+                    eqn.unite(first[position], axis)
         results = []
-        for shape in at.shapes:
+        for shape in eqn.shapes:
             results.append(
                 tuple(
                     first[i] if i < len(first) and first[i].size == size else pinned
                     for i, (size, pinned) in enumerate(
-                        zip(shape, at.pinned(shape, text), strict=True)
+                        zip(shape, eqn.pinned(shape, text), strict=True)
                     )
                 )
             )
@@ -46,61 +46,61 @@ def pinning(*positions: str, text: str) -> Rule:
     return rule
 
 
-def top_k(at: Equation) -> list[Dims]:
+def top_k(eqn: Equation) -> list[Dims]:
     """The largest are chosen along one axis, which must stay whole.
 
     Which parameter holds the axis differs between versions of JAX and from `top_k` to
     `approx_top_k`; older ones know the last axis alone.
     """
-    dims = at.operands[0]
-    axis = at.params.get("axis", at.params.get("reduction_dimension", -1)) % len(dims)
+    dims = eqn.operands[0]
+    axis = eqn.params.get("axis", eqn.params.get("reduction_dimension", -1)) % len(dims)
     text = "its largest indices are chosen"
-    at.pin([dims[axis]], text)
+    eqn.pin([dims[axis]], text)
     results = []
-    for shape in at.shapes:
-        (chosen,) = at.pinned([shape[axis]], text)
+    for shape in eqn.shapes:
+        (chosen,) = eqn.pinned([shape[axis]], text)
         results.append((*dims[:axis], chosen, *dims[axis + 1 :]))
     return results
 
 
-def fft(at: Equation) -> list[Dims]:
+def fft(eqn: Equation) -> list[Dims]:
     """The last axes are transformed as a whole, the others are carried."""
-    dims = at.operands[0]
-    count = len(dims) - len(at.params["fft_lengths"])
+    dims = eqn.operands[0]
+    count = len(dims) - len(eqn.params["fft_lengths"])
     text = "a Fourier transform runs along it"
-    at.pin(dims[count:], text)
-    return [(*dims[:count], *at.pinned(at.shapes[0][count:], text))]
+    eqn.pin(dims[count:], text)
+    return [(*dims[:count], *eqn.pinned(eqn.shapes[0][count:], text))]
 
 
-def window(at: Equation) -> list[Dims]:
+def window(eqn: Equation) -> list[Dims]:
     """Axes with a window of one index are carried, pooled ones pinned."""
-    sizes = at.params["window_dimensions"]
+    sizes = eqn.params["window_dimensions"]
     ones = [1] * len(sizes)
-    strides = at.params.get("window_strides") or ones
-    base = at.params.get("base_dilation") or ones
+    strides = eqn.params.get("window_strides") or ones
+    base = eqn.params.get("base_dilation") or ones
     text = "a window slides along it"
-    count = len(at.shapes)
+    count = len(eqn.shapes)
     result: list[Axis] = []
-    for position, size in enumerate(at.shapes[0]):
-        dims = [own[position] for own in at.operands[:count]]
+    for position, size in enumerate(eqn.shapes[0]):
+        dims = [dims_of_operand[position] for dims_of_operand in eqn.operands[:count]]
         if sizes[position] == strides[position] == base[position] == 1 and (
             dims[0].size == size
         ):
             for axis in dims[1:]:
-                at.unite(dims[0], axis)
+                eqn.unite(dims[0], axis)
             result.append(dims[0])
         else:
-            at.pin(dims, text)
-            result += at.pinned([size], text)
+            eqn.pin(dims, text)
+            result += eqn.pinned([size], text)
     return [tuple(result)] * count
 
 
-def random_bits(at: Equation) -> list[Dims]:
+def random_bits(eqn: Equation) -> list[Dims]:
     """Random numbers: drawn at another shape they would be others."""
     text = "random numbers are drawn at this width; trace the model in eval mode"
-    for dims in at.operands:
-        at.pin(dims, text)
-    return [at.pinned(shape, text) for shape in at.shapes]
+    for dims in eqn.operands:
+        eqn.pin(dims, text)
+    return [eqn.pinned(shape, text) for shape in eqn.shapes]
 
 
 COUPLING_RULES.fill(

@@ -7,12 +7,12 @@ import math
 from typing import Any
 
 from gradflow_jax.programs.rules import VALUE_RULES
+from gradflow_jax.structured.proof.equation import ProofEquation, is_known
 from gradflow_jax.structured.proof.folds import find_fold
 from gradflow_jax.structured.proof.removed_values import UNKNOWN, Entries
-from gradflow_jax.structured.proof.step import Step, is_known
 
 
-def _sum_over(step: Step, left: Any, right: Any) -> None:
+def _sum_over(eqn: ProofEquation, left: Any, right: Any) -> None:
     """Checks a contraction over a removed slice: zero on one side at least.
 
     Raises:
@@ -20,27 +20,27 @@ def _sum_over(step: Step, left: Any, right: Any) -> None:
     """
     if left == 0 or right == 0:
         return
-    for side, (value, other) in enumerate(((left, right), (right, left))):
-        if is_known(value) and other is UNKNOWN:
-            fold = find_fold(step.frame, step.index, 1 - side, value)
-            if fold is not None and step.slices.folds is not None:
-                step.slices.folds.append(fold)
+    for side, (value, opposite) in enumerate(((left, right), (right, left))):
+        if is_known(value) and opposite is UNKNOWN:
+            fold = find_fold(eqn.frame, eqn.index, 1 - side, value)
+            if fold is not None and eqn.slices.folds is not None:
+                eqn.slices.folds.append(fold)
                 return
             text = f"the constant {value:g} leaks through this contraction"
             if fold is not None:
                 text += ' (leaks="fold" adds it to the bias behind it)'
-            raise step.refuse(text, leaks=True)
+            raise eqn.refuse(text, leaks=True)
     text = "a contraction sums over the removed slice, which is not zero"
-    raise step.refuse(text)
+    raise eqn.refuse(text)
 
 
-def dot_general(step: Step) -> list[Entries]:
+def dot_general(eqn: ProofEquation) -> list[Entries]:
     """A product is zero where a factor is; contracted slices must be zero."""
-    contracted, batch = step.params["dimension_numbers"]
-    left, right = step.operands
+    contracted, batch = eqn.params["dimension_numbers"]
+    left, right = eqn.operands
     for i, j in zip(*contracted, strict=True):
         if left[i] is not None or right[j] is not None:
-            _sum_over(step, left[i], right[j])
+            _sum_over(eqn, left[i], right[j])
 
     def zero(*values: Any) -> Any:
         return 0.0 if 0 in filter(is_known, values) else UNKNOWN
@@ -52,46 +52,46 @@ def dot_general(step: Step) -> list[Entries]:
     return [tuple(result)]
 
 
-def ragged_dot_general(step: Step) -> list[Entries]:
+def ragged_dot_general(eqn: ProofEquation) -> list[Entries]:
     """Contracted slices must be zero; a product is zero where its kernel is."""
-    numbers = step.params["ragged_dot_dimension_numbers"]
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
     contracted, _ = numbers.dot_dimension_numbers
-    left, right, _ = step.operands
+    left, right, _ = eqn.operands
     for i, j in zip(*contracted, strict=True):
         if left[i] is not None or right[j] is not None:
-            _sum_over(step, left[i], right[j])
+            _sum_over(eqn, left[i], right[j])
     dropped = (*contracted[1], *numbers.rhs_group_dimensions)
     entries = [e for i, e in enumerate(left) if i not in contracted[0]]
     entries += [e for i, e in enumerate(right) if i not in dropped]
     return [tuple(e if e is None or e == 0 else UNKNOWN for e in entries)]
 
 
-def conv_general_dilated(step: Step) -> list[Entries]:
+def conv_general_dilated(eqn: ProofEquation) -> list[Entries]:
     """Features taken must be zero; features made are zero where the kernel is."""
-    numbers = step.params["dimension_numbers"]
-    left, right = step.operands
+    numbers = eqn.params["dimension_numbers"]
+    left, right = eqn.operands
     features, taken = left[numbers.lhs_spec[1]], right[numbers.rhs_spec[1]]
-    made = right[numbers.rhs_spec[0]]
-    result: list[Any] = [None] * len(step.frame.dims[step.eqn.outvars[0]])
-    groups = step.params["feature_group_count"]
-    whole_groups = groups > 1 and made is not None and features is not None
+    outputs = right[numbers.rhs_spec[0]]
+    result: list[Any] = [None] * len(eqn.frame.dims[eqn.source.outvars[0]])
+    groups = eqn.params["feature_group_count"]
+    whole_groups = groups > 1 and outputs is not None and features is not None
     if whole_groups and taken is None:
-        # Each group's features meet that group's kernels alone.
-        value = 0.0 if features == 0 or made == 0 else UNKNOWN
+        # A group's features meet that group's kernels alone, and both go together.
+        value = 0.0 if features == 0 or outputs == 0 else UNKNOWN
     else:
         if features is not None or taken is not None:
-            _sum_over(step, features, taken)
-        value = 0.0 if made == 0 else UNKNOWN
+            _sum_over(eqn, features, taken)
+        value = 0.0 if outputs == 0 else UNKNOWN
     result[numbers.out_spec[1]] = value
     result[numbers.out_spec[0]] = 0.0 if left[numbers.lhs_spec[0]] == 0 else UNKNOWN
     return [tuple(result)]
 
 
-def reduction(step: Step) -> list[Entries]:
+def reduction(eqn: ProofEquation) -> list[Entries]:
     """Sums drop zeros; nothing else may meet a removed slice."""
-    name = step.eqn.primitive.name
-    dropped = step.params["axes"]
-    entries = step.operands[0]
+    name = eqn.source.primitive.name
+    dropped = eqn.params["axes"]
+    entries = eqn.operands[0]
     neutral = {"reduce_sum": 0.0, "reduce_prod": 1.0, "reduce_or": 0.0}
     for i in dropped:
         if entries[i] is None or (
@@ -99,8 +99,8 @@ def reduction(step: Step) -> list[Entries]:
         ):
             continue
         held = f"{entries[i]:g}" if is_known(entries[i]) else "not constant"
-        raise step.refuse(f"{name} meets the removed slice, which is {held} there")
-    count = math.prod(step.shape(0)[i] for i in dropped)
+        raise eqn.refuse(f"{name} meets the removed slice, which is {held} there")
+    count = math.prod(eqn.shape(0)[i] for i in dropped)
 
     def reduced(value: Any) -> Any:
         if not is_known(value):
@@ -109,8 +109,8 @@ def reduction(step: Step) -> list[Entries]:
             return value * count
         return value**count if name == "reduce_prod" else value
 
-    rest = [reduced(e) for i, e in enumerate(entries) if i not in dropped]
-    return [tuple(rest)] * len(step.eqn.outvars)
+    remaining = [reduced(e) for i, e in enumerate(entries) if i not in dropped]
+    return [tuple(remaining)] * len(eqn.source.outvars)
 
 
 VALUE_RULES.fill(

@@ -52,21 +52,21 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
     users = [e for e in frame.jaxpr.eqns if any(v is result for v in e.invars)]
     if len(users) != 1 or users[0].primitive.name != "add":
         return None
-    (other,) = (v for v in users[0].invars if v is not result)
-    bias = _leaf(frame, other, through=("broadcast_in_dim", "reshape", "squeeze"))
+    (addend,) = (v for v in users[0].invars if v is not result)
+    bias = _leaf(frame, addend, through=("broadcast_in_dim", "reshape", "squeeze"))
     if bias is None:
         return None
     axis, summed = taken
     dims = frame.dims[eqn.invars[side]]
     free = [dim for i, dim in enumerate(dims) if i not in summed]
-    made = frame.dims[result]
+    dims_of_result = frame.dims[result]
     # The kernel's own axes come last in the result, in the bias and in this order.
     top, variable = bias
-    own = top.dims[variable]
-    last = made[len(made) - len(free) :]
-    same = len(own) == len(free) and all(
+    dims_of_bias = top.dims[variable]
+    last = dims_of_result[len(dims_of_result) - len(free) :]
+    same = len(dims_of_bias) == len(free) and all(
         axes.find(a) is axes.find(b) is axes.find(c)
-        for a, b, c in zip(own, free, last, strict=True)
+        for a, b, c in zip(dims_of_bias, free, last, strict=True)
     )
     return Fold(constant, kernel[1], axis, summed, variable) if same else None
 

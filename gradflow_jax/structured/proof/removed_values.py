@@ -28,7 +28,8 @@ class _Unknown:
 
 UNKNOWN: Any = _Unknown()
 
-# Along each dimension of a value: None where it loses nothing, a number, or UNKNOWN.
+# An entry stands for each dimension of a value: None where it loses nothing, the
+# constant that its removed slice holds, or UNKNOWN.
 Entries = tuple[Any, ...]
 
 
@@ -57,7 +58,7 @@ def join(values: Sequence[Any]) -> Any:
     return first if first is not UNKNOWN and same else UNKNOWN
 
 
-# Primitives at scalars, evaluated once; some hundred for a network.
+# Primitives at scalars are evaluated once; a network has some hundred.
 _evaluated: dict[Any, Any] = {}
 _MOST_EVALUATED = 10_000
 
@@ -72,18 +73,19 @@ def evaluate(eqn: Any, operands: Sequence[Any]) -> Any:
             for value, dtype in zip(operands, dtypes, strict=True)
         ]
         with jax.ensure_compile_time_eval():
-            found = eqn.primitive.bind(*scalars, **eqn.params)
+            evaluated = eqn.primitive.bind(*scalars, **eqn.params)
         if len(_evaluated) >= _MOST_EVALUATED:
             _evaluated.clear()
-        _evaluated[key] = _real_number(np.asarray(found))
+        _evaluated[key] = _real_number(np.asarray(evaluated))
     return _evaluated[key]
 
 
 def _real_number(value: np.ndarray) -> Any:
     """Returns a scalar as a float; with an imaginary part it is UNKNOWN."""
-    if value.dtype.kind != "c":
-        return value.astype(np.float64).item()
-    return value.real.astype(np.float64).item() if value.imag == 0 else UNKNOWN
+    number = value.item()
+    if not isinstance(number, complex):
+        return float(number)
+    return number.real if number.imag == 0 else UNKNOWN
 
 
 class Uniform:

@@ -1,8 +1,8 @@
 """What each primitive makes of the constants that removed slices hold.
 
-A rule gets a `Step`, an equation with what is known of its operands, and returns what
-is known of its results. It refuses where a removed slice would be summed that is not
-zero, or would be compared with what stays.
+A rule gets a `ProofEquation`, an equation with what is known of its operands, and
+returns what is known of its results. It refuses where a removed slice would be summed
+that is not zero, or would be compared with what stays.
 """
 
 import math
@@ -12,18 +12,18 @@ from typing import Any
 from gradflow_jax.programs.rules import VALUE_RULES
 from gradflow_jax.structured.coupling.contractions import SCATTERS
 from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
+from gradflow_jax.structured.proof.equation import ProofEquation, is_known
 from gradflow_jax.structured.proof.removed_values import (
     UNKNOWN,
     Entries,
     evaluate,
     join,
 )
-from gradflow_jax.structured.proof.step import Step, is_known
 
 
-def _combined(step: Step, operands: Sequence[Any]) -> Any:
+def _combined(eqn: ProofEquation, operands: Sequence[Any]) -> Any:
     """Returns an elementwise primitive's value where some operands may be unknown."""
-    name = step.eqn.primitive.name
+    name = eqn.source.primitive.name
     if name == "select_n":
         which, *cases = operands
         return cases[int(which)] if is_known(which) else join(cases)
@@ -34,99 +34,101 @@ def _combined(step: Step, operands: Sequence[Any]) -> Any:
         return 0.0
     if len(known) < len(operands):
         return UNKNOWN
-    value = evaluate(step.eqn, operands)
+    value = evaluate(eqn.source, operands)
     if value is not UNKNOWN and not math.isfinite(value):
-        given = ", ".join(f"{operand:g}" for operand in operands)
-        raise step.refuse(f"{name} of {given} is {value} on the removed slice")
+        printed = ", ".join(f"{operand:g}" for operand in operands)
+        raise eqn.refuse(f"{name} of {printed} is {value} on the removed slice")
     return value
 
 
-def elementwise(step: Step) -> list[Entries]:
+def elementwise(eqn: ProofEquation) -> list[Entries]:
     """Evaluates the primitive on the constants of each dimension."""
-    if len(step.eqn.outvars) > 1:
-        return list(step.operands)
+    if len(eqn.source.outvars) > 1:
+        return list(eqn.operands)
     result: list[Any] = []
-    for position, lost in enumerate(step.lost(0)):
+    for position, lost in enumerate(eqn.lost(0)):
         if not lost:
             result.append(None)
             continue
         values = []
-        for number, entries in enumerate(step.operands):
+        for number, entries in enumerate(eqn.operands):
             entry = entries[position] if position < len(entries) else None
-            values.append(step.uniform(number) if entry is None else entry)
-        result.append(_combined(step, values))
+            values.append(eqn.uniform(number) if entry is None else entry)
+        result.append(_combined(eqn, values))
     return [tuple(result)]
 
 
-def moved(step: Step) -> list[Entries]:
+def moved(eqn: ProofEquation) -> list[Entries]:
     """For what only moves indices: constants along any losing dimension are joined."""
-    found = [e for entries in step.operands for e in entries if e is not None]
-    value = join(found) if found else step.uniform(0)
+    constants = [e for entries in eqn.operands for e in entries if e is not None]
+    value = join(constants) if constants else eqn.uniform(0)
     return [
-        tuple(value if lost else None for lost in step.lost(position))
-        for position in range(len(step.eqn.outvars))
+        tuple(value if lost else None for lost in eqn.lost(position))
+        for position in range(len(eqn.source.outvars))
     ]
 
 
-def carried(step: Step) -> list[Entries]:
+def carried(eqn: ProofEquation) -> list[Entries]:
     """For what keeps the positions of dimensions: each constant stays in its own."""
     results = []
-    for position in range(len(step.eqn.outvars)):
+    for position in range(len(eqn.source.outvars)):
         entries: list[Any] = []
-        for i, lost in enumerate(step.lost(position)):
-            own = [e[i] for e in step.operands if i < len(e) and e[i] is not None]
-            entries.append((join(own) if own else UNKNOWN) if lost else None)
+        for i, lost in enumerate(eqn.lost(position)):
+            constants = [e[i] for e in eqn.operands if i < len(e) and e[i] is not None]
+            entries.append(
+                (join(constants) if constants else UNKNOWN) if lost else None
+            )
         results.append(tuple(entries))
     return results
 
 
-def carried_zero(step: Step) -> list[Entries]:
+def carried_zero(eqn: ProofEquation) -> list[Entries]:
     """The same for what keeps zeros, but not other constants."""
     return [
         tuple(e if e is None or e == 0 else UNKNOWN for e in entries)
-        for entries in carried(step)
+        for entries in carried(eqn)
     ]
 
 
-def broadcast_in_dim(step: Step) -> list[Entries]:
+def broadcast_in_dim(eqn: ProofEquation) -> list[Entries]:
     """Constants follow their dimensions."""
-    value = step.uniform(0)
-    result = [value if lost else None for lost in step.lost(0)]
+    value = eqn.uniform(0)
+    result = [value if lost else None for lost in eqn.lost(0)]
     for entry, target in zip(
-        step.operands[0], step.params["broadcast_dimensions"], strict=True
+        eqn.operands[0], eqn.params["broadcast_dimensions"], strict=True
     ):
         if entry is not None and result[target] is not None:
             result[target] = entry
     return [tuple(result)]
 
 
-def transpose(step: Step) -> list[Entries]:
+def transpose(eqn: ProofEquation) -> list[Entries]:
     """Constants are permuted."""
-    return [tuple(step.operands[0][p] for p in step.params["permutation"])]
+    return [tuple(eqn.operands[0][p] for p in eqn.params["permutation"])]
 
 
-def squeeze(step: Step) -> list[Entries]:
+def squeeze(eqn: ProofEquation) -> list[Entries]:
     """Constants of dropped dimensions are dropped."""
-    entries = step.operands[0]
-    dropped = {d % len(entries) for d in step.params["dimensions"]}
+    entries = eqn.operands[0]
+    dropped = {d % len(entries) for d in eqn.params["dimensions"]}
     return [tuple(e for i, e in enumerate(entries) if i not in dropped)]
 
 
-def unstack(step: Step) -> list[Entries]:
+def unstack(eqn: ProofEquation) -> list[Entries]:
     """Constants of the other dimensions are carried."""
-    along, entries = step.params["axis"], step.operands[0]
-    return [(*entries[:along], *entries[along + 1 :])] * len(step.eqn.outvars)
+    along, entries = eqn.params["axis"], eqn.operands[0]
+    return [(*entries[:along], *entries[along + 1 :])] * len(eqn.source.outvars)
 
 
-def gather(step: Step) -> list[Entries]:
+def gather(eqn: ProofEquation) -> list[Entries]:
     """Slices taken whole keep what they hold."""
-    numbers = step.params["dimension_numbers"]
-    entries = step.operands[0]
+    numbers = eqn.params["dimension_numbers"]
+    entries = eqn.operands[0]
     dropped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     windows = iter(e for i, e in enumerate(entries) if i not in dropped)
     others = [e for i, e in enumerate(entries) if i in dropped and e is not None]
     result = []
-    for position, lost in enumerate(step.lost(0)):
+    for position, lost in enumerate(eqn.lost(0)):
         if position in numbers.offset_dims:
             result.append(next(windows))
         else:
@@ -134,10 +136,10 @@ def gather(step: Step) -> list[Entries]:
     return [tuple(result)]
 
 
-def scatter(step: Step) -> list[Entries]:
+def scatter(eqn: ProofEquation) -> list[Entries]:
     """Zeros stay where zeros are written or added; else nothing is known."""
-    numbers = step.params["dimension_numbers"]
-    old, _, new = step.operands
+    numbers = eqn.params["dimension_numbers"]
+    old, _, new = eqn.operands
     dropped = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     windows = [i for i in range(len(old)) if i not in dropped]
     written = dict(zip(windows, numbers.update_window_dims, strict=True))
@@ -149,23 +151,23 @@ def scatter(step: Step) -> list[Entries]:
     return [tuple(result)]
 
 
-def top_k(step: Step) -> list[Entries]:
+def top_k(eqn: ProofEquation) -> list[Entries]:
     """The largest of equal numbers is that number; which ones they are is not known."""
-    values, indices = carried(step)
+    values, indices = carried(eqn)
     return [values, tuple(None if e is None else UNKNOWN for e in indices)]
 
 
-def generic(step: Step) -> list[Entries]:
+def generic(eqn: ProofEquation) -> list[Entries]:
     """For primitives without a rule of values: nothing is known, nothing may be summed.
 
     Raises:
         Refusal: if an operand loses indices and no result does.
     """
-    losing = any(e is not None for entries in step.operands for e in entries)
-    results = [step.lost(position) for position in range(len(step.eqn.outvars))]
+    losing = any(e is not None for entries in eqn.operands for e in entries)
+    results = [eqn.lost(position) for position in range(len(eqn.source.outvars))]
     if losing and not all(any(lost) for lost in results):
-        name = step.eqn.primitive.name
-        raise step.refuse(f"{name} meets the removed slice")
+        name = eqn.source.primitive.name
+        raise eqn.refuse(f"{name} meets the removed slice")
     return [tuple(UNKNOWN if lost else None for lost in result) for result in results]
 
 

@@ -13,9 +13,9 @@ from gradflow_jax.programs.calls import CALLS, scan_numbers
 from gradflow_jax.programs.rules import COUPLING_RULES, VALUE_RULES
 from gradflow_jax.structured.coupling.pointwise import elementwise as coupled_by_index
 from gradflow_jax.structured.coupling.program import Frame
+from gradflow_jax.structured.proof.equation import ProofEquation, Touched, ValueRule
 from gradflow_jax.structured.proof.removed_values import UNKNOWN, Entries, Slices, join
 from gradflow_jax.structured.proof.rules import elementwise, generic
-from gradflow_jax.structured.proof.step import Step, Touched, ValueRule
 
 
 def run(slices: Slices, frame: Frame, touched: Touched) -> None:
@@ -25,9 +25,9 @@ def run(slices: Slices, frame: Frame, touched: Touched) -> None:
         Refusal: at the first equation where removing is not masking.
     """
     for index in touched(frame, slices.removed):
-        step = Step(slices, frame, index, touched)
-        results = _rule_of(step.eqn.primitive.name)(step)
-        for variable, entries in zip(step.eqn.outvars, results, strict=True):
+        step = ProofEquation(slices, frame, index, touched)
+        results = _rule_of(step.source.primitive.name)(step)
+        for variable, entries in zip(step.source.outvars, results, strict=True):
             slices.set(frame, variable, entries)
 
 
@@ -38,42 +38,42 @@ def _rule_of(name: str) -> ValueRule:
     return VALUE_RULES.get(name, generic)
 
 
-def _enter(step: Step, frame: Frame, values: Sequence[Entries]) -> bool:
+def _enter(eqn: ProofEquation, frame: Frame, values: Sequence[Entries]) -> bool:
     """Runs a called frame; says whether what it is given was news."""
     news = [
-        step.slices.set(frame, variable, entries)
+        eqn.slices.set(frame, variable, entries)
         for variable, entries in zip(frame.jaxpr.invars, values, strict=True)
     ]
-    run(step.slices, frame, step.touched)
+    run(eqn.slices, frame, eqn.touched)
     return any(news)
 
 
-def _results(step: Step, frame: Frame) -> list[Entries]:
-    return [step.slices.get(frame, atom) for atom in frame.jaxpr.outvars]
+def _results(eqn: ProofEquation, frame: Frame) -> list[Entries]:
+    return [eqn.slices.get(frame, atom) for atom in frame.jaxpr.outvars]
 
 
-def _joined(one: Entries, other: Entries) -> Entries:
+def _joined(first: Entries, second: Entries) -> Entries:
     return tuple(
         None
         if a is None and b is None
         else join([UNKNOWN if v is None else v for v in (a, b)])
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(first, second, strict=True)
     )
 
 
-def _call(step: Step) -> list[Entries]:
-    (frame,) = step.frame.children[step.index]
-    _enter(step, frame, step.operands)
-    return _results(step, frame)
+def _call(eqn: ProofEquation) -> list[Entries]:
+    (frame,) = eqn.frame.children[eqn.index]
+    _enter(eqn, frame, eqn.operands)
+    return _results(eqn, frame)
 
 
 def _fixpoint(
-    step: Step, frame: Frame, values: list[Entries], carries: range
+    eqn: ProofEquation, frame: Frame, values: list[Entries], carries: range
 ) -> list[Entries]:
     """Runs a loop's body until what it carries no longer changes."""
     while True:
-        _enter(step, frame, values)
-        results = _results(step, frame)
+        _enter(eqn, frame, values)
+        results = _results(eqn, frame)
         met = list(values)
         for position, result in zip(carries, results, strict=False):
             met[position] = _joined(values[position], result)
@@ -82,39 +82,39 @@ def _fixpoint(
         values = met
 
 
-def _scan(step: Step) -> list[Entries]:
-    consts, carries = scan_numbers(step.params)
-    (frame,) = step.frame.children[step.index]
+def _scan(eqn: ProofEquation) -> list[Entries]:
+    consts, carries = scan_numbers(eqn.params)
+    (frame,) = eqn.frame.children[eqn.index]
     values = [
         entries if position < consts + carries else entries[1:]
-        for position, entries in enumerate(step.operands)
+        for position, entries in enumerate(eqn.operands)
     ]
     span = range(consts, consts + carries)
-    results = _fixpoint(step, frame, values, span)
-    return [*results[:carries], *((None, *own) for own in results[carries:])]
+    results = _fixpoint(eqn, frame, values, span)
+    return [*results[:carries], *((None, *inner) for inner in results[carries:])]
 
 
-def _while(step: Step) -> list[Entries]:
-    conds, bodies = step.params["cond_nconsts"], step.params["body_nconsts"]
-    cond, body = step.frame.children[step.index]
-    carried = step.operands[conds + bodies :]
-    values = [*step.operands[conds : conds + bodies], *carried]
+def _while(eqn: ProofEquation) -> list[Entries]:
+    conds, bodies = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    cond, body = eqn.frame.children[eqn.index]
+    carried = eqn.operands[conds + bodies :]
+    values = [*eqn.operands[conds : conds + bodies], *carried]
     span = range(bodies, len(values))
-    results = _fixpoint(step, body, values, span)
+    results = _fixpoint(eqn, body, values, span)
     results = [_joined(a, b) for a, b in zip(carried, results, strict=True)]
-    _enter(step, cond, [*step.operands[:conds], *results])
+    _enter(eqn, cond, [*eqn.operands[:conds], *results])
     return results
 
 
-def _cond(step: Step) -> list[Entries]:
-    found: list[Entries] | None = None
-    for frame in step.frame.children[step.index]:
-        _enter(step, frame, step.operands[1:])
-        results = _results(step, frame)
-        if found is not None:
-            results = [_joined(a, b) for a, b in zip(found, results, strict=True)]
-        found = results
-    return found or []
+def _cond(eqn: ProofEquation) -> list[Entries]:
+    joined: list[Entries] | None = None
+    for frame in eqn.frame.children[eqn.index]:
+        _enter(eqn, frame, eqn.operands[1:])
+        results = _results(eqn, frame)
+        if joined is not None:
+            results = [_joined(a, b) for a, b in zip(joined, results, strict=True)]
+        joined = results
+    return joined or []
 
 
 VALUE_RULES.fill(

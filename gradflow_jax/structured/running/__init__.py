@@ -12,5 +12,5 @@ support a layer of Flax, add what follows from its variables to `linen_widths` o
 table at the end of `nnx_widths`.
 """
 
-# Imported for the rows that it adds to the table of rebinding.
+# Importing it fills the table of rebinding.
 from gradflow_jax.structured.running import rebinding as rebinding

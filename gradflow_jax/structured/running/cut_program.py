@@ -17,12 +17,12 @@ from gradflow_jax.programs.rules import REBINDING_RULES
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.program import Dims, Frame
-from gradflow_jax.structured.running.rebinding import Here, taken
+from gradflow_jax.structured.running.rebinding import CutEquation, taken
 
 Keep = dict[Axis, np.ndarray]
 
 
-class Cut:
+class Plan:
     """Which indices of each axis stay.
 
     Attributes:
@@ -67,13 +67,13 @@ class Cut:
             return atom.val if isinstance(atom, Literal) else env[atom]
 
         for index, eqn in enumerate(frame.jaxpr.eqns):
-            here = Here(self, frame, index)
+            equation = CutEquation(self, frame, index)
             values = [read(atom) for atom in eqn.invars]
             name = eqn.primitive.name
             if name in REBINDING_RULES:
-                results = REBINDING_RULES[name](here, values)
+                results = REBINDING_RULES[name](equation, values)
             else:
-                results = here.bind(values)
+                results = equation.bind(values)
             env.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in frame.jaxpr.outvars]
 

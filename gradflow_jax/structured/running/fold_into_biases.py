@@ -43,7 +43,7 @@ def folded(
         path, leaf = where[bias]
         if isinstance(leaf, jax.ShapeDtypeStruct) or leaf.shape != leaves[bias].shape:
             continue
-        # In float32 at least: a sum of many.
+        # Many numbers are summed, so they are summed in float32 at least.
         rows = jnp.take(jnp.asarray(weight), removed, fold.axis).astype(
             jnp.promote_types(weight.dtype, jnp.float32)
         )

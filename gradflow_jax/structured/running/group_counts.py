@@ -31,11 +31,12 @@ def group_count(path: str, groups: int, before: int, now: int, hint: int | None)
     if groups == 1 or now == before:
         return groups
     size = before // groups
-    found = {now // size} if now % size == 0 else set()
-    found |= {groups} if now % groups == 0 else set()
-    if len(found) == 1:
-        return found.pop()
-    counts = " or ".join(map(str, sorted(found))) or "no number of"
+    # Either whole groups went, or as many channels of each group.
+    possible = {now // size} if now % size == 0 else set()
+    possible |= {groups} if now % groups == 0 else set()
+    if len(possible) == 1:
+        return possible.pop()
+    counts = " or ".join(map(str, sorted(possible))) or "no number of"
     raise ValueError(
         f"{path!r} had {before} channels in {groups} groups and has {now} left: they "
         f"can be {counts} groups. Say which by groups={{{path!r}: number}}."

@@ -73,8 +73,8 @@ def at_widths(
         x = None
         if context.method_name == "__call__":
             names = "inputs", "x", "carry"  # what Flax's layers call their first
-            given = [*args, *(kwargs[name] for name in names if name in kwargs)]
-            x = given[0] if given else None
+            inputs = [*args, *(kwargs[name] for name in names if name in kwargs)]
+            x = inputs[0] if inputs else None
         changed, fields = _recurrent(layer, x)
         if x is not None:
             fields |= _of_input(layer, x, groups or {}, full)
@@ -105,11 +105,11 @@ def _set(layer: Any, fields: Fields) -> Iterator[None]:
 
 def _shape(layer: Any, *names: str, collection: str = "params") -> Any:
     """Returns the shape of a variable as it is stored for a layer, or None."""
-    found = layer.scope.get_variable(collection, names[0])
+    variable = layer.scope.get_variable(collection, names[0])
     for name in names[1:]:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    # A leaf, since metadata such as `nn.Partitioned` may box the array.
-    leaves = jax.tree.leaves(found)
+        variable = variable.get(name) if isinstance(variable, Mapping) else None
+    # Metadata such as `nn.Partitioned` may box the array, whose leaf is the array.
+    leaves = jax.tree.leaves(variable)
     return tuple(jnp.shape(leaves[0])) if leaves else None
 
 
@@ -193,11 +193,11 @@ def _check_statistics(layer: Any, x: Any) -> None:
     expected = tuple(x.shape[axis] for axis in sorted(axis % x.ndim for axis in axes))
     for name in ("mean", "var"):
         # Flax compares the shapes of parameters but not those of statistics.
-        found = _shape(layer, name, collection="batch_stats")
+        shape = _shape(layer, name, collection="batch_stats")
         where = "/".join([*layer.path, name])
-        if found not in (None, expected):
+        if shape not in (None, expected):
             raise ValueError(
-                f"batch_stats {where} has shape {found}, but the batch norm's "
+                f"batch_stats {where} has shape {shape}, but the batch norm's "
                 f"input has features of shape {expected}; cut the statistics like its "
                 "scale (of size 1 they would broadcast unseen)."
             )
@@ -211,7 +211,7 @@ def _recurrent(layer: Any, carry: Any) -> tuple[Any, Fields]:
     kinds = nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.SimpleCell
     if not isinstance(cell, (*kinds, nn.MGUCell, nn.ConvLSTMCell)):
         return layer, {}
-    # What the first recurrent kernel of each kind of cell is called.
+    # Each kind of cell calls its first recurrent kernel otherwise.
     kernels = (_shape(cell, name, "kernel") for name in ("hi", "hr", "h", "hf", "hh"))
     features = next((kernel[-2] for kernel in kernels if kernel), None)
     if features is None:

@@ -106,24 +106,24 @@ def resized(
 
 def _cut_leaves(state: PyTree, variables: PyTree) -> list[Any]:
     """Returns the leaves of `variables` in the order of `state`, checked."""
-    given = dict(named_leaves(variables))
+    leaf_of = dict(named_leaves(variables))
     expected = dict(named_leaves(state))
-    for path in [*expected, *given]:
-        if (path in expected) != (path in given):
-            wrong = "have a leaf that the model lacks" if path in given else "lack"
+    for path in [*expected, *leaf_of]:
+        if (path in expected) != (path in leaf_of):
+            wrong = "have a leaf that the model lacks" if path in leaf_of else "lack"
             raise ValueError(
                 f"variables {wrong}: {path!r}; pass all of nnx.state(model) with some "
                 "leaves cut, not only its nnx.Param."
             )
     for path, leaf in expected.items():
-        old, new = jnp.shape(leaf), jnp.shape(given[path])
+        old, new = jnp.shape(leaf), jnp.shape(leaf_of[path])
         if len(new) != len(old) or any(n > o for n, o in zip(new, old, strict=True)):
             raise ValueError(
                 f"variables {label(path)} has shape {new}, which is no cut of the "
                 f"model's {old}: keep its axes and take indices of them, "
                 "jnp.take(leaf, kept, axis)."
             )
-    return [given[path] for path in expected]
+    return [leaf_of[path] for path in expected]
 
 
 def _attributes(path: str, layer: Any, hint: int | None) -> Attributes:
@@ -131,13 +131,13 @@ def _attributes(path: str, layer: Any, hint: int | None) -> Attributes:
 
     Its attributes are still those from before the cut.
     """
-    # By name, since not every version of Flax has every class.
+    # Classes are compared by name, since not every version of Flax has every class.
     bases = (b for b in type(layer).__mro__ if b.__module__.startswith("flax.nnx."))
     kinds = {base.__name__ for base in bases}
     for name, variables, rule in _RULES:
         if name in kinds:
             shapes = [_shape(layer, variable) for variable in variables]
-            # A subclass may do without one; its own code reads what it reads.
+            # A subclass may lack one of these variables; its attributes are left alone.
             return {} if None in shapes else rule(layer, *shapes)
     if "Conv" in kinds and (kernel := _shape(layer, "kernel")):
         return _conv(path, layer, kernel, hint)
@@ -156,7 +156,7 @@ def _shape(layer: Any, variable: str) -> Any:
     """Returns the shape of `"kernel"` or of a child's `"query.kernel"`, or None."""
     for name in variable.split("."):
         layer = getattr(layer, name, None)
-    # What is there by that name may be no variable: an array has a method `mean`.
+    # An attribute of that name may be no variable: an array has a method `mean`.
     shape = getattr(layer, "shape", None)
     return shape if isinstance(shape, tuple) else None
 
@@ -213,14 +213,15 @@ def _ends(inputs: str, outputs: str) -> Callable[..., Attributes]:
 
 
 def _cell(layer: Any, inputs: Shape, recurrent: Shape) -> Attributes:
-    # By their rows: the columns may be those of all gates.
+    # The rows tell the width: the columns may be those of all gates.
     return {"in_features": inputs[-2], "hidden_features": recurrent[-2]}
 
 
 _FEATURES = _ends("in_features", "out_features")
 _GATES = "dense_i.kernel", "dense_h.kernel"
 
-# A class of Flax, the variables that tell its widths, and what their shapes say.
+# Each row has a class of Flax, the variables that tell its widths, and a function of
+# their shapes.
 _RULES: tuple[tuple[str, tuple[str, ...], Callable[..., Attributes]], ...] = (
     ("Linear", ("kernel",), _FEATURES),
     ("LinearGeneral", ("kernel",), _linear_general),

@@ -18,7 +18,7 @@ from gradflow_jax.structured.coupling.program import Dims, Frame
 
 
 class Widths(Protocol):
-    """What rules ask of the cut whose program is run: see `cut_program.Cut`."""
+    """What rules ask of the cut whose program is run: see `cut_program.Plan`."""
 
     def flags(self, axis: Axis) -> np.ndarray:
         """Returns which indices of an axis stay."""
@@ -41,29 +41,29 @@ class Widths(Protocol):
         ...
 
 
-class Here:
+class CutEquation:
     """An equation of a program that is being run cut."""
 
     def __init__(self, cut: Widths, frame: Frame, index: int):
         self.cut, self.frame, self.index = cut, frame, index
-        self.eqn = frame.jaxpr.eqns[index]
-        self.params = self.eqn.params
+        self.source = frame.jaxpr.eqns[index]
+        self.params = self.source.params
 
     def operand(self, position: int) -> Dims:
         """Returns the axes of an operand."""
-        return self.frame.dims_of(self.eqn.invars[position])
+        return self.frame.dims_of(self.source.invars[position])
 
     def result(self, position: int = 0) -> Dims:
         """Returns the axes of a result."""
-        return self.frame.dims[self.eqn.outvars[position]]
+        return self.frame.dims[self.source.outvars[position]]
 
     def bind(self, values: Sequence[Any], **changed: Any) -> list[Any]:
         """Binds the primitive with some parameters changed."""
-        found = self.eqn.primitive.bind(*values, **{**self.params, **changed})
-        return list(found) if self.eqn.primitive.multiple_results else [found]
+        results = self.source.primitive.bind(*values, **{**self.params, **changed})
+        return list(results) if self.source.primitive.multiple_results else [results]
 
 
-Rule = Callable[[Here, Sequence[Any]], list[Any]]
+Rule = Callable[[CutEquation, Sequence[Any]], list[Any]]
 
 
 def taken(value: Any, indices: np.ndarray, axis: int) -> Any:
@@ -79,49 +79,49 @@ def taken(value: Any, indices: np.ndarray, axis: int) -> Any:
     return jax.lax.slice_in_dim(value, start, stop, step, axis)
 
 
-def _broadcast_in_dim(here: Here, values: Sequence[Any]) -> list[Any]:
-    return here.bind(values, shape=here.cut.shape(here.result()), sharding=None)
+def _broadcast_in_dim(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    return eqn.bind(values, shape=eqn.cut.shape(eqn.result()), sharding=None)
 
 
-def _reshape(here: Here, values: Sequence[Any]) -> list[Any]:
+def _reshape(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
     value = values[0]
-    order = here.params.get("dimensions")
-    return [jax.lax.reshape(value, here.cut.shape(here.result()), order)]
+    order = eqn.params.get("dimensions")
+    return [jax.lax.reshape(value, eqn.cut.shape(eqn.result()), order)]
 
 
-def _split(here: Here, values: Sequence[Any]) -> list[Any]:
-    axis = here.params["axis"]
+def _split(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    axis = eqn.params["axis"]
     sizes = tuple(
-        here.cut.size(here.result(position)[axis])
-        for position in range(len(here.eqn.outvars))
+        eqn.cut.size(eqn.result(position)[axis])
+        for position in range(len(eqn.source.outvars))
     )
-    return here.bind(values, sizes=sizes)
+    return eqn.bind(values, sizes=sizes)
 
 
-def _slice(here: Here, values: Sequence[Any]) -> list[Any]:
+def _slice(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
     (value,) = values
-    steps = here.params["strides"] or (1,) * np.ndim(value)
-    found = [
-        (np.cumsum(here.cut.flags(axis)) - 1)[
-            start + step * np.flatnonzero(here.cut.flags(made))
+    steps = eqn.params["strides"] or (1,) * np.ndim(value)
+    indices_by_axis = [
+        (np.cumsum(eqn.cut.flags(axis)) - 1)[
+            start + step * np.flatnonzero(eqn.cut.flags(axis_of_result))
         ]
-        for axis, made, start, step in zip(
-            here.operand(0),
-            here.result(),
-            here.params["start_indices"],
+        for axis, axis_of_result, start, step in zip(
+            eqn.operand(0),
+            eqn.result(),
+            eqn.params["start_indices"],
             steps,
             strict=True,
         )
     ]
-    if all(_evenly_spaced(indices) for indices in found):
-        strides = tuple(int(i[1] - i[0]) if len(i) > 1 else 1 for i in found)
-        return here.bind(
+    if all(_evenly_spaced(indices) for indices in indices_by_axis):
+        strides = tuple(int(i[1] - i[0]) if len(i) > 1 else 1 for i in indices_by_axis)
+        return eqn.bind(
             values,
-            start_indices=tuple(int(indices[0]) for indices in found),
-            limit_indices=tuple(int(indices[-1]) + 1 for indices in found),
+            start_indices=tuple(int(indices[0]) for indices in indices_by_axis),
+            limit_indices=tuple(int(indices[-1]) + 1 for indices in indices_by_axis),
             strides=None if set(strides) == {1} else strides,
         )
-    for position, indices in enumerate(found):
+    for position, indices in enumerate(indices_by_axis):
         value = taken(value, indices, position)
     return [value]
 
@@ -131,50 +131,52 @@ def _evenly_spaced(indices: np.ndarray) -> bool:
     return len(indices) > 0 and len(steps) < 2 and bool(np.all(steps > 0))
 
 
-def _picked(here: Here, value: Any, axis: Axis, wanted: np.ndarray, at: int) -> Any:
+def _picked(
+    eqn: CutEquation, value: Any, axis: Axis, indices: np.ndarray, position: int
+) -> Any:
     """Takes indices, numbered as in the full model, from a cut array."""
-    where = np.cumsum(here.cut.flags(axis)) - 1
-    return taken(value, where[wanted], at)
+    place_of = np.cumsum(eqn.cut.flags(axis)) - 1
+    return taken(value, place_of[indices], position)
 
 
-def _iota(here: Here, values: Sequence[Any]) -> list[Any]:
-    along = here.params["dimension"]
-    dims = here.result()
-    numbers = np.flatnonzero(here.cut.flags(dims[along]))
-    shape = here.cut.shape(dims)
+def _iota(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    along = eqn.params["dimension"]
+    dims = eqn.result()
+    numbers = np.flatnonzero(eqn.cut.flags(dims[along]))
+    shape = eqn.cut.shape(dims)
     if len(numbers) == dims[along].size:
-        return here.bind(values, shape=shape)
-    row = jnp.asarray(numbers, here.params["dtype"])
+        return eqn.bind(values, shape=shape)
+    row = jnp.asarray(numbers, eqn.params["dtype"])
     return [jax.lax.broadcast_in_dim(row, shape, (along,))]
 
 
-def _gather(here: Here, values: Sequence[Any]) -> list[Any]:
-    numbers = here.params["dimension_numbers"]
-    operand = here.operand(0)
+def _gather(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    numbers = eqn.params["dimension_numbers"]
+    operand = eqn.operand(0)
     for i in numbers.collapsed_slice_dims:
-        flags = here.cut.flags(operand[i])
+        flags = eqn.cut.flags(operand[i])
         if flags.all():
             continue
         # Only constant indices may read an axis that is cut.
-        indices = np.asarray(here.frame.constant(here.eqn.invars[1])).reshape(-1)
-        wanted = indices[flags[indices]]
-        return [_picked(here, values[0], operand[i], wanted, i)]
+        indices = np.asarray(eqn.frame.constant(eqn.source.invars[1])).reshape(-1)
+        kept = indices[flags[indices]]
+        return [_picked(eqn, values[0], operand[i], kept, i)]
     sizes = tuple(
-        here.cut.size(axis) if size == axis.size else size
-        for axis, size in zip(operand, here.params["slice_sizes"], strict=True)
+        eqn.cut.size(axis) if size == axis.size else size
+        for axis, size in zip(operand, eqn.params["slice_sizes"], strict=True)
     )
-    return here.bind(values, slice_sizes=sizes)
+    return eqn.bind(values, slice_sizes=sizes)
 
 
-def _dynamic_slice(here: Here, values: Sequence[Any]) -> list[Any]:
-    return here.bind(values, slice_sizes=here.cut.shape(here.result()))
+def _dynamic_slice(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    return eqn.bind(values, slice_sizes=eqn.cut.shape(eqn.result()))
 
 
-def _conv(here: Here, values: Sequence[Any]) -> list[Any]:
-    numbers = here.params["dimension_numbers"]
+def _conv(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    numbers = eqn.params["dimension_numbers"]
     features = values[0].shape[numbers.lhs_spec[1]]
     taken = values[1].shape[numbers.rhs_spec[1]]
-    return here.bind(values, feature_group_count=features // taken)
+    return eqn.bind(values, feature_group_count=features // taken)
 
 
 REBINDING_RULES.fill(
@@ -191,57 +193,57 @@ REBINDING_RULES.fill(
 )
 
 
-def _inline(here: Here, values: Sequence[Any]) -> list[Any]:
+def _inline(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
     """Runs what an equation calls."""
-    (frame,) = here.frame.children[here.index]
-    return list(here.cut.function(frame.shared or frame)(*values))
+    (frame,) = eqn.frame.children[eqn.index]
+    return list(eqn.cut.function(frame.shared or frame)(*values))
 
 
-def _remat(here: Here, values: Sequence[Any]) -> list[Any]:
-    (frame,) = here.frame.children[here.index]
+def _remat(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    (frame,) = eqn.frame.children[eqn.index]
     run = jax.checkpoint(
-        lambda *operands: here.cut.run(frame, operands),
-        prevent_cse=here.params["prevent_cse"],
-        policy=here.params["policy"],
+        lambda *operands: eqn.cut.run(frame, operands),
+        prevent_cse=eqn.params["prevent_cse"],
+        policy=eqn.params["policy"],
     )
     return run(*values)
 
 
-def _scan(here: Here, values: Sequence[Any]) -> list[Any]:
-    consts, carries = scan_numbers(here.params)
-    (frame,) = here.frame.children[here.index]
+def _scan(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    consts, carries = scan_numbers(eqn.params)
+    (frame,) = eqn.frame.children[eqn.index]
     fixed = values[:consts]
 
     def body(carry: Any, xs: Any) -> Any:
-        results = here.cut.run(frame, [*fixed, *carry, *xs])
+        results = eqn.cut.run(frame, [*fixed, *carry, *xs])
         return results[:carries], results[carries:]
 
     carry, stacked = jax.lax.scan(
         body,
         list(values[consts : consts + carries]),
         list(values[consts + carries :]),
-        length=here.params["length"],
-        reverse=here.params["reverse"],
-        unroll=here.params["unroll"],
+        length=eqn.params["length"],
+        reverse=eqn.params["reverse"],
+        unroll=eqn.params["unroll"],
     )
     return [*carry, *stacked]
 
 
-def _while(here: Here, values: Sequence[Any]) -> list[Any]:
-    conds, bodies = here.params["cond_nconsts"], here.params["body_nconsts"]
-    cond, body = here.frame.children[here.index]
+def _while(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
+    conds, bodies = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    cond, body = eqn.frame.children[eqn.index]
     return jax.lax.while_loop(
-        lambda carry: here.cut.run(cond, [*values[:conds], *carry])[0],
-        lambda carry: here.cut.run(body, [*values[conds : conds + bodies], *carry]),
+        lambda carry: eqn.cut.run(cond, [*values[:conds], *carry])[0],
+        lambda carry: eqn.cut.run(body, [*values[conds : conds + bodies], *carry]),
         list(values[conds + bodies :]),
     )
 
 
-def _cond(here: Here, values: Sequence[Any]) -> list[Any]:
+def _cond(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
     index, *operands = values
     branches = [
-        lambda *args, frame=frame: here.cut.run(frame, args)
-        for frame in here.frame.children[here.index]
+        lambda *args, frame=frame: eqn.cut.run(frame, args)
+        for frame in eqn.frame.children[eqn.index]
     ]
     return jax.lax.switch(jnp.asarray(index, jnp.int32), branches, *operands)
 

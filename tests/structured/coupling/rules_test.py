@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from gradflow_jax.programs.rules import COUPLING_RULES
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.program import Coupling, Frame, Source
-from gradflow_jax.structured.running.cut_program import Cut
+from gradflow_jax.structured.running.cut_program import Plan
 
 pytestmark = pytest.mark.usefixtures("float64")
 # An operand that is not real: whole numbers, flags or complex numbers.
@@ -267,7 +267,7 @@ def drawn(roots, values):
     """Returns a cut at random that leaves something of every array."""
     rng = np.random.default_rng(1)
     while True:
-        plan = Cut({root: rng.random(root.size) < 0.6 for root in roots})
+        plan = Plan({root: rng.random(root.size) < 0.6 for root in roots})
         if all(plan.size(axis) for dims in values for axis in dims):
             return plan
 

@@ -24,7 +24,7 @@ from gradflow_jax.structured.coupling import (
 )
 from gradflow_jax.structured.proof import contractions as proof_contractions
 from gradflow_jax.structured.proof import removed_values, rules, walk
-from gradflow_jax.structured.running.cut_program import Cut
+from gradflow_jax.structured.running.cut_program import Plan
 from tests.structured.zoo import plain as zoo_plain
 from tests.structured.zoo.plain import GATE, Case, D, dense, fill
 
@@ -145,11 +145,11 @@ def as_a_sum(rule, step):
 
 
 def zero_times(combined, step, operands):
-    return 0.0 if step.eqn.primitive.name == "mul" else combined(step, operands)
+    return 0.0 if step.source.primitive.name == "mul" else combined(step, operands)
 
 
 def first_case(combined, step, operands):
-    chosen = step.eqn.primitive.name == "select_n"
+    chosen = step.source.primitive.name == "select_n"
     return operands[1] if chosen else combined(step, operands)
 
 
@@ -236,7 +236,7 @@ MUTANTS = {
     "slices stay in place": (removed("slice"), "error", "first"),
     "groups stay as many": (removed("conv_general_dilated"), "error", "grouped_conv"),
     "constants stay whole": (
-        lambda patch: patch.setattr(Cut, "take", lambda self, value, dims: value),
+        lambda patch: patch.setattr(Plan, "take", lambda self, value, dims: value),
         "error", "const_gate"),
     "every program is the same": (
         replaced(comparing, "difference", NOTHING), "numbers", "rms_norm"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gradflow_jax as gf
+from gradflow_jax.structured.units import program_of
 from tests.structured.zoo import large as zoo_large
 
 pytestmark = pytest.mark.models
@@ -35,7 +36,7 @@ def test_the_families_of_known_architectures(name, families, units, parameters):
     found, variables = units_of(name)
     assert len(found) == families
     assert sum(family.size for family in found) == units
-    assert not found.traced.coupling.unknown
+    assert not program_of(found).coupling.unknown
     if parameters is not None:
         assert found.parameters() == parameters
     assert found.parameters() == sum(

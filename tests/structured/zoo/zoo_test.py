@@ -10,6 +10,7 @@ import pytest
 import gradflow_jax as gf
 from gradflow_jax.structured import Shrunk
 from gradflow_jax.structured.shrinking import error_of
+from gradflow_jax.structured.units import program_of
 from gradflow_jax.trees import named_leaves
 from tests.structured.zoo.cases import NAMES, case, keep_of, units_of
 
@@ -198,7 +199,7 @@ def test_what_is_found_and_why_the_rest_is_refused(name):
     units = units_of(name)
     families, count, _ = FOUND[name]
     assert (len(units), sum(family.size for family in units)) == (families, count)
-    assert not units.traced.coupling.unknown - {"fft"}
+    assert not program_of(units).coupling.unknown - {"fft"}
     texts = {refused.reason.text for refused in units.refused} - EVERYWHERE
     expected = ELSE.get(name, set())
     # Versions of JAX take arrays apart in two ways.

@@ -1,0 +1,108 @@
+"""What a keep set does to a model: to the axes of its program, its masks, its biases.
+
+Everything here takes flags for every family, `units.checked(keep)`; `Units` and the
+verbs that cut ask these functions, so that `Units` itself shows what was found and no
+more.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradflow_jax.structured.alignment import align
+from gradflow_jax.structured.coupling.axes import Axis
+from gradflow_jax.structured.coupling.tracing import Traced
+from gradflow_jax.structured.families import Family, Place
+from gradflow_jax.structured.proof.folds import Fold
+from gradflow_jax.trees import PyTree, named_leaves
+
+# Flags [unit] of every family, by its name: True keeps.
+Flags = Mapping[str, np.ndarray]
+
+
+def axis_flags(families: Sequence[Family], flags: Flags) -> dict[Axis, np.ndarray]:
+    """Returns which indices stay of the program's axes that lose any."""
+    result: dict[Axis, np.ndarray] = {}
+    for family in families:
+        if not flags[family.name].all():
+            result.update(family.keep(flags[family.name]))
+    return result
+
+
+def folds_of(
+    families: Sequence[Family],
+    flags: Flags,
+    program: Traced,
+) -> list[tuple[str, str, Fold, np.ndarray]]:
+    """Returns the constants that a cut adds to biases.
+
+    Returns:
+        For each the kernel's path, the bias's path, what is folded, and the removed
+        indices of the kernel's axis.
+    """
+    path_of = dict(zip(program.frame.jaxpr.invars, program.leaves, strict=False))
+    result = []
+    for family in families:
+        kept = flags[family.name]
+        for fold in family.folds if not kept.all() else ():
+            kernel, bias = path_of[fold.weight], path_of[fold.bias]
+            (slice_,) = (s for s in family.slices if s.place == (kernel, fold.axis))
+            removed = [slice_.indices(int(i)) for i in np.flatnonzero(~kept)]
+            result.append((kernel, bias, fold, np.concatenate(removed)))
+    return result
+
+
+def removal_masks(
+    families: Sequence[Family],
+    flags: Flags,
+    leaves: Mapping[str, jax.ShapeDtypeStruct],
+    like: PyTree,
+) -> PyTree:
+    """Returns the masks that a cut is equal to, in NumPy, which no device holds yet.
+
+    Args:
+        families: of the model.
+        flags: which units stay.
+        leaves: the model's.
+        like: the variables, or the parameters among them.
+    """
+    removed_of = _removed_indices(families, flags)
+
+    def mask(leaf: Any, path: str | None) -> np.ndarray:
+        result = np.ones(jnp.shape(leaf), bool)
+        for (place_path, axis), removed in removed_of.items():
+            if place_path == path:
+                shape = [1] * result.ndim
+                shape[axis] = -1
+                result &= ~removed.reshape(shape)
+        return result
+
+    paths = align(like, leaves, what="like")
+    masks = [
+        mask(leaf, path)
+        for (_, leaf), path in zip(named_leaves(like), paths, strict=True)
+    ]
+    return jax.tree.structure(like).unflatten(masks)
+
+
+def _removed_indices(
+    families: Sequence[Family], flags: Flags
+) -> dict[Place, np.ndarray]:
+    """Returns which indices of a leaf's axis go, where their zeroing is removal."""
+    result: dict[Place, np.ndarray] = {}
+    for family in families:
+        is_removed = ~flags[family.name]
+        if not is_removed.any():
+            continue
+        for slice_ in family.slices:
+            if slice_.place not in family.zeroed:
+                continue
+            indices = result.setdefault(
+                slice_.place, np.zeros(slice_.units[0].shape, bool)
+            )
+            for labels in slice_.units:
+                indices |= np.where(labels < 0, False, is_removed[labels])
+    return result

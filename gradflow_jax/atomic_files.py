@@ -1,4 +1,4 @@
-"""Files and folders that are on disk whole or not at all, however a process ends."""
+"""Writes and deletes files so that they are whole or absent, however a process ends."""
 
 import os
 import shutil
@@ -26,8 +26,8 @@ def delete_whole(path: Path) -> None:
 
 def tidy(folder: Path) -> None:
     """Deletes what a killed process had not finished writing or deleting there."""
-    for left in folder.glob(".*.partial*"):
-        _delete(left)
+    for partial in folder.glob(".*.partial*"):
+        _delete(partial)
 
 
 def _delete(path: Path) -> None:

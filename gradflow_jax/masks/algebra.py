@@ -1,7 +1,7 @@
 """Masks as sets of weights: prune a tree by them, combine them, compare them."""
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,8 @@ def prune(params: PyTree, masks: PyTree) -> PyTree:
         >>> gf.prune(jnp.array([1.0, -2.0]), jnp.array([False, True])).tolist()
         [0.0, -2.0]
     """
-    # Masks first: with the two arguments swapped it is they that look odd.
+    # The masks are checked first: if the two arguments were swapped, the error then
+    # says that the masks are not bool.
     check_masks(masks)
     check_floating(params, "params")
     kept = mask_leaves(masks, params)
@@ -50,6 +51,11 @@ def prune(params: PyTree, masks: PyTree) -> PyTree:
         jnp.where(mask, leaf, jnp.zeros_like(leaf))
         for mask, leaf in zip(kept, leaves, strict=True)
     )
+
+
+def all_true_like(leaf: Any) -> jax.Array:
+    """Returns the mask that keeps all of a leaf, and lies where the leaf does."""
+    return jnp.ones_like(leaf, bool)
 
 
 def combine(

@@ -1,9 +1,8 @@
-"""How many weights each layer keeps: an allocation, a tree like params of ints."""
+"""Allots to each layer how many weights it keeps: a tree like params of ints."""
 
 import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +60,7 @@ def erdos_renyi(
     def numerator(shape: Sequence[int]) -> int:
         return math.prod(shape[:-2]) * sum(shape[-2:])
 
-    return _proportional(params, sparsity, prunable, numerator)
+    return _allot_in_proportion(params, sparsity, prunable, numerator)
 
 
 def erdos_renyi_kernel(
@@ -69,9 +68,9 @@ def erdos_renyi_kernel(
 ) -> PyTree:
     """Allots to each layer a density in proportion to Σ shape / Π shape.
 
-    As `erdos_renyi`, but the window of a convolution counts too: a kernel
-    [height, width, in, out] gets (height + width + in + out) / weights. The usual
-    choice for sparse training (RigL).
+    Other than in `erdos_renyi` the window of a convolution counts too: a kernel
+    [height, width, in, out] gets (height + width + in + out) / weights. It is the
+    usual choice for sparse training (RigL).
 
     Args:
         params: the parameters, or scores; only shapes matter.
@@ -79,7 +78,9 @@ def erdos_renyi_kernel(
         prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
 
     Returns:
-        An allocation as of `erdos_renyi`.
+        An allocation for `gf.layerwise_masks`: a tree like params with the number of
+        weights each leaf keeps. Over the prunable leaves it sums to n − round(sparsity
+        · n) exactly; a layer that would need more than all its weights is kept whole.
 
     Raises:
         TypeError: if `sparsity` is traced or a leaf is not real floating-point.
@@ -95,8 +96,8 @@ def erdos_renyi_kernel(
     Reference:
         Evci et al., Rigging the Lottery: Making All Tickets Winners, ICML 2020.
     """
-    # The number kept is the density, Σ/Π, times the number of weights, Π.
-    return _proportional(params, sparsity, prunable, sum)
+    # The number that is kept is the density, Σ/Π, times the number of weights, Π.
+    return _allot_in_proportion(params, sparsity, prunable, sum)
 
 
 def quotas(
@@ -134,14 +135,14 @@ def quotas(
     """
     check_floating(params, "params")
     checked_fraction(sparsity, "sparsity")
-    named = named_leaves(params)
-    found = families(named, by_path)
-    patterns = {path: p for (path, _), p in zip(named, found, strict=True)}
+    paths_and_leaves = named_leaves(params)
+    paths = [path for path, _ in paths_and_leaves]
+    patterns = dict(zip(paths, first_matches(paths, by_path), strict=True))
     flags = prunable_flags(
         params, lambda path, leaf: patterns[path] is not None or prunable(path, leaf)
     )
     keep = []
-    for (path, leaf), flag in zip(named, flags, strict=True):
+    for (path, leaf), flag in zip(paths_and_leaves, flags, strict=True):
         pattern = patterns[path]
         size = math.prod(jnp.shape(leaf))
         quota = sparsity if pattern is None else by_path[pattern]
@@ -149,10 +150,10 @@ def quotas(
     return jax.tree.structure(params).unflatten(keep)
 
 
-def families(
-    named: Sequence[tuple[str, Any]], by_path: Mapping[str, float]
+def first_matches(
+    paths: Sequence[str], by_path: Mapping[str, float]
 ) -> list[str | None]:
-    """Returns for each leaf the first pattern that matches its path, or None.
+    """Returns for each path the first of the patterns that matches it, or None.
 
     Raises:
         TypeError: if a sparsity is traced or is no number.
@@ -160,14 +161,14 @@ def families(
     """
     for pattern, quota in by_path.items():
         checked_fraction(quota, f"the quota {pattern!r}")
-        if not any(fnmatch.fnmatchcase(path, pattern) for path, _ in named):
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
             raise ValueError(
                 f"the quota {pattern!r} matches no leaf; the leaves are "
-                f"{', '.join(path for path, _ in named)}."
+                f"{', '.join(paths)}."
             )
     return [
         next((p for p in by_path if fnmatch.fnmatchcase(path, p)), None)
-        for path, _ in named
+        for path in paths
     ]
 
 
@@ -186,14 +187,15 @@ def checked_allocation(allocation: PyTree, like: PyTree) -> list[int]:
     counts = jax.tree.map(lambda leaf: 0, like)
     keep = aligned_leaves(allocation, counts, what="allocation", like_what="scores")
     for (path, leaf), number in zip(named_leaves(like), keep, strict=True):
+        # An array of one integer will do too, but True is no number of weights.
         whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
         if not whole and not is_traced(number):
             array = np.asarray(number)
             whole = array.ndim == 0 and np.issubdtype(array.dtype, np.integer)
         if not whole:
-            found = "traced by jax.jit" if is_traced(number) else repr(number)
+            shown = "traced by jax.jit" if is_traced(number) else repr(number)
             raise TypeError(
-                f"allocation {label(path)} is {found}, not a number of weights; "
+                f"allocation {label(path)} is {shown}, not a number of weights; "
                 "gf.quotas turns sparsities into numbers."
             )
         if not 0 <= number <= jnp.size(leaf):
@@ -204,7 +206,7 @@ def checked_allocation(allocation: PyTree, like: PyTree) -> list[int]:
     return [int(number) for number in keep]
 
 
-def _proportional(
+def _allot_in_proportion(
     params: PyTree,
     sparsity: float,
     prunable: Prunable,
@@ -215,39 +217,43 @@ def _proportional(
     leaves = jax.tree.leaves(params)
     flags = prunable_flags(params, prunable)
     sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
-    chosen = [i for i, flag in enumerate(flags) if flag]
-    keep = kept_number(sum(sizes[i] for i in chosen), sparsity)
-    shares = _shares(
-        keep,
-        [max(1, numerator(jnp.shape(leaves[i]))) for i in chosen],
-        [sizes[i] for i in chosen],
+    pruned = [i for i, flag in enumerate(flags) if flag]
+    total = kept_number(sum(sizes[i] for i in pruned), sparsity)
+    shares = _split_in_proportion(
+        total,
+        [max(1, numerator(jnp.shape(leaves[i]))) for i in pruned],
+        [sizes[i] for i in pruned],
     )
-    numbers = list(sizes)
-    for i, share in zip(chosen, shares, strict=True):
-        numbers[i] = share
-    return jax.tree.structure(params).unflatten(numbers)
+    keep = list(sizes)
+    for i, share in zip(pruned, shares, strict=True):
+        keep[i] = share
+    return jax.tree.structure(params).unflatten(keep)
 
 
-def _shares(total: int, weights: Sequence[float], caps: Sequence[int]) -> list[int]:
+def _split_in_proportion(
+    total: int, weights: Sequence[float], caps: Sequence[int]
+) -> list[int]:
     """Splits `total` into whole numbers in proportion to weights, none above its cap.
 
     What a full layer cannot take goes to the others. Largest remainders are rounded
     up, so that the sum is exact; among equal remainders the earlier comes first.
     """
     shares = [0.0] * len(caps)
-    open_ones = [i for i, cap in enumerate(caps) if cap]
+    unfilled = [i for i, cap in enumerate(caps) if cap]
     left = total
-    while open_ones:
-        scale = left / sum(weights[i] for i in open_ones)
-        full = [i for i in open_ones if scale * weights[i] >= caps[i]]
-        for i in full or open_ones:
+    # Filling a layer leaves more for the others, so that `scale` never falls: a layer
+    # once full stays full, and there are no more rounds than layers.
+    while unfilled:
+        scale = left / sum(weights[i] for i in unfilled)
+        full = [i for i in unfilled if scale * weights[i] >= caps[i]]
+        for i in full or unfilled:
             shares[i] = caps[i] if full else scale * weights[i]
         if not full:
             break
         left -= sum(caps[i] for i in full)
-        open_ones = [i for i in open_ones if i not in full]
-    whole = [math.floor(share) for share in shares]
-    by_remainder = sorted(range(len(caps)), key=lambda i: whole[i] - shares[i])
-    for i in by_remainder[: total - sum(whole)]:
-        whole[i] += 1
-    return whole
+        unfilled = [i for i in unfilled if i not in full]
+    rounded = [math.floor(share) for share in shares]
+    by_remainder = sorted(range(len(caps)), key=lambda i: rounded[i] - shares[i])
+    for i in by_remainder[: total - sum(rounded)]:
+        rounded[i] += 1
+    return rounded

@@ -1,4 +1,4 @@
-"""Masks in eighths of their memory: one bit a weight."""
+"""Packs masks into bits: one a weight, an eighth of the memory."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gradflow_jax.masks.selection.placement import explicit_sharding, lying_like
+from gradflow_jax.masks.selection.placement import explicit_sharding, place_like
 from gradflow_jax.trees import (
     PyTree,
     check_masks,
@@ -19,7 +19,7 @@ _BITS = 8
 
 
 def pack_masks(masks: PyTree) -> PyTree:
-    """Packs masks into bits, eight neighbours of the last axis to a byte.
+    """Packs masks into bits, eight neighbors of the last axis to a byte.
 
     Where memory matters, or to save masks: `gf.apply_mask(masks, packed=True)` keeps
     them so in the optimizer's state.
@@ -53,7 +53,7 @@ def pack_masks(masks: PyTree) -> PyTree:
 
 
 def unpack_masks(packed: PyTree, like: PyTree) -> PyTree:
-    """Unpacks what `pack_masks` packed.
+    """Unpacks masks that `pack_masks` packed.
 
     Args:
         packed: a tree of uint8, or of bool where a leaf was not packed.
@@ -80,24 +80,32 @@ def unpack_masks(packed: PyTree, like: PyTree) -> PyTree:
 def unpacked_leaves(
     packed: PyTree, like: PyTree, *, what: str = "masks", like_what: str = "params"
 ) -> list[Any]:
-    """Returns the leaves of packed masks as bool, checked to fit `like`."""
-    others = dict(named_leaves(like))
+    """Returns the leaves of packed masks as bool, checked to fit `like`.
 
-    def unpacked(path: str, leaf: Any) -> Any:
+    Raises:
+        TypeError: if a leaf is neither uint8 nor bool.
+        ValueError: if the two are different trees, or a leaf does not fit.
+    """
+    leaf_like = dict(named_leaves(like))
+
+    def unpack(path: str, leaf: Any) -> Any:
         if getattr(leaf, "dtype", None) != jnp.uint8 or not jnp.ndim(leaf):
             return leaf
-        other = others.get(path)
-        if other is not None and jnp.shape(leaf) == packed_shape(jnp.shape(other)):
-            return unpacked_leaf(leaf, other)
-        # All the bits, so that the check below names what does not fit.
+        target = leaf_like.get(path)
+        if target is not None and jnp.shape(leaf) == packed_shape(jnp.shape(target)):
+            return unpacked_leaf(leaf, target)
+        # Bytes that fit no leaf are unpacked whole: the check below then names them.
         return jnp.unpackbits(jnp.asarray(leaf), axis=-1).astype(bool)
 
-    flags = map_named(unpacked, packed)
-    return mask_leaves(flags, like, what=what, like_what=like_what)
+    masks = map_named(unpack, packed)
+    return mask_leaves(masks, like, what=what, like_what=like_what)
 
 
 def is_packable(leaf: Any) -> bool:
-    """Says whether bits save memory; by the shape alone, for a checkpoint's sake."""
+    """Says whether bits save memory.
+
+    By the shape alone, so that the structure of a checkpoint is known from the params.
+    """
     return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[-1] >= _BITS
 
 
@@ -110,7 +118,8 @@ def packed_leaf(mask: Any) -> jax.Array:
     """Returns one mask as bytes."""
     sharding = explicit_sharding(mask)
     if sharding is not None and sharding.shard_shape(mask.shape)[-1] % _BITS:
-        # A byte lies on one device.
+        # A byte lies on one device, so the last axis is not split where the parts of
+        # it would not be whole bytes.
         spec = PartitionSpec(*tuple(sharding.spec)[: mask.ndim - 1])
         mask = jax.sharding.reshard(mask, NamedSharding(sharding.mesh, spec))
     return jnp.packbits(mask, axis=-1, bitorder="little")
@@ -121,4 +130,4 @@ def unpacked_leaf(bits: Any, like: Any) -> jax.Array:
     flags = jnp.unpackbits(
         jnp.asarray(bits), axis=-1, count=jnp.shape(like)[-1], bitorder="little"
     )
-    return lying_like(flags.astype(bool), like)
+    return place_like(flags.astype(bool), like)

@@ -1,12 +1,13 @@
-"""Masks of a regular pattern, as hardware wants them: N of every M along an axis."""
+"""Makes masks of a regular pattern, as hardware wants them: N of every M weights."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.masks.selection.ordering import ascending
-from gradflow_jax.masks.selection.placement import lying_like
+from gradflow_jax.masks.algebra import all_true_like
+from gradflow_jax.masks.selection.ordering import to_ordered_integers
+from gradflow_jax.masks.selection.placement import place_like
 from gradflow_jax.trees import (
     Prunable,
     PyTree,
@@ -69,8 +70,7 @@ def n_of_m_masks(
     def mask(path: str, leaf: Any) -> jax.Array:
         shape = jnp.shape(leaf)
         if not next(flags):
-            # Made from the leaf, so that it lies where the leaf does.
-            return jnp.ones_like(leaf, bool)
+            return all_true_like(leaf)
         if not -len(shape) <= axis < len(shape) or shape[axis] % m:
             raise ValueError(
                 f"scores {label(path)} of shape {shape} has no axis {axis} that is a "
@@ -78,11 +78,15 @@ def n_of_m_masks(
                 "prunable=."
             )
         check_finite(path, leaf)
-        last = jnp.moveaxis(widen(leaf), axis, -1)
-        groups = last.reshape(*last.shape[:-1], last.shape[-1] // m, m)
-        # The rank of each in its group: argsort of argsort, stable for ties.
-        ranks = jnp.argsort(jnp.argsort(~ascending(groups), stable=True), stable=True)
-        kept = jnp.moveaxis((ranks < n).reshape(last.shape), -1, axis)
-        return lying_like(kept, leaf)
+        axis_last = jnp.moveaxis(widen(leaf), axis, -1)
+        *leading, size = axis_last.shape
+        groups = axis_last.reshape(*leading, size // m, m)
+        # Inverted bits sort the highest score first, and a stable sort leaves equal
+        # ones in the order of their indices. The argsort of that argsort is the place
+        # of each score in its group.
+        highest_first = jnp.argsort(~to_ordered_integers(groups), stable=True)
+        places = jnp.argsort(highest_first, stable=True)
+        kept = jnp.moveaxis((places < n).reshape(axis_last.shape), -1, axis)
+        return place_like(kept, leaf)
 
     return map_named(mask, scores)

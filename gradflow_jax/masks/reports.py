@@ -1,4 +1,4 @@
-"""The report of a mask: what each layer keeps, with both denominators."""
+"""Reports what masks keep, layer by layer, of prunable and of all weights."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class LayerReport(NamedTuple):
         path: the leaf's name, "conv1/kernel".
         shape: its shape.
         kept: how many of its weights the mask keeps.
-        size: how many there are.
+        size: how many weights it has.
         prunable: whether it counts as prunable.
     """
 
@@ -81,7 +81,7 @@ class Report:
 
     @property
     def total_size(self) -> int:
-        """How many weights there are, biases and normalisation included."""
+        """How many weights there are, biases and normalization included."""
         return sum(layer.size for layer in self.layers)
 
     @property
@@ -149,19 +149,19 @@ def report(masks: PyTree, *, prunable: Prunable = default_prunable) -> Report:
         all weights                 2   3      33.33%
     """
     check_masks(masks)
-    named = named_leaves(masks)
-    if any(is_traced(mask) for _, mask in named):
+    paths_and_masks = named_leaves(masks)
+    if any(is_traced(mask) for _, mask in paths_and_masks):
         raise TypeError(
             "masks are traced by jax.jit or a like transformation, and a report needs "
             "their values: return the masks and report outside."
         )
-    kept = [int(jnp.sum(mask)) for _, mask in named]
-    sizes = [math.prod(jnp.shape(mask)) for _, mask in named]
-    cut = iter([k < n for k, n in zip(kept, sizes, strict=True)])
-    flags = prunable_flags(masks, lambda path, leaf: next(cut) or prunable(path, leaf))
-    return Report(
-        tuple(
-            LayerReport(path, tuple(jnp.shape(mask)), k, n, flag)
-            for (path, mask), k, n, flag in zip(named, kept, sizes, flags, strict=True)
-        )
+    shapes = [tuple(jnp.shape(mask)) for _, mask in paths_and_masks]
+    kept = [int(jnp.sum(mask)) for _, mask in paths_and_masks]
+    sizes = [math.prod(shape) for shape in shapes]
+    is_pruned = iter([k < n for k, n in zip(kept, sizes, strict=True)])
+    flags = prunable_flags(
+        masks, lambda path, leaf: next(is_pruned) or prunable(path, leaf)
     )
+    paths = [path for path, _ in paths_and_masks]
+    columns = zip(paths, shapes, kept, sizes, flags, strict=True)
+    return Report(tuple(LayerReport(*row) for row in columns))

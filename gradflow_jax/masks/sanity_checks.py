@@ -1,10 +1,10 @@
-"""What a pruning method is checked against: shuffled masks, inverted scores, bad data.
+"""Makes what a method has to beat: shuffled masks, inverted scores, corrupted data.
 
 If the network is as good with the mask shuffled within each layer, the method has told
 how many weights each layer needs and not which; if it is as good with masks from
-corrupted data, it has not looked at the data. Each helper makes the altered thing; the
-training is the same as of the method itself. That new initial weights do no harm is
-checked by `gf.prune(model.init(new_key, ...), masks)`.
+corrupted data, it has not looked at the data. Each function makes the altered masks,
+scores or data; the training stays that of the method itself. Whether the masks work
+with new initial weights too is seen by `gf.prune(model.init(new_key, ...), masks)`.
 """
 
 from typing import Literal
@@ -33,9 +33,10 @@ def shuffle_masks(
 ) -> PyTree:
     """Shuffles which weights are kept: how many of each layer, or in all, stays.
 
-    Within each layer it makes a random mask of the same quotas, every one of them as
-    likely: the random tickets of Su et al. A method that is no better than it has
-    chosen layer sizes. Over the network it forgets those too.
+    Within each layer it makes a random mask with the same number of weights, all such
+    masks being equally likely: the random tickets of Su et al. A method that is no
+    better has chosen the sizes of layers and not their weights. Over the network even
+    the sizes are random.
 
     Args:
         key: `jax.random.key(seed)`. The same key gives the same masks.
@@ -69,12 +70,12 @@ def shuffle_masks(
     check_masks(masks)
     leaves, structure = jax.tree.flatten(masks)
     flags = prunable_flags(masks, prunable)
-    chosen = [i for i, flag in enumerate(flags) if flag]
-    groups = [chosen] if scope == "network" else [[i] for i in chosen]
+    pruned = [i for i, flag in enumerate(flags) if flag]
+    groups = [pruned] if scope == "network" else [[i] for i in pruned]
     keys = jax.random.split(key, len(groups))
-    for group, own in zip(groups, keys, strict=True):
+    for group, group_key in zip(groups, keys, strict=True):
         flat = jnp.concatenate([jnp.ravel(leaves[i]) for i in group])
-        shuffled = jax.random.permutation(own, flat)
+        shuffled = jax.random.permutation(group_key, flat)
         for i in group:
             part, shuffled = jnp.split(shuffled, [jnp.size(leaves[i])])
             leaves[i] = part.reshape(jnp.shape(leaves[i]))
@@ -84,7 +85,7 @@ def shuffle_masks(
 def invert_scores(scores: PyTree, *, prunable: Prunable = default_prunable) -> PyTree:
     """Turns scores round, so that what mattered most is pruned first.
 
-    A score that does as well inverted has not found what matters.
+    If the network is as good with inverted scores, they have not found what matters.
 
     Args:
         scores: a tree of real floating-point arrays.
@@ -132,7 +133,7 @@ def shuffle_labels(key: jax.Array, labels: jax.Array) -> jax.Array:
         6
 
     Reference:
-        Su et al., NeurIPS 2020, whose release draws labels anew instead.
+        Su et al., NeurIPS 2020, whose release draws new labels instead.
     """
     if jnp.ndim(labels) == 0:
         raise ValueError(
@@ -163,7 +164,7 @@ def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
         [6.0, 22.0]
 
     Reference:
-        Su et al., NeurIPS 2020, whose release shuffles so.
+        Su et al., NeurIPS 2020, whose release shuffles in the same way.
     """
     if jnp.ndim(images) < 2:
         raise ValueError(

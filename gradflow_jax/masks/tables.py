@@ -1,4 +1,4 @@
-"""Tables of layers, as aligned text and as HTML."""
+"""Writes tables of layers, as aligned text and as HTML."""
 
 import html
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ def text_table(header: Row, rows: Sequence[Row], totals: Sequence[Row]) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
 
     def line(row: Row) -> str:
-        name, *rest = row
+        name, *numbers = row
         cells = [name.ljust(widths[0])]
-        cells += [x.rjust(w) for x, w in zip(rest, widths[1:], strict=True)]
+        cells += [x.rjust(w) for x, w in zip(numbers, widths[1:], strict=True)]
         return "  ".join(cells)
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))

@@ -1,4 +1,4 @@
-"""Masks that keep the highest scores: of all layers, of families, or of each layer."""
+"""Keeps the highest scores: of all layers, of families of layers, or of each layer."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradflow_jax.masks.algebra import all_true_like
 from gradflow_jax.masks.allocation import (
     checked_allocation,
-    families,
+    first_matches,
     kept_number,
     quotas,
 )
@@ -72,15 +73,15 @@ def global_masks(
     """
     check_floating(scores, "scores")
     flags = prunable_flags(scores, prunable)
-    sizes = _chosen([jnp.size(leaf) for leaf in jax.tree.leaves(scores)], flags)
+    sizes = _select_flagged([jnp.size(leaf) for leaf in jax.tree.leaves(scores)], flags)
     keep = kept_number(sum(sizes), sparsity)
     alive = None
     if previous is not None:
-        named = mask_leaves(previous, scores, what="previous", like_what="scores")
-        alive = _chosen(named, flags)
+        before = mask_leaves(previous, scores, what="previous", like_what="scores")
+        alive = _select_flagged(before, flags)
         _check_alive(alive, keep)
     floor = checked_fraction(floor, "floor")
-    # Rounded first: 0.07 · 100 is a hair above 7.
+    # The product is rounded before it is raised: 0.07 · 100 is a hair above 7.
     minimum = [math.ceil(round(floor * size, 6)) for size in sizes]
     if sum(minimum) > keep:
         raise ValueError(
@@ -89,8 +90,10 @@ def global_masks(
         )
     first = None
     if floor:
-        first = _ranked(scores, flags, minimum, range(len(sizes)), among=alive)
-    kept = _ranked(scores, flags, [keep], [0] * len(sizes), among=alive, first=first)
+        each_alone = range(len(sizes))
+        first = _keep_highest(scores, flags, minimum, each_alone, among=alive)
+    together = [0] * len(sizes)
+    kept = _keep_highest(scores, flags, [keep], together, among=alive, first=first)
     return _masks_like(scores, flags, kept, previous)
 
 
@@ -104,7 +107,7 @@ def layerwise_masks(
     """Keeps the highest-scored weights of each leaf by itself.
 
     Of a leaf of n weights exactly n − round(sparsity · n) are kept, or the number
-    that the allocation gives; ties as in `global_masks`.
+    that the allocation gives: among equal scores the lower index is kept.
 
     Args:
         scores: a tree of real floating-point arrays, higher is kept.
@@ -113,7 +116,7 @@ def layerwise_masks(
             scores of ints, from `gf.erdos_renyi`, `gf.erdos_renyi_kernel`,
             `gf.quotas`, or your own.
         prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
-            With an allocation, the allocation says so.
+            An allocation decides by itself which leaves are.
 
     Returns:
         Masks: a tree like scores of bool, True keeps.
@@ -147,20 +150,22 @@ def layerwise_masks(
         flags = checked = prunable_flags(scores, prunable)
     else:
         keep = checked_allocation(allocation, scores)
-        # All are ranked, so that another allocation compiles nothing; what is kept
-        # whole may hold NaN.
+        # All leaves are ranked, so that another allocation compiles nothing; a leaf
+        # that is kept whole may hold NaN.
         flags = [True] * len(sizes)
         checked = [number < size for number, size in zip(keep, sizes, strict=True)]
-    kept = _ranked(scores, flags, _chosen(keep, flags), range(sum(flags)), checked)
+    each_alone = range(sum(flags))
+    keep = _select_flagged(keep, flags)
+    kept = _keep_highest(scores, flags, keep, each_alone, checked)
     return _masks_like(scores, flags, kept)
 
 
 def group_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
     """Keeps the highest-scored weights of each family of leaves ranked together.
 
-    Between `global_masks`, one family, and `layerwise_masks`, a family each: use it
-    where layers of one kind compare with each other but not with other kinds, such as
-    attention and MLP.
+    It stands between `global_masks`, which has one family, and `layerwise_masks`, in
+    which each leaf is a family: use it where layers of one kind compare with each other
+    but not with other kinds, such as attention and MLP.
 
     Args:
         scores: a tree of real floating-point arrays, higher is kept.
@@ -170,7 +175,8 @@ def group_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
 
     Returns:
         Masks: a tree like scores of bool, True keeps. Of a family of n weights exactly
-        n − round(sparsity · n) are kept; ties as in `global_masks`.
+        n − round(sparsity · n) are kept; among equal scores the earlier leaf, then the
+        lower index.
 
     Raises:
         TypeError: if a leaf is not real floating-point or a sparsity is traced.
@@ -192,20 +198,20 @@ def group_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
         raise ValueError(
             "there is no family: name one at least, such as {'*/kernel': 0.9}."
         )
-    named = named_leaves(scores)
-    patterns = families(named, by_path)
+    paths_and_leaves = named_leaves(scores)
+    patterns = first_matches([path for path, _ in paths_and_leaves], by_path)
     sizes = {p: 0 for p in by_path if p in patterns}
-    for (_, leaf), pattern in zip(named, patterns, strict=True):
+    for (_, leaf), pattern in zip(paths_and_leaves, patterns, strict=True):
         if pattern is not None:
             sizes[pattern] += jnp.size(leaf)
-    order = list(sizes)
-    groups = [order.index(p) for p in patterns if p is not None]
+    group_of = {pattern: group for group, pattern in enumerate(sizes)}
+    groups = [group_of[p] for p in patterns if p is not None]
     keep = [kept_number(size, by_path[p]) for p, size in sizes.items()]
     flags = [pattern is not None for pattern in patterns]
-    return _masks_like(scores, flags, _ranked(scores, flags, keep, groups))
+    return _masks_like(scores, flags, _keep_highest(scores, flags, keep, groups))
 
 
-def _ranked(
+def _keep_highest(
     scores: PyTree,
     flags: Sequence[bool],
     keep: Sequence[int],
@@ -226,22 +232,24 @@ def _ranked(
     Raises:
         ValueError: at the first of them with a NaN or an infinity.
     """
+    # A Python number, which has no dtype, becomes an array.
     leaves = [
         leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-        for leaf in _chosen(jax.tree.leaves(scores), flags)
+        for leaf in _select_flagged(jax.tree.leaves(scores), flags)
     ]
     kept, finite = highest(leaves, keep, groups, **restrictions)
     if is_traced(finite) or not finite:
-        for path, leaf in _chosen(named_leaves(scores), checked or flags):
+        for path, leaf in _select_flagged(named_leaves(scores), checked or flags):
             check_finite(path, leaf)
     return kept
 
 
-def _chosen(leaves: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
+def _select_flagged(leaves: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
     return [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
 
 
 def _check_alive(alive: Sequence[Any], keep: int) -> None:
+    """Raises ValueError if previous masks keep fewer than `keep`, unless traced."""
     if any(map(is_traced, alive)):
         return
     with jax.ensure_compile_time_eval():
@@ -258,17 +266,18 @@ def _masks_like(
     scores: PyTree,
     flags: Sequence[bool],
     kept: Sequence[jax.Array],
-    others: PyTree | None = None,
+    previous: PyTree | None = None,
 ) -> PyTree:
-    """Returns a mask tree: `kept` where flagged, elsewhere `others`, or all True."""
+    """Returns a mask tree: `kept` where flagged, elsewhere `previous` or all True."""
     leaves, structure = jax.tree.flatten(scores)
-    rest = [None] * len(leaves) if others is None else jax.tree.leaves(others)
-    masks = iter(kept)
+    unranked = [None] * len(leaves)
+    if previous is not None:
+        unranked = jax.tree.leaves(previous)
+    ranked = iter(kept)
 
-    def mask(leaf: Any, flag: bool, other: Any) -> Any:
+    def mask(leaf: Any, flag: bool, previous_mask: Any) -> Any:
         if flag:
-            return next(masks)
-        # Made from the leaf, so that it lies where the leaf does.
-        return jnp.ones_like(leaf, bool) if other is None else other
+            return next(ranked)
+        return all_true_like(leaf) if previous_mask is None else previous_mask
 
-    return structure.unflatten(map(mask, leaves, flags, rest))
+    return structure.unflatten(map(mask, leaves, flags, unranked))

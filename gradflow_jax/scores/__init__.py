@@ -4,7 +4,8 @@
     first_order      measures of the gradient
     second_order     measures of Hg, the Hessian's product with the gradient
     rules            a measure as a pair (term, outer): score(U) = outer(Σ_U term)
-    derivatives      (θ, ḡ, Hḡ) in one or two passes over the data
+    derivatives      (θ, ḡ, Hḡ) of one batch, in one jit
+    passes           the same of many batches, in one or two passes over them
     evaluation       hands them out, jitted, with the loss's own arguments
     losses           what a loss is, and what is wrong with one
     batching         the mean of a loss over many batches

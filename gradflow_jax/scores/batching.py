@@ -1,4 +1,4 @@
-"""The mean of a loss over many batches: loaded ahead, cut small, summed."""
+"""Turns the loss of a batch into its mean over many: loads ahead, cuts small, sums."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,14 +74,15 @@ class BatchedLoss:
         _check_batches(source, 1 if callable(batches) else passes)
         total = passes * len(source) if hasattr(source, "__len__") else None  # type: ignore[arg-type]
         stream, seen = iter(source), 0
-        pieces = self._fetched(stream)
+        pieces = self._fetch(stream)
         while pieces is not None:
-            working = None
-            for piece, weight in _drained(pieces):
-                working = step(piece, weight)
+            pending = None
+            for piece, weight in _pop_each(pieces):
+                pending = step(piece, weight)
+                # Its name would hold the piece until the next one is assigned.
                 del piece
-            pieces = self._fetched(stream)
-            jax.block_until_ready(working)
+            pieces = self._fetch(stream)
+            jax.block_until_ready(pending)
             seen += 1
             if self.progress is not None:
                 self.progress(done + seen, total)
@@ -93,26 +94,31 @@ class BatchedLoss:
             )
         return seen
 
-    def _fetched(self, stream: Iterator[Any]) -> list[tuple[Any, float]] | None:
-        """Returns the next batch in pieces, on the device; None after the last."""
-        missing = object()
-        batch = next(stream, missing)
-        if batch is missing:
+    def _fetch(self, stream: Iterator[Any]) -> list[tuple[Any, float]] | None:
+        """Puts the next batch on the device in weighted pieces; None after the last.
+
+        The weights of the pieces sum to the batch's, by their numbers of examples.
+        """
+        end = object()
+        batch = next(stream, end)
+        if batch is end:
             return None
-        weight = self._checked_weight(batch)
+        weight = self._weigh(batch)
         size = self.micro_batch
         if size is not None and size < (examples := batch_size(batch)):
-            shares = [
+            pieces = [
                 (_slice(batch, i, i + size), min(size, examples - i) / examples)
                 for i in range(0, examples, size)
             ]
         else:
-            shares = [(batch, 1.0)]
+            pieces = [(batch, 1.0)]
+        # In several processes batches are global arrays, which lie on devices already.
         if jax.process_count() == 1:
-            shares = [(jax.device_put(piece), share) for piece, share in shares]
-        return [(piece, weight * share) for piece, share in shares]
+            pieces = [(jax.device_put(piece), share) for piece, share in pieces]
+        return [(piece, weight * share) for piece, share in pieces]
 
-    def _checked_weight(self, batch: Any) -> float:
+    def _weigh(self, batch: Any) -> float:
+        """Returns what a batch counts for, checked to be positive and finite."""
         weight = float(self.weight(batch))
         if not (weight > 0 and math.isfinite(weight)):
             raise ValueError(
@@ -210,7 +216,7 @@ def over_batches(
     return BatchedLoss(loss_fn, weight or batch_size, micro_batch, dtype, progress)
 
 
-def _drained(pieces: list[Any]) -> Iterator[Any]:
+def _pop_each(pieces: list[Any]) -> Iterator[Any]:
     """Yields the pieces and lets go of each, so that none outlives its step."""
     pieces.reverse()
     while pieces:
@@ -218,6 +224,8 @@ def _drained(pieces: list[Any]) -> Iterator[Any]:
 
 
 def _slice(batch: Any, start: int, stop: int) -> Any:
+    """Returns the examples from `start` to before `stop` of every array of a batch."""
+
     def cut(path: str, leaf: Any) -> Any:
         if not jnp.ndim(leaf):
             raise ValueError(

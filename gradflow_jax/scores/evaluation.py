@@ -1,4 +1,4 @@
-"""Evaluates the derivatives of a loss, or what a measure makes of them."""
+"""Makes the functions that evaluate derivatives, or what a measure takes from them."""
 
 import functools
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import (
     Derivatives,
     Squares,
-    of_many_batches,
-    of_one_batch,
+    derivatives_of_batch,
 )
 from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.passes import derivatives_over_batches
 from gradflow_jax.scores.sharding import shardings_of
 from gradflow_jax.trees import PyTree, aligned_leaves, check_floating
 
@@ -22,7 +22,7 @@ class Jitted(Protocol):
     """A jitted function of `(params, *args, **kwargs)`."""
 
     def __call__(self, params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates the function."""
+        """Evaluates the function at the arguments."""
         ...
 
     def lower(self, params: PyTree, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
@@ -76,7 +76,7 @@ def differentiate(
         [10.0, 15.0]
     """
     return finished(
-        lambda found: found,
+        lambda derivatives: derivatives,
         loss_fn,
         order=order,
         squares=squares,
@@ -94,16 +94,25 @@ def finished(
     origin: PyTree | None = None,
     has_aux: bool = False,
 ) -> Jitted:
-    """Returns `finish(derivatives)` as a function of `(params, *args, **kwargs)`.
+    """Makes `finish(derivatives)` a function of `(params, *args, **kwargs)`.
 
-    The evaluation and `finish` are one jit, but for the loop over batches.
+    The evaluation and `finish` are one jit; over batches, a jit for the steps of each
+    pass and one for `finish`.
+
+    Args:
+        finish: takes from the derivatives what is asked for; the function has its name.
+        loss_fn: a loss of one batch, or of many.
+        order: 2 for Hḡ too.
+        squares: whose squared gradients are averaged, or None.
+        origin: θ₀, a tree like params, or None.
+        has_aux: whether the loss returns `(loss, aux)`; the function then does too.
     """
-    wanted = {"order": order, "squares": squares, "has_aux": has_aux}
+    options = {"order": order, "squares": squares, "has_aux": has_aux}
     evaluate: Any
     if isinstance(loss_fn, BatchedLoss):
-        evaluate = of_many_batches(finish, loss_fn, **wanted)
+        evaluate = derivatives_over_batches(finish, loss_fn, **options)
     else:
-        evaluate = of_one_batch(finish, loss_fn, **wanted)
+        evaluate = derivatives_of_batch(finish, loss_fn, **options)
 
     def check(params: PyTree) -> None:
         check_floating(params, "params")

@@ -1,4 +1,4 @@
-"""Measures made of the gradient: loss preservation, Taylor, Fisher and their kin."""
+"""Scores weights by the gradient: loss preservation, Taylor, Fisher and their kin."""
 
 import jax.numpy as jnp
 
@@ -6,7 +6,7 @@ from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, finished
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.scores.normalization import ChannelScores, norm_layers
-from gradflow_jax.scores.rules import RULES, first_order, measure, per_weight
+from gradflow_jax.scores.rules import RULES, bind_measure, first_order, per_weight
 from gradflow_jax.trees import Prunable, PyTree
 
 
@@ -17,7 +17,7 @@ def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     also, up to a constant, the speed at which the weight's squared norm changes: the
     measure removes the slowest weights and so keeps first-order dynamics. It
     resembles `taylor`, equal per weight, which differs on filters. SNIP is this
-    measure at initialisation. The trap: ḡ vanishes at a minimum of the training loss,
+    measure at initialization. The trap: ḡ vanishes at a minimum of the training loss,
     and what is left to rank is noise; few data make it worse (use `gf.over_batches`).
 
     Args:
@@ -49,7 +49,7 @@ def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
         Lubana & Dick, A Gradient Flow Framework for Analyzing Network Pruning, ICLR
         2021; Molchanov et al., 2017; Lee et al. (SNIP), ICLR 2019.
     """
-    return measure("loss_preservation", loss_fn, has_aux=has_aux)
+    return bind_measure("loss_preservation", loss_fn, has_aux=has_aux)
 
 
 def biased_loss_preservation(
@@ -57,10 +57,10 @@ def biased_loss_preservation(
 ) -> Jitted:
     """Scores each weight by |θ| · |θ ⊙ ḡ|: loss preservation biased to large weights.
 
-    It keeps the loss as loss preservation does and favours, among weights of equal
+    It keeps the loss as loss preservation does and favors, among weights of equal
     effect, those whose removal moves the model most. With `origin`, the initial
     parameters θ₀, the bias is |θ − θ₀|, the distance trained, which says more about
-    a weight than its size while the initialisation still shows.
+    a weight than its size while the initialization still shows.
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
@@ -94,7 +94,8 @@ def biased_loss_preservation(
         Lubana & Dick, ICLR 2021. The authors' release offers `use_init` for the
         second form, after Frankle & Carbin's magnitude increase.
     """
-    return measure("biased_loss_preservation", loss_fn, origin=origin, has_aux=has_aux)
+    name = "biased_loss_preservation"
+    return bind_measure(name, loss_fn, origin=origin, has_aux=has_aux)
 
 
 def taylor(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
@@ -102,7 +103,7 @@ def taylor(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
 
     Per weight it is loss preservation. Of a filter it is the first-order change of
     the loss when the whole filter goes: effects of opposite sign cancel. The trap:
-    under train-mode batch normalisation a filter's scale does not matter, so that
+    under train-mode batch normalization a filter's scale does not matter, so that
     Σ θ ⊙ ḡ = 0 and its score is noise; score with running statistics.
 
     Args:
@@ -131,7 +132,7 @@ def taylor(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
         Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019
         (TFO in the release of Lubana & Dick). Filters: `gf.score(..., axis=-1)`.
     """
-    return measure("taylor", loss_fn, has_aux=has_aux)
+    return bind_measure("taylor", loss_fn, has_aux=has_aux)
 
 
 def fisher(
@@ -177,7 +178,7 @@ def fisher(
         Theis et al., Faster gaze prediction with dense networks and Fisher pruning,
         2018; batches as in the release of Lubana & Dick, ICLR 2021.
     """
-    return measure("fisher", loss_fn, per_example=per_example, has_aux=has_aux)
+    return bind_measure("fisher", loss_fn, per_example=per_example, has_aux=has_aux)
 
 
 def batch_norm_taylor(
@@ -188,15 +189,17 @@ def batch_norm_taylor(
     names: tuple[str, str] = ("scale", "bias"),
     has_aux: bool = False,
 ) -> Jitted:
-    """Scores each channel by γ² E[g_γ²] + β² E[g_β²], at its batch normalisation.
+    """Scores each channel by γ² E[g_γ²] + β² E[g_β²], at its batch normalization.
 
-    The Fisher score of the two parameters through which a whole channel passes. Like
-    `batch_norm_scale` it scores channels, not weights, hence a dict.
+    It is the Fisher score of the two parameters through which a whole channel passes.
+    Like `batch_norm_scale` it scores channels, not weights, and so returns a dict.
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
             batch; or `gf.over_batches(loss_fn)`.
-        per_example: as in `fisher`.
+        per_example: take the gradient of each example by itself. The batch is then
+            the one positional argument after params, and as many gradients as it has
+            examples are in memory at once: use small batches.
         prunable: `prunable(path, leaf) -> bool` chooses layers by the path of their
             scales, `"block1/bn/scale"`.
         names: the names of γ and β in the layer; ("weight", "bias") in Equinox.
@@ -208,8 +211,10 @@ def batch_norm_taylor(
         With `has_aux`, `(scores, aux)`.
 
     Raises:
-        TypeError: as `fisher`.
-        ValueError: at scoring, if no normalisation layer is found.
+        TypeError: at scoring, for params that are not real floating-point arrays, a
+            loss that is not a scalar, or `per_example` with several positional
+            arguments.
+        ValueError: at scoring, if no normalization layer is found.
 
     Example:
         >>> import jax.numpy as jnp
@@ -244,9 +249,9 @@ def batch_norm_taylor(
 def first_order_terms(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     """Evaluates θ ⊙ ḡ, the signed terms behind loss preservation and Taylor.
 
-    To first order the loss *falls* by Σ θ ⊙ ḡ over the weights removed. No score:
-    it carries a sign, and the sum over any set of weights has a meaning. The signed
-    terms of second order, θ ⊙ Hḡ, are `grasp`.
+    To first order the loss *falls* by Σ θ ⊙ ḡ over the weights removed. A term is no
+    score: it carries a sign, and its sum over any set of weights has a meaning. The
+    signed terms of second order, θ ⊙ Hḡ, are `grasp`.
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the

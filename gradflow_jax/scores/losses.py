@@ -1,4 +1,4 @@
-"""What a measure accepts as a loss, and how many examples a batch has."""
+"""Checks what a measure is given as a loss, and counts the examples of a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,14 @@ LossFn = Callable[..., Any]
 
 
 def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
-    """Returns a loss that gives `(value, aux)` and checks that value is a scalar.
+    """Makes a loss that returns `(value, aux)` and checks that value is a scalar.
 
     Raises:
         TypeError: when called, if the loss is not one real floating-point number, or
             is not `(loss, aux)` exactly where `has_aux` says so.
     """
 
-    def checked(params: PyTree, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def checked_loss(params: PyTree, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         value, aux = loss_fn(params, *args, **kwargs), None
         is_pair = isinstance(value, tuple) and len(value) == 2
         if has_aux:
@@ -40,7 +40,7 @@ def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
             )
         return value, aux
 
-    return checked
+    return checked_loss
 
 
 def batch_size(batch: Any) -> int:
@@ -53,10 +53,10 @@ def batch_size(batch: Any) -> int:
         path: jnp.shape(leaf)[0] for path, leaf in named_leaves(batch) if jnp.ndim(leaf)
     }
     if len(set(sizes.values())) != 1:
-        found = ", ".join(f"{path or 'batch'}: {n}" for path, n in sizes.items())
+        lengths = ", ".join(f"{path or 'batch'}: {n}" for path, n in sizes.items())
         raise ValueError(
             "the number of examples of a batch cannot be told from the leading axes "
-            f"of its arrays ({found or 'there is no array'}). Pass "
+            f"of its arrays ({lengths or 'there is no array'}). Pass "
             "weight=lambda batch: ... to over_batches, or move what is not data out "
             "of the batch."
         )

@@ -33,9 +33,9 @@ def norm_layers(
         and (prunable is None or prunable(f"{parent}/{scale}", leaves[scale]))
     }
     if not norms:
-        chosen = "" if prunable is None else " that `prunable` accepts"
+        condition = "" if prunable is None else " that `prunable` accepts"
         raise ValueError(
-            f"params have no normalization layer{chosen}: no subtree holds only "
+            f"params have no normalization layer{condition}: no subtree holds only "
             f"{names[0]!r} and {names[1]!r} of shape [channel]. Pass names=(...) if "
             "yours are called otherwise."
         )

@@ -1,4 +1,4 @@
-"""How far scores agree: rank correlations, the overlap of the best, and matrices."""
+"""Measures how far scores agree: by rank correlations, or the overlap of the best."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -26,7 +26,7 @@ class Agreement(NamedTuple):
     """How far each of several scores agrees with each other one.
 
     Attributes:
-        names: of the scores.
+        names: the names of the scores.
         values: float64 [name, name], symmetric.
     """
 
@@ -63,7 +63,7 @@ def spearman(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float
         >>> gf.scores.spearman(a, b)
         0.5
     """
-    return _correlation("spearmanr", *_vectors(a, b, prunable))
+    return _correlation("spearmanr", *_flatten_pair(a, b, prunable))
 
 
 def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
@@ -73,9 +73,11 @@ def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
     chance that the two order a pair alike. It takes n log n steps.
 
     Args:
-        a: as of `spearman`.
-        b: as of `spearman`.
-        prunable: as of `spearman`.
+        a: scores: a tree of real floating-point arrays, or one array.
+        b: other scores of the same tree.
+        prunable: `prunable(path, leaf) -> bool` chooses what counts. By default
+            kernels and embeddings, as everywhere; scores of units, whose arrays all
+            have one dimension, count whole.
 
     Returns:
         τ_b in [−1, 1]: pairs ordered alike minus pairs ordered otherwise, divided by
@@ -83,8 +85,9 @@ def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
         NaN if one of the two ties all.
 
     Raises:
-        TypeError: as of `spearman`.
-        ValueError: as of `spearman`.
+        TypeError: if a leaf is not a real floating-point array.
+        ValueError: if the two are different trees, if no leaf is prunable, or at a
+            NaN or an infinity.
 
     Example:
         >>> import jax.numpy as jnp
@@ -93,7 +96,7 @@ def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
         >>> round(gf.scores.kendall(a, b), 4)  # five pairs of six alike, one otherwise
         0.6667
     """
-    return _correlation("kendalltau", *_vectors(a, b, prunable))
+    return _correlation("kendalltau", *_flatten_pair(a, b, prunable))
 
 
 def top_overlap(
@@ -105,10 +108,12 @@ def top_overlap(
     this counts what is kept. Scores of no relation overlap by about 1 − sparsity.
 
     Args:
-        a: as of `spearman`.
-        b: as of `spearman`.
+        a: scores: a tree of real floating-point arrays, or one array.
+        b: other scores of the same tree.
         sparsity: the fraction of the weights that is removed, in [0, 1).
-        prunable: as of `spearman`.
+        prunable: `prunable(path, leaf) -> bool` chooses what counts. By default
+            kernels and embeddings, as everywhere; scores of units, whose arrays all
+            have one dimension, count whole.
 
     Returns:
         |A ∩ B| / k in [0, 1], where A and B are the k = n − round(sparsity · n)
@@ -116,9 +121,10 @@ def top_overlap(
         then the lower index. Two constant scores so agree wholly, 1.0.
 
     Raises:
-        TypeError: as of `spearman`, and if the sparsity is traced.
-        ValueError: as of `spearman`, and if the sparsity keeps no weight or is outside
-            [0, 1].
+        TypeError: if a leaf is not a real floating-point array, or the sparsity is
+            traced.
+        ValueError: if the two are different trees, if no leaf is prunable, at a NaN or
+            an infinity, or if the sparsity keeps no weight or is outside [0, 1].
 
     Example:
         >>> import jax.numpy as jnp
@@ -127,15 +133,15 @@ def top_overlap(
         >>> gf.scores.top_overlap(a, b, sparsity=0.5)
         0.5
     """
-    first, second = _vectors(a, b, prunable)
+    first, second = _flatten_pair(a, b, prunable)
     keep = first.size - round(checked_fraction(sparsity, "sparsity") * first.size)
     if keep == 0:
         raise ValueError(
             f"sparsity={sparsity} keeps none of {first.size} weights, and nothing "
             "overlaps with nothing: ask for a sparsity that keeps a weight at least."
         )
-    best = [np.argsort(-one, kind="stable")[:keep] for one in (first, second)]
-    return np.intersect1d(*best, assume_unique=True).size / keep
+    kept = [np.argsort(-vector, kind="stable")[:keep] for vector in (first, second)]
+    return np.intersect1d(*kept, assume_unique=True).size / keep
 
 
 def agreement(
@@ -144,7 +150,7 @@ def agreement(
     """Compares each of several scores, of measures, batches or epochs, with each other.
 
     Args:
-        scores: by name; all of the same tree.
+        scores: trees of real floating-point arrays by name, all the same tree.
         how: `how(a, b, **options) -> float`, symmetric: `gf.scores.spearman`,
             `gf.scores.kendall`, `gf.scores.top_overlap`.
         **options: for `how`: `sparsity=0.9`, `prunable=...`.
@@ -154,8 +160,10 @@ def agreement(
         score has no order.
 
     Raises:
-        TypeError: as of `how`.
-        ValueError: as of `how`, and if there are no scores.
+        TypeError: if a leaf is not a real floating-point array, or `how` has no
+            such option.
+        ValueError: if there are no scores or they are different trees, if no leaf is
+            prunable, or at a NaN or an infinity.
 
     Example:
         >>> import jax.numpy as jnp
@@ -177,16 +185,17 @@ def agreement(
 def _correlation(
     name: Literal["spearmanr", "kendalltau"], a: np.ndarray, b: np.ndarray
 ) -> float:
-    # Its import takes five times as long as that of this library.
+    """Returns the coefficient that `scipy.stats.<name>` computes, or NaN."""
+    # SciPy takes five times as long to import as this library.
     from scipy import stats
 
-    # SciPy gives the same NaN, but with a warning.
+    # A constant vector has no order. SciPy returns NaN too, but it warns.
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(getattr(stats, name)(a, b).statistic)
 
 
-def _vectors(
+def _flatten_pair(
     a: PyTree, b: PyTree, prunable: Prunable | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the scores that count, as two vectors.
@@ -197,18 +206,19 @@ def _vectors(
     """
     check_floating(a, "scores a")
     check_floating(b, "scores b")
-    others = aligned_leaves(b, a, what="scores b", like_what="scores a")
-    named = named_leaves(a)
+    leaves_b = aligned_leaves(b, a, what="scores b", like_what="scores a")
+    paths_and_leaves = named_leaves(a)
     if prunable is None:
-        flat = all(jnp.ndim(leaf) < 2 for _, leaf in named)
-        prunable = (lambda path, leaf: True) if flat else default_prunable
+        are_units = all(jnp.ndim(leaf) < 2 for _, leaf in paths_and_leaves)
+        prunable = (lambda path, leaf: True) if are_units else default_prunable
     pairs = []
     flags = prunable_flags(a, prunable)
-    for (path, leaf), other, flag in zip(named, others, flags, strict=True):
+    columns = zip(paths_and_leaves, leaves_b, flags, strict=True)
+    for (path, leaf_a), leaf_b, flag in columns:
         if flag:
-            for one in (leaf, other):
-                check_finite(path, one)
-            pairs.append([np.ravel(widen(one)) for one in (leaf, other)])
+            check_finite(path, leaf_a)
+            check_finite(path, leaf_b)
+            pairs.append([np.ravel(widen(leaf)) for leaf in (leaf_a, leaf_b)])
     first, second = (np.concatenate(column) for column in zip(*pairs, strict=True))
     if first.size == 0:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""The measures' formulas: a signed term per weight, and what is done to its sum.
+"""States each measure as a formula: a signed term per weight, and an outer function.
 
 Each measure is a pair (term, outer), with the score of a set U of weights
 
     score(U) = outer(Σ_{i ∈ U} term_i)
 
-A weight is a set of one. So the place of the absolute value, inside the sum (loss
+A single weight is a set too. So the place of the absolute value, inside the sum (loss
 preservation) or outside (Taylor), is written once, and a filter's score comes from
 the signed terms, never from scores that have lost their sign.
 """
@@ -37,23 +37,24 @@ class Rule(NamedTuple):
     needs: tuple[Field, ...]
 
 
-def _leafwise(fn: Callable[..., jax.Array], *trees: PyTree) -> PyTree:
+def _map_widened(fn: Callable[..., jax.Array], *trees: PyTree) -> PyTree:
+    """Maps over leaves in float32 at least."""
     return jax.tree.map(lambda *leaves: fn(*map(widen, leaves)), *trees)
 
 
 def squared_weight(d: Derivatives) -> PyTree:
     """Returns θ²."""
-    return _leafwise(jnp.square, d.params)
+    return _map_widened(jnp.square, d.params)
 
 
 def first_order(d: Derivatives) -> PyTree:
     """Returns θ ⊙ ḡ: what removing each weight takes off the loss, to first order."""
-    return _leafwise(jnp.multiply, d.params, d.gradient)
+    return _map_widened(jnp.multiply, d.params, d.gradient)
 
 
 def second_order(d: Derivatives) -> PyTree:
     """Returns θ ⊙ Hḡ: half of what removing each weight takes off ‖ḡ‖²."""
-    return _leafwise(jnp.multiply, d.params, d.hessian_gradient)
+    return _map_widened(jnp.multiply, d.params, d.hessian_gradient)
 
 
 def absolute_first_order(d: Derivatives) -> PyTree:
@@ -64,22 +65,22 @@ def absolute_first_order(d: Derivatives) -> PyTree:
 def biased(d: Derivatives) -> PyTree:
     """Returns |θ − θ₀| · |θ ⊙ ḡ|, with θ₀ = 0 where there is no origin."""
     if d.origin is None:
-        distance = _leafwise(jnp.abs, d.params)
+        distance = _map_widened(jnp.abs, d.params)
     else:
-        distance = _leafwise(lambda x, x0: jnp.abs(x - x0), d.params, d.origin)
+        distance = _map_widened(lambda x, x0: jnp.abs(x - x0), d.params, d.origin)
     return jax.tree.map(jnp.multiply, distance, absolute_first_order(d))
 
 
 def squared_first_order(d: Derivatives) -> PyTree:
     """Returns θ² ⊙ E[g²]."""
-    return _leafwise(lambda x, g2: x**2 * g2, d.params, d.squared_gradient)
+    return _map_widened(lambda x, g2: x**2 * g2, d.params, d.squared_gradient)
 
 
 def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
-_HG: tuple[Field, ...] = ("hessian_gradient",)
+_HESSIAN_GRADIENT: tuple[Field, ...] = ("hessian_gradient",)
 
 RULES: dict[str, Rule] = {
     "magnitude": Rule(squared_weight, jnp.sqrt, ()),
@@ -87,8 +88,8 @@ RULES: dict[str, Rule] = {
     "biased_loss_preservation": Rule(biased, _identity, ("gradient",)),
     "taylor": Rule(first_order, jnp.abs, ("gradient",)),
     "fisher": Rule(squared_first_order, _identity, ("squared_gradient",)),
-    "grasp": Rule(second_order, _identity, _HG),
-    "gradient_norm_preservation": Rule(second_order, jnp.abs, _HG),
+    "grasp": Rule(second_order, _identity, _HESSIAN_GRADIENT),
+    "gradient_norm_preservation": Rule(second_order, jnp.abs, _HESSIAN_GRADIENT),
 }
 
 
@@ -121,20 +122,20 @@ def check_needs(d: Derivatives, measure: str) -> None:
 
 
 def per_weight(rule: Rule, d: Derivatives) -> PyTree:
-    """Returns the score of each weight."""
+    """Returns the score of each weight, outer(term)."""
     if rule.term is squared_weight:
-        # √θ² underflows below 1e-19 in float32 and |θ| does not.
-        return _leafwise(jnp.abs, d.params)
+        # In float32 θ² underflows where |θ| is below 1e-19 or so.
+        return _map_widened(jnp.abs, d.params)
     return jax.tree.map(rule.outer, rule.term(d))
 
 
-def measure(
+def bind_measure(
     name: str, loss_fn: LossFn, *, per_example: bool = False, **options: Any
 ) -> Jitted:
     """Binds a rule to a loss: a function `(params, *args, **kwargs) -> scores`.
 
     Args:
-        name: the rule's.
+        name: the measure's, a key of `RULES`.
         loss_fn: a loss of one batch, or of many.
         per_example: square the gradients of examples, not of batches.
         **options: `origin` and `has_aux`, as in `differentiate`.
@@ -190,15 +191,15 @@ def score(d: Derivatives, measure: str, *, axis: int | None = None) -> PyTree:
     if axis is None:
         return per_weight(rule, d)
 
-    def summed(path: str, term: Any) -> jax.Array:
+    def score_along(path: str, term: Any) -> jax.Array:
         if not -jnp.ndim(term) <= axis < jnp.ndim(term):
             raise ValueError(
                 f"{label(path)} of shape {jnp.shape(term)} has no axis {axis}."
             )
-        others = set(range(jnp.ndim(term))) - {axis % jnp.ndim(term)}
-        return rule.outer(jnp.sum(term, axis=tuple(sorted(others))))
+        summed_axes = set(range(jnp.ndim(term))) - {axis % jnp.ndim(term)}
+        return rule.outer(jnp.sum(term, axis=tuple(sorted(summed_axes))))
 
-    return map_named(summed, rule.term(d))
+    return map_named(score_along, rule.term(d))
 
 
 def score_all(d: Derivatives) -> dict[str, PyTree]:

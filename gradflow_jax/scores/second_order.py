@@ -1,8 +1,8 @@
-"""Measures made of the Hessian-gradient product: what pruning does to ‖ḡ‖²."""
+"""Scores weights by the Hessian-gradient product: by what pruning does to ‖ḡ‖²."""
 
 from gradflow_jax.scores.evaluation import Jitted
 from gradflow_jax.scores.losses import LossFn
-from gradflow_jax.scores.rules import measure
+from gradflow_jax.scores.rules import bind_measure
 
 
 def grasp(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
@@ -12,7 +12,7 @@ def grasp(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     what GraSP aims at: `gradient_norm_increase` is the same function. GraSP's paper
     scores −θ ⊙ Hḡ and removes the highest: the same weights. On networks that are
     trained already it removes what the loss rests on (Lubana & Dick, observation 4),
-    and early layers first; at initialisation, with the logits divided by T = 200 and
+    and early layers first; at initialization, with the logits divided by T = 200 and
     class-balanced data, it is a method of its own. To keep the gradient norm instead,
     use `gradient_norm_preservation`.
 
@@ -43,7 +43,7 @@ def grasp(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
         Wang et al., Picking Winning Tickets Before Training by Preserving Gradient
         Flow, ICLR 2020; Lubana & Dick, ICLR 2021.
     """
-    return measure("grasp", loss_fn, has_aux=has_aux)
+    return bind_measure("grasp", loss_fn, has_aux=has_aux)
 
 
 gradient_norm_increase = grasp
@@ -83,4 +83,4 @@ def gradient_norm_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jit
         Lubana & Dick, A Gradient Flow Framework for Analyzing Network Pruning, ICLR
         2021.
     """
-    return measure("gradient_norm_preservation", loss_fn, has_aux=has_aux)
+    return bind_measure("gradient_norm_preservation", loss_fn, has_aux=has_aux)

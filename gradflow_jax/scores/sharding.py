@@ -1,4 +1,4 @@
-"""Derivatives lie on a mesh as their parameters do."""
+"""Keeps derivatives on a mesh where their parameters lie."""
 
 from typing import Any
 
@@ -7,31 +7,33 @@ from jax.sharding import AxisType, NamedSharding
 
 from gradflow_jax.trees import PyTree, is_traced
 
-# For each leaf where it lies, or None where that needs no saying.
+# This holds the sharding of each leaf; None if XLA infers it (explicit axes, one
+# device).
 Shardings = tuple[NamedSharding | None, ...]
 
 
 def shardings_of(params: PyTree) -> Shardings:
-    """Returns where each leaf lies, of those that a mesh of automatic axes splits.
+    """Returns the sharding of each leaf that lies on a mesh of automatic axes.
 
-    Left alone, XLA's partitioner may gather a gradient on every device. Explicit axes
-    need no word: there a gradient has the sharding of its parameter by its type.
+    XLA's partitioner may gather a gradient on every device unless it is told not to. On
+    explicit axes it is not asked: the type of a gradient says that it lies where its
+    parameter does.
     """
 
-    def sharding(leaf: Any) -> NamedSharding | None:
-        found = None if is_traced(leaf) else getattr(leaf, "sharding", None)
-        if not isinstance(found, NamedSharding) or found.mesh.size == 1:
+    def automatic_sharding(leaf: Any) -> NamedSharding | None:
+        sharding = None if is_traced(leaf) else getattr(leaf, "sharding", None)
+        if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
             return None
-        automatic = set(found.mesh.axis_types) == {AxisType.Auto}
-        return found if automatic else None
+        is_automatic = set(sharding.mesh.axis_types) == {AxisType.Auto}
+        return sharding if is_automatic else None
 
-    return tuple(map(sharding, jax.tree.leaves(params)))
+    return tuple(map(automatic_sharding, jax.tree.leaves(params)))
 
 
-def constrained(tree: PyTree, shardings: Shardings) -> PyTree:
-    """Returns a tree like params that XLA keeps where the parameters lie."""
+def constrain(tree: PyTree, shardings: Shardings) -> PyTree:
+    """Constrains a tree like params to lie where the parameters do."""
     leaves, structure = jax.tree.flatten(tree)
     return structure.unflatten(
-        leaf if found is None else jax.lax.with_sharding_constraint(leaf, found)
-        for leaf, found in zip(leaves, shardings, strict=True)
+        leaf if sharding is None else jax.lax.with_sharding_constraint(leaf, sharding)
+        for leaf, sharding in zip(leaves, shardings, strict=True)
     )

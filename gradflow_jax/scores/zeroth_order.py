@@ -1,4 +1,4 @@
-"""Measures that need no gradient: magnitude, batch-norm scale, and chance."""
+"""Scores weights without a gradient: by magnitude, batch-norm scale, or chance."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ def magnitude(params: PyTree) -> PyTree:
     training. Magnitude-pruned networks train fastest right after pruning, since
     removing small weights moves the network least (Lubana & Dick, observation 1).
     The trap is global ranking of layers whose weights have different scales, with or
-    without normalisation: look at `gf.report(masks)` for layers that vanish.
+    without normalization: look at `gf.report(masks)` for layers that vanish.
 
     Args:
         params: a pytree of real floating-point arrays.
@@ -89,7 +89,7 @@ def batch_norm_scale(
     prunable: Prunable | None = None,
     names: tuple[str, str] = ("scale", "bias"),
 ) -> ChannelScores:
-    """Scores each channel by |γ|, the scale of its batch normalisation.
+    """Scores each channel by |γ|, the scale of its batch normalization.
 
     A channel whose scale is small hardly reaches the next layer, *if* γ was trained
     under an L1 penalty or weight decay; without either, γ says little. It is a score
@@ -108,7 +108,7 @@ def batch_norm_scale(
 
     Raises:
         TypeError: if a leaf is not a real floating-point array.
-        ValueError: if no normalisation layer is found.
+        ValueError: if no normalization layer is found.
 
     Example:
         >>> import jax.numpy as jnp

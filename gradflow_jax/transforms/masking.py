@@ -1,4 +1,4 @@
-"""The masked optimizer: pruned weights are exactly 0.0 after every step."""
+"""Masks an optimizer: pruned weights are exactly 0.0 after every step."""
 
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from gradflow_jax.masks import prune
+from gradflow_jax.masks.algebra import all_true_like
 from gradflow_jax.masks.packing import (
     is_packable,
     packed_leaf,
@@ -90,15 +91,14 @@ def apply_mask(
     Reference:
         The form is that of `optax.keep_params_nonnegative`.
     """
-    start = masks
+    initial_masks = masks
 
     def init(params: PyTree) -> MaskState:
         check_floating(params, "params")
-        own = start
-        if own is None:
-            # Made from the leaf, so that it lies where the leaf does.
-            own = jax.tree.map(lambda leaf: jnp.ones_like(leaf, bool), params)
-        return MaskState(_copied(own, params, packed))
+        masks = initial_masks
+        if masks is None:
+            masks = jax.tree.map(all_true_like, params)
+        return MaskState(_copy_masks(masks, params, packed))
 
     def update(
         updates: PyTree,
@@ -115,12 +115,12 @@ def apply_mask(
                 "zero: call tx.update(updates, state, params)."
             )
         if masks is not None:
-            state = MaskState(_copied(masks, params, packed))
+            state = MaskState(_copy_masks(masks, params, packed))
         kept = unpacked_leaves(state.masks, params, what="the state's masks")
         weights = jax.tree.leaves(params)
         steps = aligned_leaves(updates, params, what="updates", like_what="params")
         edited = [
-            _selected(mask, step, -jnp.asarray(weight))
+            _select_by_bits(mask, step, -jnp.asarray(weight))
             for mask, step, weight in zip(kept, steps, weights, strict=True)
         ]
         return jax.tree.structure(updates).unflatten(edited), state
@@ -136,7 +136,7 @@ def replace_masks(
     *,
     reset: bool = True,
 ) -> PyTree:
-    """Puts new masks into an optimizer state and resets what had changed sides.
+    """Puts new masks into an optimizer state and resets the weights that changed sides.
 
     Momentum and moments of a weight that is pruned now, or regrown, belong to another
     life of it: they are set to what `tx.init` would give. Apply the masks to params
@@ -171,23 +171,23 @@ def replace_masks(
         ([1.0, 0.0], [True, False])
     """
     new = mask_leaves(masks, params)
-    paths = [path for path, _ in named_leaves(params)]
-    fresh = tx.init(prune(params, masks))
+    params_paths = [path for path, _ in named_leaves(params)]
+    fresh_state = tx.init(prune(params, masks))
     try:
-        initial = aligned_leaves(
-            fresh, opt_state, what="tx.init(params)", like_what="opt_state"
+        fresh_leaves = aligned_leaves(
+            fresh_state, opt_state, what="tx.init(params)", like_what="opt_state"
         )
     except ValueError as error:
         raise ValueError(
             f"opt_state is no state of this tx for these params: {error} Pass the tx "
             "that made it."
         ) from None
-    named = named_leaves(opt_state)
-    owners = [_owner(path, leaf, paths, new) for path, leaf in named]
-    # Only apply_mask keeps a bool for each weight, under its state's name for it.
+    state_leaves = named_leaves(opt_state)
+    owners = [_owner(path, leaf, params_paths, new) for path, leaf in state_leaves]
+    # No other transformation keeps a bool for each weight under the name `masks`.
     old = {
-        owner: _flags(leaf, new[owner])
-        for owner, (path, leaf) in zip(owners, named, strict=True)
+        owner: _as_bool(leaf, new[owner])
+        for owner, (path, leaf) in zip(owners, state_leaves, strict=True)
         if owner is not None and _is_mask(path, leaf)
     }
     if set(old) != set(range(len(new))):
@@ -196,33 +196,37 @@ def replace_masks(
             "optax.chain(..., gf.apply_mask(masks))."
         )
 
-    def replaced(owner: int | None, path: str, leaf: Any, first: Any) -> Any:
+    def replace(owner: int | None, path: str, leaf: Any, fresh: Any) -> Any:
         if owner is None:
             return leaf
         if _is_mask(path, leaf):
             return _copy(new[owner], leaf.dtype == jnp.uint8)
-        return jnp.where(old[owner] != new[owner], first, leaf) if reset else leaf
+        return jnp.where(old[owner] != new[owner], fresh, leaf) if reset else leaf
 
+    columns = zip(owners, state_leaves, fresh_leaves, strict=True)
     return jax.tree.structure(opt_state).unflatten(
-        replaced(owner, path, leaf, first)
-        for owner, (path, leaf), first in zip(owners, named, initial, strict=True)
+        replace(owner, path, leaf, fresh) for owner, (path, leaf), fresh in columns
     )
 
 
-def _selected(mask: jax.Array, yes: Any, no: Any) -> jax.Array:
-    """Returns `jnp.where(mask, yes, no)`, selected by bits.
+def _select_by_bits(mask: jax.Array, if_true: Any, if_false: Any) -> jax.Array:
+    """Returns `jnp.where(mask, if_true, if_false)`, computed with integers.
 
-    What XLA's CPU makes of a select by bool is slow: a step of sgd took 1.18 times the
-    one without masks, with these integers 1.1, and the masks' bytes alone are 1.05.
+    XLA's CPU is slow at a select by bool: a step of sgd took 1.18 times as long as
+    without masks, with these integers 1.1, and reading the masks alone costs 1.05.
     """
-    # In the wider of the two dtypes: −θ rounded would leave a rest.
-    dtype = jnp.result_type(yes, no)
-    yes, no = jnp.asarray(yes, dtype), jnp.asarray(no, dtype)
+    # The wider of the two dtypes is taken: a rounded −θ would not bring θ to zero.
+    dtype = jnp.result_type(if_true, if_false)
+    if_true, if_false = jnp.asarray(if_true, dtype), jnp.asarray(if_false, dtype)
     kind = jnp.dtype(f"int{8 * dtype.itemsize}")
-    bits, others = (jax.lax.bitcast_convert_type(leaf, kind) for leaf in (yes, no))
-    # All ones where the mask is False.
+    true_bits, false_bits = (
+        jax.lax.bitcast_convert_type(leaf, kind) for leaf in (if_true, if_false)
+    )
+    # True − 1 is 0 and False − 1 is −1, whose bits are all ones. So a ^ ((a ^ b) & 0)
+    # is a where the mask is True, and a ^ (a ^ b) is b where it is False.
     pruned = jnp.asarray(mask, kind) - np.array(1, kind)
-    return jax.lax.bitcast_convert_type(bits ^ ((bits ^ others) & pruned), dtype)
+    selected = true_bits ^ ((true_bits ^ false_bits) & pruned)
+    return jax.lax.bitcast_convert_type(selected, dtype)
 
 
 def _is_mask(path: str, leaf: Any) -> bool:
@@ -238,30 +242,33 @@ def _owner(
 ) -> int | None:
     """Returns the index of the parameter a leaf of the optimizer state mirrors.
 
-    A count of steps is a number of no weight, though its shape be that of a scalar one.
+    An integer that is no packed mask mirrors none: a count of steps has the shape of a
+    scalar parameter.
     """
-    kind = jnp.result_type(leaf)
-    bits = _is_mask(path, leaf) and kind == jnp.uint8
-    if jnp.issubdtype(kind, jnp.integer) and not bits:
+    dtype = jnp.result_type(leaf)
+    is_packed = _is_mask(path, leaf) and dtype == jnp.uint8
+    if jnp.issubdtype(dtype, jnp.integer) and not is_packed:
         return None
 
     def fits(mask: Any) -> bool:
         shape = jnp.shape(mask)
-        return jnp.shape(leaf) == (packed_shape(shape) if bits else shape)
+        return jnp.shape(leaf) == (packed_shape(shape) if is_packed else shape)
 
-    ending = [
+    candidates = [
         i
-        for i, own in enumerate(params_paths)
-        if ("/" + path).endswith("/" + own if own else "") and fits(masks[i])
+        for i, suffix in enumerate(params_paths)
+        if ("/" + path).endswith("/" + suffix if suffix else "") and fits(masks[i])
     ]
-    return max(ending, key=lambda i: len(params_paths[i]), default=None)
+    # Of "kernel" and "conv/kernel" the longer names the parameter.
+    return max(candidates, key=lambda i: len(params_paths[i]), default=None)
 
 
-def _flags(leaf: Any, like: Any) -> Any:
+def _as_bool(leaf: Any, like: Any) -> Any:
+    """Returns a mask of the state as bool, in the shape of `like`."""
     return unpacked_leaf(leaf, like) if leaf.dtype == jnp.uint8 else leaf
 
 
-def _copied(masks: PyTree, params: PyTree, packed: bool) -> PyTree:
+def _copy_masks(masks: PyTree, params: PyTree, packed: bool) -> PyTree:
     """Returns a copy of masks in the structure of params, whose leaves they fit.
 
     Flax NNX calls `init` with `State[Param]` and `update` with `State[array]`. A copy,
@@ -274,4 +281,5 @@ def _copied(masks: PyTree, params: PyTree, packed: bool) -> PyTree:
 
 
 def _copy(mask: Any, packed: bool) -> jax.Array:
+    """Returns a new array with a mask, as bits if it is to be packed."""
     return packed_leaf(mask) if packed else jnp.array(mask, copy=True)

@@ -1,4 +1,4 @@
-"""Checks of trees and of the numbers that come with them, each with its remedy.
+"""Checks trees and the numbers that come with them; each error names the remedy.
 
 Two trees are the same tree when their leaves have the same paths and shapes: Flax NNX
 hands the same parameters once as `State[Param]` and once as `State[array]`, which
@@ -27,13 +27,13 @@ def check_floating(tree: PyTree, what: str) -> None:
         ValueError: if there is no leaf.
     """
     _check_not_nnx_module(tree, what)
-    named = named_leaves(tree)
-    if not named:
+    paths_and_leaves = named_leaves(tree)
+    if not paths_and_leaves:
         raise ValueError(
             f"{what} has no leaves: {tree!r}. Pass the pytree of parameter arrays, "
             "for example variables['params'] or nnx.state(model, nnx.Param)."
         )
-    for path, leaf in named:
+    for path, leaf in paths_and_leaves:
         if is_real_floating(leaf):
             continue
         if is_numeric(leaf) and jnp.issubdtype(
@@ -58,27 +58,28 @@ def check_floating(tree: PyTree, what: str) -> None:
 
 
 def check_finite(path: str, leaf: Any) -> None:
-    """Checks one leaf of scores; passes it unseen where it is traced.
+    """Checks one leaf of scores, unless it is traced.
 
     Raises:
         ValueError: at a NaN or an infinity.
     """
     if is_traced(leaf):
         return
-    # A constant's check is carried out now even where jax.jit traces around it.
+    # An array whose values are known is checked now, even where jax.jit traces the
+    # code around it.
     with jax.ensure_compile_time_eval():
         finite = jnp.isfinite(leaf)
         if jnp.all(finite):
             return
-        bad = jnp.size(leaf) - int(jnp.sum(finite))
-        # Numbers alone: where other processes hold parts of the leaf no value of it
-        # can be fetched.
+        bad_count = jnp.size(leaf) - int(jnp.sum(finite))
+        # Sums alone are fetched: where other processes hold parts of the leaf, none of
+        # its values can be.
         kinds = {"nan": jnp.isnan, "inf": jnp.isposinf, "-inf": jnp.isneginf}
         counts = {kind: int(jnp.sum(test(leaf))) for kind, test in kinds.items()}
-    found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     raise ValueError(
-        f"scores {label(path)} has {bad} of {jnp.size(leaf)} values that are not "
-        f"finite ({found}): weights cannot be ranked by them. Look for NaN in the "
+        f"scores {label(path)} has {bad_count} of {jnp.size(leaf)} values that are not "
+        f"finite ({summary}): weights cannot be ranked by them. Look for NaN in the "
         "params or an overflow in the loss, or exclude the leaf by prunable=."
     )
 
@@ -90,18 +91,18 @@ def _check_not_nnx_module(tree: PyTree, what: str) -> None:
     from flax import nnx
 
     kind = type(tree).__name__
-    others = [
+    not_params = [
         ("/".join(str(key) for key in path), variable)
         for path, variable in nnx.to_flat_state(nnx.state(tree))
         if not isinstance(variable, nnx.Param)
     ]
-    if others:
-        path, variable = others[0]
-        bad = f"its {label(path)} is a {type(variable).__name__}, not a Param"
+    if not_params:
+        path, variable = not_params[0]
+        obstacle = f"its {label(path)} is a {type(variable).__name__}, not a Param"
     else:
-        bad = "its parameters are nnx.Param variables, not a pytree of arrays"
+        obstacle = "its parameters are nnx.Param variables, not a pytree of arrays"
     raise TypeError(
-        f"{what} is a whole nnx.Module ({kind}); {bad}. Split it first: "
+        f"{what} is a whole nnx.Module ({kind}); {obstacle}. Split it first: "
         "graphdef, params, rest = nnx.split(model, nnx.Param, ...), pass params, and "
         "call nnx.merge(graphdef, params, rest) inside the loss."
     )
@@ -115,8 +116,8 @@ def aligned_leaves(
     Raises:
         ValueError: if a path or a shape differs; the message names the first.
     """
-    named, expected = named_leaves(tree), named_leaves(like)
-    paths, expected_paths = [p for p, _ in named], [p for p, _ in expected]
+    actual, expected = named_leaves(tree), named_leaves(like)
+    paths, expected_paths = [p for p, _ in actual], [p for p, _ in expected]
     if paths != expected_paths:
         missing = [path for path in expected_paths if path not in paths]
         extra = [path for path in paths if path not in expected_paths]
@@ -130,14 +131,14 @@ def aligned_leaves(
             f"{what} and {like_what} are different trees: {difference}. "
             f"Make {what} from this very tree of {like_what}."
         )
-    for (path, leaf), (_, other) in zip(named, expected, strict=True):
-        if jnp.shape(leaf) != jnp.shape(other):
+    for (path, leaf), (_, like_leaf) in zip(actual, expected, strict=True):
+        if jnp.shape(leaf) != jnp.shape(like_leaf):
             raise ValueError(
                 f"{what} {label(path)} has shape {jnp.shape(leaf)}, but {like_what} "
-                f"has {jnp.shape(other)} there. Make {what} from this very tree of "
+                f"has {jnp.shape(like_leaf)} there. Make {what} from this very tree of "
                 f"{like_what}."
             )
-    return [leaf for _, leaf in named]
+    return [leaf for _, leaf in actual]
 
 
 def check_masks(masks: PyTree, *, what: str = "masks") -> None:
@@ -148,13 +149,13 @@ def check_masks(masks: PyTree, *, what: str = "masks") -> None:
         ValueError: if there is no leaf.
     """
     _check_not_nnx_module(masks, what)
-    named = named_leaves(masks)
-    if not named:
+    paths_and_leaves = named_leaves(masks)
+    if not paths_and_leaves:
         raise ValueError(
             f"{what} has no leaves: {masks!r}. Pass the masks of the parameters, as "
             "gf.global_masks returns them."
         )
-    for path, leaf in named:
+    for path, leaf in paths_and_leaves:
         if not (is_numeric(leaf) and jnp.result_type(leaf) == jnp.bool_):
             raise TypeError(
                 f"{what} {label(path)} is {describe(leaf)}, not bool (True keeps a "
@@ -166,7 +167,12 @@ def check_masks(masks: PyTree, *, what: str = "masks") -> None:
 def mask_leaves(
     masks: PyTree, like: PyTree, *, what: str = "masks", like_what: str = "params"
 ) -> list[Any]:
-    """Returns the leaves of a mask tree, checked to be bool and to fit `like`."""
+    """Returns the leaves of a mask tree, checked to be bool and to fit `like`.
+
+    Raises:
+        TypeError: at the first leaf that is not a bool array.
+        ValueError: if there is no leaf, or a path or a shape differs.
+    """
     check_masks(masks, what=what)
     return aligned_leaves(masks, like, what=what, like_what=like_what)
 

@@ -1,4 +1,4 @@
-"""What kind of numbers a leaf holds, in words and in the width that sums need."""
+"""Tells what numbers a leaf holds, and widens them to what sums need."""
 
 from typing import Any
 
@@ -35,5 +35,5 @@ def is_traced(value: Any) -> bool:
 def widen(leaf: Any) -> jax.Array:
     """Returns a leaf in float32, or in its own dtype where that is wider."""
     dtype = jnp.dtype(jnp.result_type(leaf))
-    # An explicit dtype, so that a Python number does not stay weakly typed.
+    # The dtype is explicit, so that a Python number does not stay weakly typed.
     return jnp.asarray(leaf, jnp.float32 if dtype.itemsize < 4 else dtype)

@@ -1,4 +1,4 @@
-"""What is an object of Flax, told without importing Flax for what is none.
+"""Tells what is an object of Flax, without importing Flax for what is none.
 
 Importing Flax takes longer than making a mask, and a tree of plain arrays needs none of
 it; so the package of a class is looked at first.
@@ -35,4 +35,5 @@ def is_linen_module(value: Any) -> bool:
 
 
 def _has_class_of(package: str, value: Any) -> bool:
+    """Says whether the class of a value, or one it derives from, is of a package."""
     return any(kind.__module__.startswith(package) for kind in type(value).__mro__)

@@ -1,4 +1,4 @@
-"""Names of leaves: paths such as `"conv1/kernel"`, whatever holds the leaves.
+"""Names leaves by paths such as `"conv1/kernel"`, whatever holds the leaves.
 
 Dicts, lists, NamedTuples, dataclasses, Flax and Equinox modules name theirs alike.
 """
@@ -17,33 +17,34 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     """Returns `(path, leaf)` for each leaf, in the order of `jax.tree.leaves`.
 
     The `value` with which Flax NNX wraps every variable is left out of paths. A field
-    of that name that has neighbours is another thing and stays.
+    of that name stays where its object has further leaves.
 
     Example:
         >>> named_leaves({"conv": {"kernel": 1.0, "bias": 2.0}})
         [('conv/bias', 2.0), ('conv/kernel', 1.0)]
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    below = Counter(
-        _joined(path[:depth]) for path, _ in leaves for depth in range(len(path))
+    # The leaves of each subtree are counted: a lone `value` is a wrapper and no field.
+    leaf_counts = Counter(
+        _join(path[:depth]) for path, _ in leaves for depth in range(len(path))
     )
-    named = []
+    paths_and_leaves = []
     for path, leaf in leaves:
-        wrapped = len(path) > 1 and path[-1] == GetAttrKey("value")
-        if wrapped and below[_joined(path[:-1])] == 1:
+        ends_in_value = len(path) > 1 and path[-1] == GetAttrKey("value")
+        if ends_in_value and leaf_counts[_join(path[:-1])] == 1:
             path = path[:-1]
-        named.append((_joined(path), leaf))
-    return named
+        paths_and_leaves.append((_join(path), leaf))
+    return paths_and_leaves
 
 
-def _joined(path: Sequence[Any]) -> str:
+def _join(path: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
-def map_named(fn: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
-    """Maps `fn(path, leaf, *leaves_of_rest)` over a tree."""
+def map_named(fn: Callable[..., Any], tree: PyTree, *more_trees: PyTree) -> PyTree:
+    """Maps `fn(path, leaf, *leaves_of_more_trees)` over a tree."""
     paths = jax.tree.structure(tree).unflatten(path for path, _ in named_leaves(tree))
-    return jax.tree.map(fn, paths, tree, *rest)
+    return jax.tree.map(fn, paths, tree, *more_trees)
 
 
 def label(path: str) -> str:

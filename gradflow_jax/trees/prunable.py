@@ -1,4 +1,4 @@
-"""Which leaves are pruned: one default, and the flags of a tree."""
+"""Decides which leaves are pruned: by one default, or by a function of the caller."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,9 @@ from gradflow_jax.trees.names import PyTree, named_leaves
 
 Prunable = Callable[[str, Any], bool]
 
-# What libraries call additive and normalisation parameters. By name, because stacked
-# layers and attention heads give them two dimensions and more.
+# Libraries give these names to additive and normalization parameters. Dimensions do
+# not tell them from kernels: in stacked layers and attention heads they have two and
+# more.
 _NOT_PRUNABLE_NAMES = frozenset({"bias", "scale", "gamma", "beta", "offset"})
 
 
@@ -20,7 +21,7 @@ def default_prunable(path: str, leaf: Any) -> bool:
 
     True for leaves of two dimensions or more, but for those named `bias`, `scale`,
     `gamma`, `beta` or `offset`: the biases of attention heads and of stacked layers
-    and the parameters of normalisation have more than one dimension too.
+    and the parameters of normalization have more than one dimension too.
 
     Args:
         path: the leaf's name, `"conv1/kernel"`.
@@ -44,15 +45,17 @@ def prunable_flags(tree: PyTree, prunable: Prunable) -> list[bool]:
     Raises:
         ValueError: if no leaf of the tree is prunable.
     """
-    named = named_leaves(tree)
-    flags = [bool(prunable(path, leaf)) for path, leaf in named]
-    if not named:
+    paths_and_leaves = named_leaves(tree)
+    flags = [bool(prunable(path, leaf)) for path, leaf in paths_and_leaves]
+    if not paths_and_leaves:
         raise ValueError(f"no leaf is prunable: the tree {tree!r} has no leaves.")
     if not any(flags):
-        found = ", ".join(f"{path} {describe(leaf)}" for path, leaf in named[:5])
-        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        shown = paths_and_leaves[:5]
+        listed = ", ".join(f"{path} {describe(leaf)}" for path, leaf in shown)
+        omitted = len(paths_and_leaves) - len(shown)
+        more = f" and {omitted} more" if omitted else ""
         raise ValueError(
-            f"no leaf is prunable among: {found}{more}. By default kernels and "
+            f"no leaf is prunable among: {listed}{more}. By default kernels and "
             "embeddings (two dimensions or more) are; pass "
             "prunable=lambda path, leaf: ... to choose others."
         )

@@ -90,7 +90,8 @@ def selection(devices: int, width: int) -> dict[str, Any]:
     from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
     from gradflow_jax.masks.selection.counting import Totals
-    from gradflow_jax.masks.selection.exact_threshold import _highest, _Scores
+    from gradflow_jax.masks.selection.exact_threshold import _highest
+    from gradflow_jax.masks.selection.pieces import Scores
     from gradflow_jax.masks.selection.placement import known_placement
 
     mesh = jax.make_mesh((devices,), ("fsdp",), axis_types=(AxisType.Auto,))
@@ -104,7 +105,7 @@ def selection(devices: int, width: int) -> dict[str, Any]:
 
     leaves = [placed(shape) for shape in networks.resnet50_shapes(width)]
     lowered = _highest.lower(
-        _Scores(leaves, None, None),
+        Scores(leaves, None, None),
         Totals.of([1000]),
         groups=(0,) * len(leaves),
         placement=known_placement(leaves),

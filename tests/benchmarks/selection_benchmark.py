@@ -13,6 +13,7 @@ from measuring import Ratio, Took, temporaries
 import gradflow_jax as gf
 from gradflow_jax.masks.selection import exact_threshold
 from gradflow_jax.masks.selection.counting import Totals
+from gradflow_jax.masks.selection.pieces import Scores
 
 KINDS = (
     "half zeros",
@@ -66,7 +67,7 @@ def ours(leaves, sparsity=0.9):
 
 def lowered(leaves, sparsity=0.9):
     """The selection itself, without the public function around it."""
-    columns = exact_threshold._Scores(leaves, None, None)
+    columns = Scores(leaves, None, None)
     keep = Totals.of([kept(leaves, sparsity)])
     groups = (0,) * len(leaves)
     return exact_threshold._highest.lower(columns, keep, groups=groups, placement=None)

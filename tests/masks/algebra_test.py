@@ -34,13 +34,13 @@ def union(*trees):
     return gf.combine(*trees, how="union")
 
 
-def same(tree, other):
-    assert jax.tree.structure(tree) == jax.tree.structure(other)
-    return all(jax.tree.leaves(jax.tree.map(np.array_equal, tree, other)))
+def same(tree, other_tree):
+    assert jax.tree.structure(tree) == jax.tree.structure(other_tree)
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, tree, other_tree)))
 
 
-def subset(tree, other):
-    inside = jax.tree.map(lambda x, y: bool(np.all(x <= y)), tree, other)
+def subset(tree, other_tree):
+    inside = jax.tree.map(lambda x, y: bool(np.all(x <= y)), tree, other_tree)
     return all(jax.tree.leaves(inside))
 
 
@@ -203,9 +203,9 @@ class TestOverlap:
             np.concatenate([np.ravel(tree[path]) for path in SHAPES]) for tree in (a, b)
         )
         union = np.sum(flat_a | flat_b)
-        wanted = np.sum(flat_a & flat_b) / union if union else 1.0
+        expected = np.sum(flat_a & flat_b) / union if union else 1.0
         got = gf.overlap(a, b, prunable=lambda path, leaf: True)
-        assert got == wanted == gf.overlap(b, a, prunable=lambda path, leaf: True)
+        assert got == expected == gf.overlap(b, a, prunable=lambda path, leaf: True)
         assert type(got) is float
 
     def test_only_prunable_leaves_count(self):

@@ -1,4 +1,4 @@
-"""Allocations against another way to find them, and against the papers' formulae."""
+"""Allocations against another way to find them, and against the papers' formulas."""
 
 import math
 from typing import NamedTuple
@@ -63,11 +63,11 @@ class TestErdosRenyi:
         sizes = [math.prod(shape) for shape in shapes]
         keep = sum(sizes) - round(sparsity * sum(sizes))
         allocation = allocate(params, sparsity=sparsity)
-        wanted = shares_by_bisection(
+        expected = shares_by_bisection(
             keep, sizes, [density(allocate, shape) for shape in shapes]
         )
         assert sum(allocation) == keep
-        for number, share, size in zip(allocation, wanted, sizes, strict=True):
+        for number, share, size in zip(allocation, expected, sizes, strict=True):
             assert abs(number - share) <= 1 + 1e-6 * size
             assert 0 <= number <= size
 
@@ -113,7 +113,7 @@ class TestErdosRenyi:
         )
         assert allocation == {"kernel": 10, "bias": 10, "head": 200}
 
-    def test_equal_layers_that_do_not_divide_favour_the_earlier(self, allocate):
+    def test_equal_layers_that_do_not_divide_favor_the_earlier(self, allocate):
         assert allocate([leaf(1, 2)] * 3, sparsity=1 / 3) == [2, 1, 1]
 
     def test_values_do_not_matter_only_shapes(self, allocate):
@@ -162,7 +162,7 @@ class TestErdosRenyi:
 
 
 class TestDensities:
-    # Four layers far from full, with numbers by which the formulae divide exactly.
+    # The four layers are far from full, and their numbers divide exactly.
     SHAPES = ((3, 3, 64, 128), (1, 1, 64, 64), (5, 5, 32, 64), (256, 512))
 
     def ratio(self, allocate, i):
@@ -175,15 +175,15 @@ class TestDensities:
     @pytest.mark.parametrize("i", range(3))
     def test_erdos_renyi_is_inputs_plus_outputs_over_their_product(self, i):
         *_, inputs, outputs = self.SHAPES[i]
-        wanted = (inputs + outputs) / (inputs * outputs) / (768 / (256 * 512))
-        assert self.ratio(gf.erdos_renyi, i) == pytest.approx(wanted, rel=5e-3)
+        expected = (inputs + outputs) / (inputs * outputs) / (768 / (256 * 512))
+        assert self.ratio(gf.erdos_renyi, i) == pytest.approx(expected, rel=5e-3)
 
     @pytest.mark.parametrize("i", range(3))
     def test_erdos_renyi_kernel_counts_the_window_too(self, i):
         h, w, inputs, outputs = self.SHAPES[i]
-        wanted = (h + w + inputs + outputs) / (h * w * inputs * outputs)
-        wanted /= 768 / (256 * 512)
-        assert self.ratio(gf.erdos_renyi_kernel, i) == pytest.approx(wanted, rel=5e-3)
+        expected = (h + w + inputs + outputs) / (h * w * inputs * outputs)
+        expected /= 768 / (256 * 512)
+        assert self.ratio(gf.erdos_renyi_kernel, i) == pytest.approx(expected, rel=5e-3)
 
     def test_they_agree_on_matrices(self):
         params = [leaf(10, 20), leaf(30, 5), leaf(64, 64)]

@@ -31,16 +31,16 @@ class TestLayerwise:
     def test_equals_a_sort_of_each_leaf_in_numpy(self, scores, sparsity):
         masks = gf.layerwise_masks(scores, sparsity=sparsity, prunable=everything)
         for path, leaf in scores.items():
-            wanted = expected({path: leaf}, kept_of(leaf.size, sparsity))
-            np.testing.assert_array_equal(np.ravel(masks[path]), wanted)
+            kept = expected({path: leaf}, kept_of(leaf.size, sparsity))
+            np.testing.assert_array_equal(np.ravel(masks[path]), kept)
 
     @checked
     @given(score_trees(special=DENORMAL), fractions)
     def test_denormal_scores_are_ranked_like_others(self, scores, sparsity):
         masks = gf.layerwise_masks(scores, sparsity=sparsity, prunable=everything)
         for path, leaf in scores.items():
-            wanted = expected({path: leaf}, kept_of(leaf.size, sparsity))
-            np.testing.assert_array_equal(np.ravel(masks[path]), wanted)
+            kept = expected({path: leaf}, kept_of(leaf.size, sparsity))
+            np.testing.assert_array_equal(np.ravel(masks[path]), kept)
 
     @checked
     @given(score_trees(special=ORDINARY + DENORMAL), fractions)
@@ -85,8 +85,8 @@ class TestLayerwise:
         }
         masks = gf.layerwise_masks(scores, allocation=allocation)
         for path, leaf in scores.items():
-            wanted = expected({path: leaf}, allocation[path])
-            np.testing.assert_array_equal(np.ravel(masks[path]), wanted)
+            kept = expected({path: leaf}, allocation[path])
+            np.testing.assert_array_equal(np.ravel(masks[path]), kept)
 
     def test_is_the_same_under_jit(self):
         scores = {"a": jnp.array([[3.0, 1.0, 3.0]]), "b": jnp.array([[0.0], [1.0]])}
@@ -108,10 +108,12 @@ class TestLayerwise:
         masks = gf.layerwise_masks(jnp.arange(4.0), allocation=number)
         assert masks.tolist() == [False, False, False, True]
 
-    @pytest.mark.parametrize("given", [{}, {"sparsity": 0.5, "allocation": {"a": 1}}])
-    def test_it_takes_sparsity_or_allocation_and_one_of_them(self, given):
+    @pytest.mark.parametrize(
+        "arguments", [{}, {"sparsity": 0.5, "allocation": {"a": 1}}]
+    )
+    def test_it_takes_sparsity_or_allocation_and_one_of_them(self, arguments):
         with pytest.raises(TypeError, match="either sparsity= or allocation="):
-            gf.layerwise_masks({"a": jnp.ones((2, 2))}, **given)
+            gf.layerwise_masks({"a": jnp.ones((2, 2))}, **arguments)
 
     def test_an_allocation_of_fractions_is_an_error(self):
         with pytest.raises(TypeError, match=r"leaf 'a' is 0\.5, not a number.*quotas"):

@@ -16,7 +16,7 @@ import gradflow_jax as gf
 @given(
     arrays.arrays(
         bool,
-        # Few shapes: each is compiled.
+        # Shapes are few, since each is compiled.
         st.sampled_from([(), (3,), (8,), (13,), (2, 16), (3, 1), (2, 3, 17), (0,)]),
     )
 )
@@ -24,9 +24,9 @@ def test_unpacking_gives_the_masks_back(mask):
     packed = gf.pack_masks({"w": mask})
     kind = jnp.uint8 if mask.ndim and mask.shape[-1] >= 8 else jnp.bool_
     assert packed["w"].dtype == kind
-    found = gf.unpack_masks(packed, {"w": mask.astype(np.float32)})["w"]
-    assert found.dtype == bool
-    np.testing.assert_array_equal(found, mask)
+    unpacked = gf.unpack_masks(packed, {"w": mask.astype(np.float32)})["w"]
+    assert unpacked.dtype == bool
+    np.testing.assert_array_equal(unpacked, mask)
     if kind == jnp.uint8:
         expected = np.packbits(mask, axis=-1, bitorder="little")
         np.testing.assert_array_equal(packed["w"], expected)

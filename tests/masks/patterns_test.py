@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import gradflow_jax as gf
 
 checked = settings(max_examples=60, deadline=None, derandomize=True, database=None)
-# Few shapes, since each new one compiles; shape, m, axis.
+# Rows are (shape, m, axis). They are few, since each new shape compiles.
 CASES = (
     ((8, 3), 4, -2),
     ((3, 8), 4, -1),
@@ -27,10 +27,10 @@ CASES = (
 def groups_of(array, m, axis):
     """The groups of m along an axis, one after the other."""
     moved = np.moveaxis(np.asarray(array), axis, 0)
-    others = itertools.product(*map(range, moved.shape[1:]))
+    indices = itertools.product(*map(range, moved.shape[1:]))
     return [
-        moved[(slice(start, start + m), *other)]
-        for other in others
+        moved[(slice(start, start + m), *index)]
+        for index in indices
         for start in range(0, moved.shape[0], m)
     ]
 

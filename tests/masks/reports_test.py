@@ -18,7 +18,7 @@ def keeping(kept, *shape):
 
 
 def network():
-    """Masks of a small convolutional network with normalisation."""
+    """Masks of a small convolutional network with normalization."""
     return {
         "conv1": {"kernel": keeping(150, 3, 3, 3, 16)},
         "conv2": {"kernel": keeping(30, 3, 3, 16, 32)},
@@ -74,9 +74,12 @@ def test_both_denominators():
     size = 432 + 4608 + 15680
     assert (report.kept, report.size) == (kept, size)
     assert report.sparsity == pytest.approx(1 - kept / size)
-    others = 16 + 16 + 10 + 1
-    assert (report.total_kept, report.total_size) == (kept + others, size + others)
-    assert report.total_sparsity == pytest.approx(1 - (kept + others) / (size + others))
+    extra = 16 + 16 + 10 + 1
+    assert (report.total_kept, report.total_size) == (
+        kept + extra,
+        size + extra,
+    )
+    assert report.total_sparsity == pytest.approx(1 - (kept + extra) / (size + extra))
 
 
 def test_each_layer():

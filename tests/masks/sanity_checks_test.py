@@ -55,12 +55,12 @@ def test_every_mask_of_the_quotas_is_as_likely():
 
 def test_layers_are_shuffled_independently_and_by_key():
     masks = {name: jnp.arange(64).reshape(8, 8) < 32 for name in "ab"}
-    one = gf.masks.shuffle_masks(jax.random.key(0), masks)
-    assert not jnp.array_equal(one["a"], one["b"])
+    shuffled = gf.masks.shuffle_masks(jax.random.key(0), masks)
+    assert not jnp.array_equal(shuffled["a"], shuffled["b"])
     again = gf.masks.shuffle_masks(jax.random.key(0), masks)
-    assert all(jnp.array_equal(one[name], again[name]) for name in "ab")
-    other = gf.masks.shuffle_masks(jax.random.key(1), masks)
-    assert not jnp.array_equal(one["a"], other["a"])
+    assert all(jnp.array_equal(shuffled[name], again[name]) for name in "ab")
+    with_another_key = gf.masks.shuffle_masks(jax.random.key(1), masks)
+    assert not jnp.array_equal(shuffled["a"], with_another_key["a"])
 
 
 def test_over_the_network_weights_change_layers():
@@ -83,8 +83,8 @@ def test_inverted_scores_keep_the_other_end():
     inverted = gf.masks.invert_scores(scores)
     np.testing.assert_array_equal(inverted["bias"], scores["bias"])
     masks = gf.global_masks(scores, sparsity=0.5)
-    others = gf.global_masks(inverted, sparsity=0.5)
-    np.testing.assert_array_equal(masks["kernel"], ~others["kernel"])
+    inverted_masks = gf.global_masks(inverted, sparsity=0.5)
+    np.testing.assert_array_equal(masks["kernel"], ~inverted_masks["kernel"])
 
 
 def test_labels_change_places_and_images_do_not():

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import gradflow_jax as gf
 
-# Each new combination of shapes compiles the selection anew: few shapes, many values.
+# Each new combination of shapes compiles the selection anew, so shapes are few and
+# values many.
 SHAPES = (
     ((4, 3),),
     ((2, 3), (4,), ()),
@@ -16,7 +17,7 @@ SHAPES = (
     ((30, 10), (1,)),
     ((3, 1, 2), (2, 3), (3, 1, 2), (2, 3)),
 )
-# Where floors, earlier masks or jit make other programs of the same shapes.
+# These serve where floors, earlier masks or jit make other programs of the same shapes.
 FEW_SHAPES = SHAPES[3:]
 WITH_MATRICES = tuple(s for s in SHAPES if any(len(shape) > 1 for shape in s))
 ORDINARY = (0.0, -0.0, 1.0, -1.0, 1.0000001, 3e38, -3e38, 2e-38, -2e-38)
@@ -77,15 +78,15 @@ def expected(tree, keep, minimum=None, alive=None):
             inside = np.zeros(scores.shape, bool)
             inside[end - leaf.size : end] = True
             kept[ranked(scores, inside & alive)[:number]] = True
-    rest = ranked(scores, alive & ~kept)
-    kept[rest[: keep - kept.sum()]] = True
+    ranking = ranked(scores, alive & ~kept)
+    kept[ranking[: keep - kept.sum()]] = True
     return kept
 
 
-def same(masks, others):
+def same(masks, again):
     return all(
         np.array_equal(x, y)
-        for x, y in zip(jax.tree.leaves(masks), jax.tree.leaves(others), strict=True)
+        for x, y in zip(jax.tree.leaves(masks), jax.tree.leaves(again), strict=True)
     )
 
 

@@ -21,9 +21,9 @@ def loss_fn(params, batch):
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
-def assert_close(found, expected, rtol=1e-5):
+def assert_close(actual, expected, rtol=1e-5):
     np.testing.assert_allclose(
-        found["kernel"],
+        actual["kernel"],
         expected["kernel"],
         rtol,
         rtol * np.abs(expected["kernel"]).max(),
@@ -72,7 +72,7 @@ def test_the_mean_loss_by_itself_is_one_pass():
     mean_loss = gf.over_batches(loss_fn, progress=lambda *step: seen.append(step))
     expected = mean_loss(PARAMS, BATCHES)
     assert seen == [(1, 2), (2, 2)]
-    # So a generator, which cannot be iterated again, will do.
+    # A generator, which cannot be iterated again, will therefore do.
     assert mean_loss(PARAMS, iter(BATCHES)) == expected
 
 
@@ -93,15 +93,15 @@ def test_a_number_in_the_batch_cannot_be_cut():
 def test_sums_are_held_in_the_dtype_asked_for(float64):
     exact = {"kernel": PARAMS["kernel"].astype(np.float64)}
     wide = gf.over_batches(loss_fn, dtype=jnp.float64)
-    found = gf.differentiate(wide)(PARAMS, BATCHES)
-    for leaf in jax.tree.leaves((found.gradient, found.hessian_gradient)):
+    derivatives = gf.differentiate(wide)(PARAMS, BATCHES)
+    for leaf in jax.tree.leaves((derivatives.gradient, derivatives.hessian_gradient)):
         assert leaf.dtype == jnp.float64
     expected = gf.differentiate(gf.over_batches(loss_fn))(exact, BATCHES)
-    assert_close(found.gradient, expected.gradient, 1e-5)
+    assert_close(derivatives.gradient, expected.gradient, 1e-5)
     rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), PARAMS)
     for dtype, result in ((None, jnp.float32), (jnp.bfloat16, jnp.bfloat16)):
-        found = gf.differentiate(gf.over_batches(loss_fn, dtype=dtype), order=1)
-        assert found(rounded, BATCHES).gradient["kernel"].dtype == result
+        differentiate = gf.differentiate(gf.over_batches(loss_fn, dtype=dtype), order=1)
+        assert differentiate(rounded, BATCHES).gradient["kernel"].dtype == result
 
 
 @pytest.mark.parametrize(

@@ -109,15 +109,15 @@ def test_rates_along_the_flow(problem):
     def rate(quantity):
         return (quantity(after) - quantity(before)) / (2 * H)
 
-    def close(found, expected):
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    def close(actual, expected):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
     close(rate(lambda p: loss_fn(p, BATCH)), -norm2(d.gradient))
     close(rate(lambda p: norm2(gradient(p))), -2 * total(g_hg))
     close(rate(norm2), -2 * total(theta_g))
     for layer in params:
         close(rate(lambda p, at=layer: norm2(p[at])), -2 * total(theta_g[layer]))
-    # Of one unit: the weights into the first hidden neuron or filter.
+    # It holds of one unit too: the weights into the first hidden neuron or filter.
     first = next(iter(params))
     unit = rate(lambda p: norm2(p[first]["kernel"][..., 0]))
     close(unit, -2 * total(theta_g[first]["kernel"][..., 0]))
@@ -128,9 +128,9 @@ def test_rates_along_the_flow(problem):
 def test_distance_travelled_is_bounded_by_the_loss_gained(problem):
     loss_fn, params = problem
     for t in (0.01, 0.1):
-        (there,) = along_flow(loss_fn, params, (t,))
-        distance = norm2(jax.tree.map(jnp.subtract, there, params))
-        gained = loss_fn(params, BATCH) - loss_fn(there, BATCH)
+        (moved_params,) = along_flow(loss_fn, params, (t,))
+        distance = norm2(jax.tree.map(jnp.subtract, moved_params, params))
+        gained = loss_fn(params, BATCH) - loss_fn(moved_params, BATCH)
         assert 0 < distance <= t * gained * (1 + 1e-9)
 
 
@@ -149,7 +149,7 @@ def test_shrinking_one_weight_changes_loss_and_gradient_norm_as_scored(problem):
     epsilon = 1e-4
     for i in (0, 7, len(flat) - 1):
         up, down = (effects(flat.at[i].multiply(1 + e)) for e in (epsilon, -epsilon))
-        # Central differences: the error is of order ε², not ε.
+        # The error of central differences is of order ε², not ε.
         loss, norm = ((b - a) / (2 * epsilon) for a, b in zip(up, down, strict=True))
         np.testing.assert_allclose(loss, -signed[i], rtol=1e-5)
         np.testing.assert_allclose(norm, -2 * curved[i], rtol=1e-5)
@@ -191,7 +191,7 @@ def test_a_filter_under_train_mode_batch_norm_is_scale_invariant(float64):
 
     def loss_fn(params, batch):
         x = batch[0] @ params["kernel"]
-        # No epsilon: it would break the invariance by a little.
+        # There is no epsilon: it would break the invariance by a little.
         x = (x - x.mean(0, keepdims=True)) / x.std(0, keepdims=True)
         logits = jnp.tanh(x) @ params["out"]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
@@ -201,6 +201,6 @@ def test_a_filter_under_train_mode_batch_norm_is_scale_invariant(float64):
     first = gf.first_order_terms(loss_fn)(params, BATCH)["kernel"].sum(0)
     np.testing.assert_allclose(first, 0, atol=1e-15)
     second = gf.score(d, "grasp", axis=-1)["kernel"]
-    own = jnp.sum(d.gradient["kernel"] ** 2, axis=0)
-    # θᵤ·∂/∂θᵤ of the identity θᵤ·gᵤ = 0, along ḡ.
-    np.testing.assert_allclose(second, -own, rtol=1e-9)
+    squared_norms = jnp.sum(d.gradient["kernel"] ** 2, axis=0)
+    # This is the derivative of the identity θᵤ·gᵤ = 0 along ḡ.
+    np.testing.assert_allclose(second, -squared_norms, rtol=1e-9)

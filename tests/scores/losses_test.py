@@ -112,7 +112,7 @@ def test_one_batch_and_two_accumulators_are_held():
     before = sum(leaf.shape == shape for leaf in jax.live_arrays())
     loss = gf.over_batches(loss_fn, progress=count_accumulators)
     gf.gradient_norm_preservation(loss)(params, stream)
-    # Not 1: JAX drops its references to arrays of Python's a little later.
+    # The limit is not 1: JAX drops its references to Python's arrays a little later.
     assert stream.most <= 4
     assert max(accumulators[:20]) - before == 1
     assert max(accumulators[20:]) - before == 2

@@ -1,4 +1,4 @@
-"""Why float32 and float64 differ by more than rounding: a ReLU decides otherwise."""
+"""Shows why float32 and float64 differ by more than rounding: a ReLU decides."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import gradflow_jax as gf
 RNG = np.random.default_rng(2)
 X, Y = RNG.normal(size=(8, 5)), RNG.normal(size=(8, 3))
 PARAMS = {"in": RNG.normal(size=(5, 32)), "out": RNG.normal(size=(32, 3))}
-# For the first example each unit is on by far less than float32 tells from off.
+# On the first example each unit is on by far less than float32 tells from off.
 PARAMS["bias"] = 1e-12 - X[0] @ PARAMS["in"]
 
 
@@ -23,11 +23,11 @@ def loss_fn(params, x, y, active=None):
     return jnp.mean((after @ params["out"] - y) ** 2)
 
 
-def apart(found, expected):
+def apart(actual, expected):
     """The largest relative difference of a leaf."""
     return max(
         np.linalg.norm(a - b) / np.linalg.norm(b)
-        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True)
+        for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True)
     )
 
 
@@ -39,9 +39,9 @@ def test_derivatives_agree_where_each_relu_decides_alike(float64):
     active = hidden(*exact[:2]) > 0
     assert active[0].all() and not (hidden(*rounded[:2]) > 0)[0].all()
     differentiate = gf.differentiate(loss_fn)
-    wanted = differentiate(*exact)
+    reference = differentiate(*exact)
     free, told = differentiate(*rounded), differentiate(*rounded, active)
     for field in ("gradient", "hessian_gradient"):
-        expected = getattr(wanted, field)
+        expected = getattr(reference, field)
         assert apart(getattr(free, field), expected) > 1e-2
         assert apart(getattr(told, field), expected) < 1e-5

@@ -114,15 +114,15 @@ def test_all_measures_come_from_one_evaluation(float64):
     traced = traces
     scores = gf.score_all(d)
     assert traces == traced
-    own = {"biased_loss_preservation": {"origin": split(ORIGIN)}}
+    options = {"biased_loss_preservation": {"origin": split(ORIGIN)}}
     assert "magnitude" in scores and len(scores) == 7
-    for name, found in scores.items():
+    for name, scored in scores.items():
         if name == "magnitude":
             expected = gf.magnitude(params)
         else:
-            measure = getattr(gf, name)(loss_fn, **own.get(name, {}))
+            measure = getattr(gf, name)(loss_fn, **options.get(name, {}))
             expected = measure(params, (A[0], B[0]))
-        np.testing.assert_allclose(joined(found), joined(expected), rtol=1e-12)
+        np.testing.assert_allclose(joined(scored), joined(expected), rtol=1e-12)
 
 
 def test_magnitude_and_chance_look_at_nothing_but_params():
@@ -133,8 +133,8 @@ def test_magnitude_and_chance_look_at_nothing_but_params():
     assert (joined(scores) >= 0).all() and (joined(scores) < 1).all()
     assert len(set(joined(scores))) == N
     np.testing.assert_array_equal(joined(scores), joined(first(params)))
-    other = gf.random(jax.random.key(1))(params)
-    assert (joined(scores) != joined(other)).all()
+    with_another_key = gf.random(jax.random.key(1))(params)
+    assert (joined(scores) != joined(with_another_key)).all()
 
 
 def test_magnitude_of_tiny_weights_does_not_underflow():

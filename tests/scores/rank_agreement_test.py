@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import gradflow_jax as gf
 
 checked = settings(max_examples=100, deadline=None, derandomize=True, database=None)
-# Few values, so that ties are the rule.
+# Values are few, so that ties are the rule.
 vectors = st.sampled_from((2, 3, 7, 12)).flatmap(
     lambda size: st.tuples(
         *[st.lists(st.integers(-2, 3), min_size=size, max_size=size)] * 2
@@ -62,8 +62,8 @@ def test_correlations_are_what_counting_says(pair):
 def test_the_overlap_is_that_of_the_masks(pair, sparsity):
     first, second = map(scores, pair)
     masks = [
-        gf.global_masks(one, sparsity=sparsity, prunable=lambda path, leaf: True)
-        for one in (first, second)
+        gf.global_masks(vector, sparsity=sparsity, prunable=lambda path, leaf: True)
+        for vector in (first, second)
     ]
     keep = int(masks[0].sum())
     if not keep:
@@ -75,16 +75,16 @@ def test_the_overlap_is_that_of_the_masks(pair, sparsity):
 
 
 def test_a_score_agrees_with_itself():
-    one = scores([3, 1, 2, 2])
-    assert gf.scores.spearman(one, one) == gf.scores.kendall(one, one) == 1.0
-    assert gf.scores.top_overlap(one, one, sparsity=0.5) == 1.0
-    assert gf.scores.spearman(one, -one) == gf.scores.kendall(one, -one) == -1.0
+    tied = scores([3, 1, 2, 2])
+    assert gf.scores.spearman(tied, tied) == gf.scores.kendall(tied, tied) == 1.0
+    assert gf.scores.top_overlap(tied, tied, sparsity=0.5) == 1.0
+    assert gf.scores.spearman(tied, -tied) == gf.scores.kendall(tied, -tied) == -1.0
 
 
 def test_constant_scores_have_no_order():
-    flat, one = jnp.ones(4), scores([1, 2, 3, 4])
-    assert math.isnan(gf.scores.spearman(flat, one)) and math.isnan(
-        gf.scores.kendall(one, flat)
+    flat, rising = jnp.ones(4), scores([1, 2, 3, 4])
+    assert math.isnan(gf.scores.spearman(flat, rising)) and math.isnan(
+        gf.scores.kendall(rising, flat)
     )
     assert gf.scores.top_overlap(flat, flat, sparsity=0.5) == 1.0
     assert math.isnan(gf.scores.spearman(jnp.ones(1), jnp.ones(1)))
@@ -113,17 +113,17 @@ def test_half_precision_is_ranked_in_single():
 
 def test_a_matrix_names_its_rows_and_is_symmetric():
     rng = np.random.default_rng(0)
-    named = {
+    by_epoch = {
         f"epoch {i}": {"kernel": scores(rng.normal(size=(4, 5)))} for i in range(3)
     }
-    names, values = gf.scores.agreement(named)
+    names, values = gf.scores.agreement(by_epoch)
     assert names == ("epoch 0", "epoch 1", "epoch 2")
     np.testing.assert_array_equal(values, values.T)
     np.testing.assert_array_equal(np.diag(values), 1.0)
-    assert values[0, 2] == gf.scores.spearman(named["epoch 0"], named["epoch 2"])
-    overlaps = gf.scores.agreement(named, gf.scores.top_overlap, sparsity=0.75)
+    assert values[0, 2] == gf.scores.spearman(by_epoch["epoch 0"], by_epoch["epoch 2"])
+    overlaps = gf.scores.agreement(by_epoch, gf.scores.top_overlap, sparsity=0.75)
     assert overlaps.values[0, 1] == gf.scores.top_overlap(
-        named["epoch 0"], named["epoch 1"], sparsity=0.75
+        by_epoch["epoch 0"], by_epoch["epoch 1"], sparsity=0.75
     )
 
 
@@ -142,15 +142,15 @@ def test_nan_and_infinities_are_errors():
 
 
 def test_other_trees_are_errors():
-    one = {"kernel": jnp.ones((2, 2))}
+    tree = {"kernel": jnp.ones((2, 2))}
     with pytest.raises(ValueError, match="scores b has the leaf 'extra'"):
-        gf.scores.kendall(one, {**one, "extra": jnp.ones((2, 2))})
+        gf.scores.kendall(tree, {**tree, "extra": jnp.ones((2, 2))})
     with pytest.raises(ValueError, match=r"has shape \(2, 3\)"):
-        gf.scores.spearman(one, {"kernel": jnp.ones((2, 3))})
+        gf.scores.spearman(tree, {"kernel": jnp.ones((2, 3))})
     with pytest.raises(TypeError, match=r"scores a leaf 'kernel' is int32"):
-        gf.scores.spearman({"kernel": jnp.ones((2, 2), int)}, one)
+        gf.scores.spearman({"kernel": jnp.ones((2, 2), int)}, tree)
     with pytest.raises(ValueError, match="no leaf is prunable"):
-        gf.scores.spearman(one, one, prunable=lambda path, leaf: False)
+        gf.scores.spearman(tree, tree, prunable=lambda path, leaf: False)
 
 
 def test_empty_leaves_are_an_error():
@@ -159,8 +159,8 @@ def test_empty_leaves_are_an_error():
 
 
 def test_the_sparsity_is_a_fraction():
-    one = jnp.arange(4.0)
+    rising = jnp.arange(4.0)
     with pytest.raises(ValueError, match=r"sparsity is 1.5, outside \[0, 1\]"):
-        gf.scores.top_overlap(one, one, sparsity=1.5)
+        gf.scores.top_overlap(rising, rising, sparsity=1.5)
     with pytest.raises(ValueError, match="sparsity=1.0 keeps none of 4 weights"):
-        gf.scores.top_overlap(one, one, sparsity=1.0)
+        gf.scores.top_overlap(rising, rising, sparsity=1.0)

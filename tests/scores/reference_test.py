@@ -14,7 +14,8 @@ FILE = Path(__file__).parents[1] / "reference" / "vgg_small.npz"
 LAYERS = ("conv0", "conv1", "conv2")
 TOLERANCE = {1: 1e-4, 5: 1e-4, 200: 1e-3}
 
-# The release's word for each measure: our name, and whether it takes an origin.
+# This maps the release's word for a measure to our name, and to whether it takes an
+# origin.
 PER_FILTER = {
     "mag_based": "magnitude",
     "loss_based": "loss_preservation",
@@ -70,8 +71,9 @@ def logits_fn(reference):
             gain = params[f"bn{i}"]["scale"] / jnp.sqrt(variance + 1e-5)
             x = (jax.nn.relu(x) - mean) * gain + params[f"bn{i}"]["bias"]
             if i == 0:
-                # Not `x.reshape(...).max(...)`: its gradient asks which entries equal
-                # the maximum, and XLA's CPU may compute them anew, rounded otherwise.
+                # `x.reshape(...).max(...)` will not do: its gradient asks which entries
+                # equal the maximum, and XLA's CPU may compute those again with another
+                # rounding.
                 x = jax.lax.reduce_window(
                     x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
                 )
@@ -86,14 +88,14 @@ def logits_fn(reference):
 def at_temperature(logits_fn, params, batches):
     """Returns the derivatives at T, each temperature evaluated once."""
     origin = jax.tree.map(lambda leaf: 0.8 * leaf, params)
-    found = {}
+    by_temperature = {}
 
     def evaluate(temperature):
-        if temperature not in found:
+        if temperature not in by_temperature:
             loss = gf.over_batches(loss_at(logits_fn, temperature))
             differentiate = gf.differentiate(loss, squares="batch", origin=origin)
-            found[temperature] = differentiate(params, batches)
-        return found[temperature]
+            by_temperature[temperature] = differentiate(params, batches)
+        return by_temperature[temperature]
 
     return evaluate
 
@@ -107,18 +109,18 @@ def loss_at(logits_fn, temperature):
     return loss_fn
 
 
-def assert_close(found, expected, tolerance):
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+def assert_close(actual, expected, tolerance):
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
 
-def assert_ranks_alike(found, expected, tolerance):
+def assert_ranks_alike(actual, expected, tolerance):
     """Filters stand in the same order where they differ by more than the tolerance."""
-    found, expected = np.asarray(found), np.asarray(expected)
+    actual, expected = np.asarray(actual), np.asarray(expected)
     gap = expected[:, None] - expected[None, :]
     apart = gap > tolerance * np.abs(expected).max()
-    assert np.all((found[:, None] > found[None, :])[apart])
+    assert np.all((actual[:, None] > actual[None, :])[apart])
 
 
 def test_the_network_is_the_reference_s(reference, params, logits_fn):
@@ -134,13 +136,13 @@ def test_gradients_and_hessian_products(reference, at_temperature, temperature):
             if i < 9:
                 leaf = ("kernel", "scale", "bias")[i % 3]
                 layer = field[("conv" if leaf == "kernel" else "bn") + str(i // 3)]
-                found = layer[leaf]
+                actual = layer[leaf]
                 if leaf == "kernel":
                     expected = expected.transpose(2, 3, 1, 0)
             else:
-                found = field["dense"]["kernel" if i == 9 else "bias"]
+                actual = field["dense"]["kernel" if i == 9 else "bias"]
                 expected = expected.T
-            assert_close(found, expected.reshape(found.shape), TOLERANCE[temperature])
+            assert_close(actual, expected.reshape(actual.shape), TOLERANCE[temperature])
 
 
 @pytest.mark.parametrize(
@@ -155,9 +157,9 @@ def test_filters_score_as_in_the_release(reference, at_temperature, word, temper
     scores = gf.score(d, PER_FILTER[word], axis=-1)
     for i, layer in enumerate(LAYERS):
         expected = reference[f"{word}|T{temperature}|{i}"]
-        found = scores[layer]["kernel"]
-        assert_close(found, expected, TOLERANCE[temperature])
-        assert_ranks_alike(found, expected, TOLERANCE[temperature])
+        actual = scores[layer]["kernel"]
+        assert_close(actual, expected, TOLERANCE[temperature])
+        assert_ranks_alike(actual, expected, TOLERANCE[temperature])
 
 
 @pytest.mark.parametrize("temperature", [1, 5])
@@ -176,8 +178,8 @@ def test_batch_norm_measures(reference, params, logits_fn, batches, temperature)
 def test_weights_l1_is_the_sum_of_magnitudes(reference, params):
     scores = gf.magnitude(params)
     for i, layer in enumerate(LAYERS):
-        found = scores[layer]["kernel"].sum((0, 1, 2))
-        assert_close(found, reference[f"l1|T1|{i}"], 1e-5)
+        actual = scores[layer]["kernel"].sum((0, 1, 2))
+        assert_close(actual, reference[f"l1|T1|{i}"], 1e-5)
 
 
 @pytest.mark.parametrize("word", list(PER_FILTER))
@@ -200,5 +202,5 @@ def test_measures_by_name_sum_to_the_release_s(
         measure = getattr(gf, PER_FILTER[word])
         scores, outer = measure(loss, **options)(params, batches), lambda total: total
     for i, layer in enumerate(LAYERS):
-        found = outer(scores[layer]["kernel"].sum((0, 1, 2)))
-        assert_close(found, reference[f"{word}|T{temperature}|{i}"], 1e-4)
+        actual = outer(scores[layer]["kernel"].sum((0, 1, 2)))
+        assert_close(actual, reference[f"{word}|T{temperature}|{i}"], 1e-4)

@@ -16,12 +16,12 @@ from gradflow_jax.trees import named_leaves
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 4)).astype(np.float32)
-# Noise: no weight of the optimum is zero, and no gradient is zero there.
+# The data are noise, so that no weight of the optimum is zero, nor a gradient there.
 Y = RNG.normal(size=(8, 2)).astype(np.float32)
 
 
 class Linen(nn.Module):
-    # One layer in each dtype, so that one compilation serves both.
+    # There is a layer in each dtype, so that one compilation serves both.
     @nn.compact
     def __call__(self, x):
         x = jnp.tanh(nn.Dense(4, use_bias=False, name="first")(x))
@@ -112,7 +112,7 @@ every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 @functools.cache
 def masked_optimizer(name):
-    # One object, since a new one would be compiled anew.
+    # The object is shared, since a new one would be compiled again.
     return OPTIMIZERS[name](gf.apply_mask(MASKS))
 
 

@@ -90,9 +90,9 @@ def test_replace_masks_names_what_is_wrong_with_the_masks(case):
 
 def test_update_without_params_says_how_to_call_it():
     tx = optax.chain(optax.sgd(0.1), gf.apply_mask(ALL))
-    with raises(ValueError, "needs the parameters") as found:
+    with raises(ValueError, "needs the parameters") as error:
         tx.update(W, tx.init(W))
-    assert "call tx.update(updates, state, params)" in str(found.value)
+    assert "call tx.update(updates, state, params)" in str(error.value)
 
 
 def test_updates_of_another_tree_are_refused():
@@ -110,12 +110,12 @@ def test_updates_are_selected_to_the_bit(kinds):
     step, weight = map(jnp.asarray, pairs, map(jnp.dtype, kinds))
     masks = jnp.asarray(RNG.random(step.size) < 0.5)
     tx = gf.apply_mask(masks)
-    found, _ = tx.update(step, tx.init(weight), weight)
+    updates, _ = tx.update(step, tx.init(weight), weight)
     expected = jnp.where(masks, step, -weight)
-    assert found.dtype == expected.dtype
-    bits = np.dtype(f"u{found.dtype.itemsize}")
+    assert updates.dtype == expected.dtype
+    bits = np.dtype(f"u{updates.dtype.itemsize}")
     np.testing.assert_array_equal(
-        np.asarray(found).view(bits), np.asarray(expected).view(bits)
+        np.asarray(updates).view(bits), np.asarray(expected).view(bits)
     )
 
 
@@ -137,13 +137,13 @@ def test_init_refuses_a_whole_nnx_module():
 
 def test_replace_masks_says_how_to_make_an_optimizer_with_masks():
     tx = optax.adam(0.1)
-    with raises(ValueError, "opt_state holds no masks for these params") as found:
+    with raises(ValueError, "opt_state holds no masks for these params") as error:
         gf.replace_masks(tx, tx.init(W), W, ALL)
-    assert "optax.chain(..., gf.apply_mask(masks))" in str(found.value)
+    assert "optax.chain(..., gf.apply_mask(masks))" in str(error.value)
 
 
 def test_replace_masks_refuses_the_state_of_another_optimizer():
     tx = optax.chain(optax.adam(0.1), gf.apply_mask(ALL))
-    other = optax.chain(optax.sgd(0.1), gf.apply_mask(ALL)).init(W)
+    other_state = optax.chain(optax.sgd(0.1), gf.apply_mask(ALL)).init(W)
     with raises(ValueError, "tx.init(params) and opt_state are different trees"):
-        gf.replace_masks(tx, other, W, ALL)
+        gf.replace_masks(tx, other_state, W, ALL)

@@ -30,8 +30,8 @@ def optimizer(packed, masks=None):
     return optax.chain(optax.adam(0.1), gf.apply_mask(masks, packed=packed))
 
 
-def assert_same(tree, other):
-    jax.tree.map(np.testing.assert_array_equal, tree, other)
+def assert_same(tree, other_tree):
+    jax.tree.map(np.testing.assert_array_equal, tree, other_tree)
 
 
 def masks_in(state, params):

@@ -54,7 +54,7 @@ def test_new_masks_in_a_train_state_retrace_nothing(name):
         traces += 1
         return state.apply_gradients(grads=jax.grad(loss_fn)(state.params))
 
-    # What optax makes at `init` may be weakly typed and is not after a step.
+    # Arrays that optax makes at `init` may be weakly typed; after a step they are not.
     state = step(train_state(tx, PARAMS))
     state = step(state)
     before = traces
@@ -235,8 +235,8 @@ def test_donating_the_state_leaves_the_masks_of_the_user_alone(hand_over):
         updates, state = tx.update(params, state, params)
         return optax.apply_updates(params, updates), state
 
-    given = jax.tree.leaves(state)
+    donated = jax.tree.leaves(state)
     params, state = step(params, state)
-    assert all(leaf.is_deleted() for leaf in given), "nothing was donated"
+    assert all(leaf.is_deleted() for leaf in donated), "nothing was donated"
     assert masks["w"].tolist() == [True, False, True, True]
     assert gf.prune(params, masks)["w"][1] == 0.0

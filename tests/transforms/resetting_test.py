@@ -26,7 +26,7 @@ from tests.transforms.masked_models import (
 
 # What replace_masks resets
 
-# To each leaf of the state that mirrors the params, what it starts from.
+# This maps each leaf of the state that mirrors the params to what it starts from.
 INNER = {
     "trace": (optax.trace(0.9), {"trace": 0.0}),
     "adam": (optax.scale_by_adam(), {"mu": 0.0, "nu": 0.0}),

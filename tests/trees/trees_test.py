@@ -177,7 +177,7 @@ class TestCheckFloating:
         trees.check_floating({"a": 1.0, "none": None}, "params")
 
     @pytest.mark.parametrize(
-        "leaf, found",
+        "leaf, shown",
         [
             (1, r"int32\[\]"),
             (True, r"bool\[\]"),
@@ -188,9 +188,10 @@ class TestCheckFloating:
             (Unregistered(), "Unregistered"),
         ],
     )
-    def test_names_the_leaf_what_it_is_and_the_remedy(self, leaf, found):
+    def test_names_the_leaf_what_it_is_and_the_remedy(self, leaf, shown):
         with pytest.raises(
-            TypeError, match=f"params leaf 'net/a' is {found}; .*keep the others out"
+            TypeError,
+            match=f"params leaf 'net/a' is {shown}; .*keep the others out",
         ):
             trees.check_floating({"net": {"a": leaf}}, "params")
 
@@ -217,12 +218,13 @@ class TestCheckMasks:
         trees.check_masks({"a": jnp.ones(2, bool), "b": np.array(True), "c": True})
 
     @pytest.mark.parametrize(
-        "leaf, found",
+        "leaf, shown",
         [(1.0, r"float32\[\]"), (jnp.ones(2, jnp.int8), r"int8\[2\]"), ("x", "str")],
     )
-    def test_names_the_leaf_what_it_is_and_the_remedy(self, leaf, found):
+    def test_names_the_leaf_what_it_is_and_the_remedy(self, leaf, shown):
         with pytest.raises(
-            TypeError, match=f"masks leaf 'a' is {found}, not bool .*gf.global_masks"
+            TypeError,
+            match=f"masks leaf 'a' is {shown}, not bool .*gf.global_masks",
         ):
             trees.check_masks({"a": leaf})
 

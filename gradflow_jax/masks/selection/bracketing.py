@@ -1,9 +1,15 @@
-"""The search for the k-th highest of many ranks, by counts alone.
+"""Searches for the k-th highest of many ranks by counts alone.
 
-A pass counts how many reach each of three pivots. Where the ranks lie smoothly, pivots
-beside the place that the counts foretell leave some √n of the n in the bracket; else
-three even ones leave a quarter of its width, so that 32 bits take at most 16 passes
-and those that foretold in vain.
+A pass counts how many ranks reach each of three pivots, and keeps the gap between two
+of them (the room's page states the invariant). Pivots are placed in one of two ways:
+
+    foretold   beside the place where the k-th highest would be, were the ranks of the
+               bracket spread evenly over it: then some √n of its n ranks are left
+    even       at the quarters of the bracket, so that a quarter of its width is left,
+               however the ranks lie
+
+A pass is foretold if the one before it left at most a third of the ranks. So 32 bits
+take at most 16 even passes, and those that foretold in vain.
 """
 
 from collections.abc import Callable
@@ -16,11 +22,11 @@ from jax import lax
 
 from gradflow_jax.masks.selection.counting import Totals
 
-# Three keep a pass at the speed of memory, and the compiled loops short.
+# Three pivots keep a pass at the speed of memory, and the compiled loops short.
 PIVOTS = 3
-# How far from the foretold place the outer pivots lie, in standard deviations.
+# The outer pivots lie two standard deviations from the foretold place.
 _SPREAD = np.array([-2.0, 0.0, 2.0], np.float32)
-# Pivots are foretold after a pass that left at most this part of the ranks.
+# Pivots are foretold after a pass that left at most this part of the ranks: 1 / 3.
 _SMOOTH = 3
 
 
@@ -30,84 +36,123 @@ class Bracket(NamedTuple):
     Attributes:
         low: [group], at most the k-th highest.
         high: [group], at least the k-th highest.
-        at_low: [block], how many of it are `low` or higher.
-        above: [block], how many are higher than `high`.
+        reaching_low: [block], how many of its ranks are `low` or higher.
+        above_high: [block], how many of its ranks are higher than `high`.
     """
 
     low: jax.Array
     high: jax.Array
-    at_low: jax.Array
-    above: jax.Array
+    reaching_low: jax.Array
+    above_high: jax.Array
 
 
-def narrowed(
-    count: Callable[[jax.Array], jax.Array],
+def narrow(
+    count_reaching: Callable[[jax.Array], jax.Array],
     keep: Totals,
-    group: np.ndarray,
+    block_groups: np.ndarray,
     bracket: Bracket,
 ) -> Bracket:
     """Narrows brackets to one rank each, or to where exactly `keep` reach the low.
 
     Args:
-        count: how many of each block reach each pivot: [group, 3] to [block, 3].
+        count_reaching: how many of each block reach each of the ascending pivots of
+            its group: [group, 3] to [block, 3].
         keep: [group], which highest is sought.
-        group: the group of each block.
+        block_groups: [block], the group of each block.
         bracket: what is known.
     """
-    groups = len(bracket.low)
+    group_count = len(bracket.low)
     kind = bracket.low.dtype
     unsigned = np.dtype(f"uint{8 * kind.itemsize}")
 
-    def total(counts: jax.Array) -> Totals:
-        return Totals.over(counts, group, groups)
+    def sum_groups(counts: jax.Array) -> Totals:
+        return Totals.over(counts, block_groups, group_count)
 
     def unsettled(bracket: Bracket) -> jax.Array:
-        reached = total(bracket.at_low)
-        return (bracket.low < bracket.high) & ~reached.equal(keep)
+        reaching = sum_groups(bracket.reaching_low)
+        return (bracket.low < bracket.high) & ~reaching.equal(keep)
 
-    def inside(bracket: Bracket) -> jax.Array:
-        return total(bracket.at_low).minus(total(bracket.above)).approximately()
-
-    def offsets(bracket: Bracket, width: jax.Array, smooth: jax.Array) -> jax.Array:
-        """Returns how far above low the pivots lie, ascending, from 1 to width."""
-        steps = np.arange(1, PIVOTS + 1, dtype=unsigned)
-        parts = np.array(PIVOTS + 1, unsigned)
-        even = width // parts * steps + (width % parts * steps + steps[-1]) // parts
-        excess = total(bracket.at_low).minus(keep).approximately()
-        most = jnp.maximum(inside(bracket), 1.0)
-        place = (excess + 0.5) / most
-        deviation = jnp.sqrt(jnp.maximum(most * place * (1 - place), 0) + 1) / most
-        places = place[:, None] + _SPREAD * deviation[:, None]
-        # Below 1, lest the product be rounded beyond what the integer holds.
-        places = jnp.clip(places, 0, 1 - 2.0**-20)
-        foretold = (width.astype(jnp.float32) * places).astype(unsigned)
-        foretold = jnp.clip(foretold, steps[0], width)
-        return jnp.where(smooth[:, None], foretold, even)
+    def count_inside(bracket: Bracket) -> jax.Array:
+        reaching = sum_groups(bracket.reaching_low)
+        return reaching.minus(sum_groups(bracket.above_high)).approximately()
 
     def step(state: tuple[Bracket, jax.Array]) -> tuple[Bracket, jax.Array]:
         bracket, smooth = state
-        # Unsigned, since the distance of two int32 may need all 32 bits.
+        # The numbers are unsigned, since the distance of two int32 may need all 32
+        # bits. Sums wrap around alike in both kinds, so that the edges, which are
+        # signed again, are right.
         low = bracket.low.astype(unsigned)[:, None]
         high = bracket.high.astype(unsigned)[:, None]
-        pivots = low + offsets(bracket, high - low, smooth)
+        width = high - low
+        even = _even_offsets(width)
+        excess = sum_groups(bracket.reaching_low).minus(keep).approximately()
+        foretold = _foretold_offsets(width, excess, count_inside(bracket))
+        pivots = low + jnp.where(smooth[:, None], foretold, even)
+        # Gap i reaches from edge i to one below edge i + 1. What reaches the outer
+        # edges was counted before.
         edges = jnp.concatenate([low, pivots, high + np.array(1, unsigned)], 1)
         edges = edges.astype(kind)
-        counts = count(edges[:, 1:-1])
-        reached = total(counts).reach(keep.at((slice(None), None)))
-        at = jnp.sum(reached, 1, dtype=jnp.int32)[:, None]
-        padded = jnp.concatenate(
-            [bracket.at_low[:, None], counts, bracket.above[:, None]], 1
+        counts = count_reaching(edges[:, 1:-1])
+        # The higher the pivot, the fewer reach it: as many pivots as `keep` reach, so
+        # many edges lie below the gap that holds the keep-th highest.
+        is_reached = sum_groups(counts).reach(keep.at((slice(None), None)))
+        gap = jnp.sum(is_reached, 1, dtype=jnp.int32)[:, None]
+        counts = jnp.concatenate(
+            [bracket.reaching_low[:, None], counts, bracket.above_high[:, None]], 1
         )
         narrower = Bracket(
-            jnp.take_along_axis(edges, at, 1)[:, 0],
-            jnp.take_along_axis(edges, at + 1, 1)[:, 0] - 1,
-            jnp.take_along_axis(padded, at[group], 1)[:, 0],
-            jnp.take_along_axis(padded, at[group] + 1, 1)[:, 0],
+            jnp.take_along_axis(edges, gap, 1)[:, 0],
+            jnp.take_along_axis(edges, gap + 1, 1)[:, 0] - 1,
+            jnp.take_along_axis(counts, gap[block_groups], 1)[:, 0],
+            jnp.take_along_axis(counts, gap[block_groups] + 1, 1)[:, 0],
         )
+        # A settled group stays as it is while the others go on.
         more = unsettled(bracket)
-        which = Bracket(more, more, more[group], more[group])
-        narrower = jax.tree.map(jnp.where, which, narrower, bracket)
-        return narrower, inside(narrower) * _SMOOTH <= inside(bracket)
+        moves = Bracket(more, more, more[block_groups], more[block_groups])
+        narrower = jax.tree.map(jnp.where, moves, narrower, bracket)
+        return narrower, count_inside(narrower) * _SMOOTH <= count_inside(bracket)
 
-    start = bracket, jnp.zeros(groups, bool)
-    return lax.while_loop(lambda s: jnp.any(unsettled(s[0])), step, start)[0]
+    start = bracket, jnp.zeros(group_count, bool)
+    return lax.while_loop(lambda state: jnp.any(unsettled(state[0])), step, start)[0]
+
+
+def _even_offsets(width: jax.Array) -> jax.Array:
+    """Returns how far above low the quarters lie: ⌈width · i / 4⌉ for i = 1, 2, 3.
+
+    They run from 1 to width, so that every pass narrows. Quotient and remainder are
+    multiplied apart: width · 3 itself may need more bits than there are.
+    """
+    unsigned = width.dtype
+    steps = np.arange(1, PIVOTS + 1, dtype=unsigned)
+    parts = np.array(PIVOTS + 1, unsigned)
+    return width // parts * steps + (width % parts * steps + steps[-1]) // parts
+
+
+def _foretold_offsets(
+    width: jax.Array, excess: jax.Array, inside: jax.Array
+) -> jax.Array:
+    """Returns how far above low the k-th highest is to be expected, and 2 σ about it.
+
+    Of n ranks in the bracket `excess` lie below the one that is sought. Were the n
+    uniform over the width, it would lie at the part p = (excess + ½) / n of it, with
+    the standard deviation √(n p (1 − p)) / n of an order statistic. One is added
+    under the root, lest the pivots fall together where p is 0 or 1.
+
+    Args:
+        width: [group, 1], unsigned, high − low.
+        excess: [group], how many more than keep reach low.
+        inside: [group], n.
+
+    Returns:
+        [group, 3], ascending, from 1 to width.
+    """
+    unsigned = width.dtype
+    most = jnp.maximum(inside, 1.0)
+    place = (excess + 0.5) / most
+    deviation = jnp.sqrt(jnp.maximum(most * place * (1 - place), 0) + 1) / most
+    places = place[:, None] + _SPREAD * deviation[:, None]
+    # The places stay below 1, lest the product be rounded beyond what the integer
+    # holds.
+    places = jnp.clip(places, 0, 1 - 2.0**-20)
+    offsets = (width.astype(jnp.float32) * places).astype(unsigned)
+    return jnp.clip(offsets, np.array(1, unsigned), width)

@@ -11,14 +11,22 @@ from jax import lax
 
 from gradflow_jax.masks.selection.placement import Shard
 
-# What an int32 can count and index; a larger leaf is several blocks.
+# An int32 can count and index no more; a larger leaf is several blocks.
 _LARGEST_BLOCK = 2**31 - 1
-# So that sums over blocks, and their digits, stay within int32 too.
+# With no more blocks than these the sums of either half of `Totals` stay in int32.
 _MOST_BLOCKS = 2**15
 
 
 class Totals(NamedTuple):
-    """Numbers below 2⁴⁷, as high · 2¹⁶ + low: JAX has no int64 unless it is enabled."""
+    """Numbers below 2⁴⁷, as high · 2¹⁶ + low: JAX has no int64 unless it is enabled.
+
+    Everywhere 0 ≤ low < 2¹⁶, so that two numbers are equal where both halves are, and
+    compare by the high halves first. A negative number has a negative high half.
+
+    Attributes:
+        high: int32, the number shifted right by 16 bits.
+        low: int32, its last 16 bits.
+    """
 
     high: Any
     low: Any
@@ -35,26 +43,26 @@ class Totals(NamedTuple):
     def over(cls, counts: jax.Array, group: np.ndarray, groups: int) -> "Totals":
         """Returns the sums of counts, [block, ...], over the blocks of each group."""
 
-        def sums(digits: jax.Array) -> jax.Array:
+        def sum_groups(halves: jax.Array) -> jax.Array:
             if groups == len(group):
-                return digits
+                return halves
             if groups == 1:
-                return jnp.sum(digits, 0, keepdims=True)
-            return jax.ops.segment_sum(digits, group, groups, indices_are_sorted=True)
+                return jnp.sum(halves, 0, keepdims=True)
+            return jax.ops.segment_sum(halves, group, groups, indices_are_sorted=True)
 
-        high, low = sums(counts >> 16), sums(counts & 0xFFFF)
+        high, low = sum_groups(counts >> 16), sum_groups(counts & 0xFFFF)
         return cls(high + (low >> 16), low & 0xFFFF)
 
     @classmethod
     def before(cls, counts: jax.Array, group: np.ndarray) -> "Totals":
         """Returns for each block the sum of counts over the group's earlier blocks."""
-        start = np.searchsorted(group, group)
+        first_of_group = np.searchsorted(group, group)
 
-        def sums(digits: jax.Array) -> jax.Array:
-            earlier = jnp.cumsum(digits) - digits
-            return earlier - earlier[start]
+        def sum_earlier(halves: jax.Array) -> jax.Array:
+            earlier = jnp.cumsum(halves) - halves
+            return earlier - earlier[first_of_group]
 
-        high, low = sums(counts >> 16), sums(counts & 0xFFFF)
+        high, low = sum_earlier(counts >> 16), sum_earlier(counts & 0xFFFF)
         return cls(high + (low >> 16), low & 0xFFFF)
 
     def at(self, index: Any) -> "Totals":
@@ -63,16 +71,17 @@ class Totals(NamedTuple):
 
     def minus(self, other: "Totals") -> "Totals":
         """Returns the differences, which may be negative."""
+        # The shift is arithmetic: of a negative low half it is −1, the borrow.
         low = self.low - other.low
         return Totals(self.high - other.high + (low >> 16), low & 0xFFFF)
 
     def reach(self, other: "Totals") -> jax.Array:
-        """Says where these are at least the others."""
+        """Returns True where these numbers are at least the other ones."""
         more, equal = self.high > other.high, self.high == other.high
         return more | (equal & (self.low >= other.low))
 
     def equal(self, other: "Totals") -> jax.Array:
-        """Says where these are the others."""
+        """Returns True where these numbers equal the other ones."""
         return (self.high == other.high) & (self.low == other.low)
 
     def approximately(self) -> jax.Array:
@@ -81,6 +90,7 @@ class Totals(NamedTuple):
 
     def within(self, most: jax.Array) -> jax.Array:
         """Returns the numbers in int32, brought between 0 and `most`."""
+        # The first line is right where high < 2¹⁵, for the numbers that int32 holds.
         number = jnp.minimum((self.high << 16) | self.low, most)
         number = jnp.where(self.high >= 2**15, most, number)
         return jnp.where(self.high < 0, 0, number)
@@ -98,8 +108,15 @@ class Blocks:
     """
 
     def __init__(self, shard: Shard, local: tuple[int, ...]):
+        """Splits a leaf into blocks.
+
+        Args:
+            shard: the whole leaf, and which piece of it this device has.
+            local: the shape of that piece.
+        """
         self._shard, self._local = shard, local
         shape = shard.shape
+        # The axes before the split number the blocks, the others lie within one.
         self._split = next(
             axis
             for axis in range(len(shape) + 1)
@@ -127,18 +144,20 @@ class Blocks:
             lambda totals, more: tuple(map(lax.add, totals, more)),
             tuple(range(self._split, len(self._local))),
         )
-        own = self._shard.once(jnp.stack(sums, -1).reshape(-1, len(ones)))
+        local_counts = jnp.stack(sums, -1).reshape(-1, len(ones))
+        local_counts = self._shard.count_once(local_counts)
         if self.number == 1:
-            return own
-        every = jnp.zeros((self.number, len(ones)), jnp.int32)
-        return every.at[self._rows()].add(own)
+            return local_counts
+        counts = jnp.zeros((self.number, len(ones)), jnp.int32)
+        return counts.at[self._local_blocks()].add(local_counts)
 
     def spread(self, values: jax.Array) -> jax.Array:
-        """Returns values, [block], where each weight's own can be broadcast to it."""
+        """Returns values, [block], in a shape that broadcasts to the weights."""
         if self.number == 1:
             return values[0]
         ones = (1,) * (len(self._local) - self._split)
-        return values[self._rows()].reshape(*self._local[: self._split], *ones)
+        leading = self._local[: self._split]
+        return values[self._local_blocks()].reshape(*leading, *ones)
 
     def backwards(self, zero: jax.Array) -> jax.Array:
         """Returns the index within the block from its end, −1 for the first weight.
@@ -149,8 +168,8 @@ class Blocks:
         """
         return -1 - self._index(self._split, self._local, zero)
 
-    def _rows(self) -> jax.Array:
-        """Returns the block that each of the blocks which lie here is."""
+    def _local_blocks(self) -> jax.Array:
+        """Returns the numbers of the blocks of which this device has a piece."""
         return jnp.ravel(self._index(0, self._local[: self._split], 0))
 
     def _index(self, start: int, local: tuple[int, ...], zero: Any) -> jax.Array:
@@ -158,7 +177,7 @@ class Blocks:
         shape = self._shard.shape[: len(local)]
         index = jnp.zeros(local, jnp.int32)
         for axis in range(start, len(local)):
-            own = lax.broadcasted_iota(jnp.int32, local, axis)
-            own += self._shard.start(axis, local[axis]) + zero
-            index += own * np.int32(math.prod(shape[axis + 1 :]))
+            position = lax.broadcasted_iota(jnp.int32, local, axis)
+            position += self._shard.start(axis, local[axis]) + zero
+            index += position * np.int32(math.prod(shape[axis + 1 :]))
         return index

@@ -1,36 +1,28 @@
-"""The highest of many scores, exactly, by counting: nothing is sorted or copied.
+"""Selects the highest of many scores, exactly, by counting.
 
-The k-th highest is found by counting, leaf by leaf, how many scores reach each of a few
-pivots; ties at it are then cut by index, in the same way. Only counts leave a leaf, so
-that sharded scores stay where they lie.
+The page of this room, the docstring of `gradflow_jax.masks.selection`, tells what is
+searched for, by which invariant, and why the barriers stand, with an example of eight
+scores. Only counts leave a leaf, so that sharded scores stay where they lie.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket, narrowed
-from gradflow_jax.masks.selection.counting import Blocks, Totals
-from gradflow_jax.masks.selection.ordering import Order
-from gradflow_jax.masks.selection.placement import (
-    Placement,
-    Shard,
-    known_placement,
-    whole,
+from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket, narrow
+from gradflow_jax.masks.selection.counting import Totals
+from gradflow_jax.masks.selection.pieces import (
+    Pieces,
+    Scores,
+    rank_leaf,
+    reduce_devices,
 )
-
-
-class _Scores(NamedTuple):
-    """The scores of one selection and what restricts it: columns of leaves, or None."""
-
-    leaves: Sequence[Any]
-    among: Sequence[Any] | None
-    first: Sequence[Any] | None
+from gradflow_jax.masks.selection.placement import Placement, known_placement, whole
 
 
 def highest(
@@ -58,16 +50,16 @@ def highest(
     Returns:
         Bool leaves, True at the chosen; and whether all scores are finite.
     """
-    # The leaves of a group stand together, so that sums over it are of neighbours.
+    # The leaves of a group stand together, so that sums over it are of neighbors.
     order = [int(i) for i in np.argsort(groups, kind="stable") if leaves[i].size]
     if not order:
         return [jnp.zeros(leaf.shape, bool) for leaf in leaves], jnp.asarray(True)
     present = sorted({groups[i] for i in order})
 
-    def ordered(column: Sequence[Any] | None) -> list[Any] | None:
+    def reorder(column: Sequence[Any] | None) -> list[Any] | None:
         return None if column is None else [column[i] for i in order]
 
-    scores = _Scores([leaves[i] for i in order], ordered(among), ordered(first))
+    scores = Scores([leaves[i] for i in order], reorder(among), reorder(first))
     chosen, finite = _highest(
         scores,
         Totals.of([keep[g] for g in present]),
@@ -82,7 +74,7 @@ def highest(
 
 @functools.partial(jax.jit, static_argnames=("groups", "placement"))
 def _highest(
-    scores: _Scores,
+    scores: Scores,
     keep: Totals,
     *,
     groups: tuple[int, ...],
@@ -90,142 +82,127 @@ def _highest(
 ) -> tuple[list[jax.Array], jax.Array]:
     shapes = [leaf.shape for leaf in scores.leaves]
     if placement is None:
-        return _choose(scores, keep, groups, [whole(shape) for shape in shapes], ())
-    shards, names = placement.shards(shapes), tuple(placement.mesh.axis_names)
-    return placement.mapped(
-        lambda columns, keep: _choose(_Scores(*columns), keep, groups, shards, names)
+        pieces = Pieces(scores, groups, [whole(shape) for shape in shapes], ())
+        return _choose(pieces, keep)
+    shards, axes = placement.shards(shapes), tuple(placement.mesh.axis_names)
+    return placement.map_over_devices(
+        lambda columns, keep: _choose(
+            Pieces(Scores(*columns), groups, shards, axes), keep
+        )
     )(scores, keep)
 
 
-def _choose(
-    scores: _Scores,
-    keep: Totals,
-    groups: tuple[int, ...],
-    shards: Sequence[Shard],
-    names: tuple[str, ...],
-) -> tuple[list[jax.Array], jax.Array]:
-    """The selection itself, by what of each leaf lies here.
+def _choose(pieces: Pieces, keep: Totals) -> tuple[list[jax.Array], jax.Array]:
+    """Chooses the `keep` highest of each group, [group], by the pieces of all leaves.
+
+    Returns:
+        The masks of the pieces; and whether all scores are finite.
+    """
+    lowest, top = _extremes(pieces)
+    threshold = _find_threshold(pieces, keep, lowest, top)
+    cuts = _cut_ties(pieces, keep, threshold)
+    masks = _make_masks(pieces, threshold, cuts)
+    # The ranks of infinities and NaN lie beyond those of all finite numbers.
+    largest = pieces.order.largest
+    finite = (lowest >= -largest()) & (top <= largest())
+    return masks, jnp.all(finite)
+
+
+def _find_threshold(
+    pieces: Pieces, keep: Totals, lowest: jax.Array, top: jax.Array
+) -> Bracket:
+    """Finds the bracket of ranks that ends in each group's keep-th highest.
 
     Args:
-        scores: the pieces.
-        keep: [group], how many of each.
-        groups: the group of each leaf, ascending.
-        shards: where the pieces lie.
-        names: the mesh axes over which the pieces are spread.
+        pieces: of all leaves.
+        keep: [group], how many are kept.
+        lowest: [leaf], the lowest rank of each leaf.
+        top: [leaf], the highest.
     """
-    order = Order.of(scores.leaves)
-    blocks = [
-        Blocks(shard, leaf.shape)
-        for shard, leaf in zip(shards, scores.leaves, strict=True)
-    ]
-    numbers = [block.number for block in blocks]
-    group, ends = np.repeat(groups, numbers), np.cumsum(numbers)[:-1]
 
-    def each(function: Callable[..., Any], of_group: Any, of_block: Any) -> list[Any]:
-        """Maps `function(rank, block, zero, *of group, *of block)` over leaves.
+    def count_reaching(pivots: jax.Array) -> jax.Array:
+        def flags(rank, block, zero, pivots):
+            return [rank >= pivot for pivot in pivots]
 
-        A pass computes the ranks anew: behind the barrier XLA does not find that it
-        could compute them, and the indices, once, and write them to memory.
-        """
-        zero = jnp.zeros((), jnp.int32)
-        held, *rest = lax.optimization_barrier((scores, zero, of_group, of_block))
-        zero, of_group, of_block = rest
-        own = [jnp.split(values, ends) for values in of_block]
-        return [
-            function(rank, block, zero, *(values[g] for values in of_group), *values)
-            for rank, block, g, *values in zip(
-                _ranks(held, order), blocks, groups, *own, strict=True
-            )
-        ]
+        return pieces.count(flags, [pivots], [])
 
-    def total(counts: list[jax.Array]) -> jax.Array:
-        return _over(lax.psum, jnp.concatenate(counts), names)
-
-    def reaching(pivots: jax.Array) -> jax.Array:
-        def count(rank, block, zero, pivots):
-            return block.count([rank >= pivot for pivot in pivots])
-
-        return total(each(count, [pivots], []))
-
-    lowest, top = _extremes(scores, order, names)
+    # At first the bracket holds all ranks of the group.
+    groups, group_count = np.asarray(pieces.leaf_groups), len(keep.low)
     bracket = Bracket(
-        jax.ops.segment_min(lowest, np.asarray(groups), len(keep.low)),
-        jax.ops.segment_max(top, np.asarray(groups), len(keep.low)),
-        jnp.asarray(np.repeat([block.size for block in blocks], numbers), jnp.int32),
-        jnp.zeros(len(group), jnp.int32),
+        jax.ops.segment_min(lowest, groups, group_count),
+        jax.ops.segment_max(top, groups, group_count),
+        reaching_low=jnp.asarray(pieces.block_sizes, jnp.int32),
+        above_high=jnp.zeros(len(pieces.block_groups), jnp.int32),
     )
-    if scores.among is not None or scores.first is not None:
-        ends_of = jnp.stack([bracket.low, bracket.high + 1], -1)
-        at_low, above = jnp.split(reaching(ends_of), 2, axis=1)
-        bracket = bracket._replace(at_low=at_low[:, 0], above=above[:, 0])
-    found = narrowed(reaching, keep, group, bracket)
+    if pieces.scores.among is not None or pieces.scores.first is not None:
+        # A weight outside `among` ranks below the bracket and one of `first` above it,
+        # so a pass counts both ends instead.
+        edges = jnp.stack([bracket.low, bracket.high + 1], -1)
+        reaching_low, above_high = jnp.split(count_reaching(edges), 2, axis=1)
+        bracket = bracket._replace(
+            reaching_low=reaching_low[:, 0], above_high=above_high[:, 0]
+        )
+    return narrow(count_reaching, keep, pieces.block_groups, bracket)
 
-    # What is between low and high is tied, or kept whole: of it so many of each block.
-    between = found.at_low - found.above
-    need = keep.minus(Totals.over(found.above, group, len(keep.low)))
-    share = need.at(group).minus(Totals.before(between, group)).within(between)
 
-    def early(pivots: jax.Array) -> jax.Array:
-        def count(rank, block, zero, low, high, pivots):
+def _cut_ties(pieces: Pieces, keep: Totals, threshold: Bracket) -> jax.Array:
+    """Finds in each block the index up to which scores in the bracket are kept.
+
+    Scores above the bracket are kept. Those inside tie with the threshold, or are all
+    to be kept; the earliest of them fill up what is left of `keep`.
+
+    Returns:
+        [block], a backwards index (−1 for the first weight of the block).
+    """
+    # `share` is how many of its inside scores each block keeps: what the group needs
+    # beyond the inside scores of its earlier blocks, and at most all.
+    inside = threshold.reaching_low - threshold.above_high
+    groups = pieces.block_groups
+    needed = keep.minus(Totals.over(threshold.above_high, groups, len(keep.low)))
+    earlier = Totals.before(inside, groups)
+    share = needed.at(groups).minus(earlier).within(inside)
+
+    def count_early(pivots: jax.Array) -> jax.Array:
+        def flags(rank, block, zero, low, high, pivots):
             tied, index = (rank >= low) & (rank <= high), block.backwards(zero)
             places = [block.spread(pivots[:, i]) for i in range(PIVOTS)]
-            return block.count([tied & (index >= place) for place in places])
+            return [tied & (index >= place) for place in places]
 
-        return total(each(count, [found.low, found.high], [pivots]))
+        return pieces.count(flags, [threshold.low, threshold.high], [pivots])
 
-    sizes = np.repeat([block.size for block in blocks], numbers)
-    cuts = narrowed(
-        early,
-        Totals(share >> 16, share & 0xFFFF),
-        np.arange(len(group)),
-        Bracket(
-            # Of a block that gives none the cut is before its first index.
-            jnp.where(share == 0, 0, jnp.asarray(-sizes, jnp.int32)),
-            jnp.where(share == 0, 0, jnp.full(len(group), -1, jnp.int32)),
-            between,
-            jnp.zeros_like(between),
-        ),
+    # Every block is a group of its own, whose share-th highest backwards index is
+    # sought among its inside scores. A block that keeps all of them has no search to
+    # make, nor has one of share 0: its bracket is 0, past every backwards index.
+    block_count = len(groups)
+    bracket = Bracket(
+        jnp.where(share == 0, 0, jnp.asarray(-pieces.block_sizes, jnp.int32)),
+        jnp.where(share == 0, 0, jnp.full(block_count, -1, jnp.int32)),
+        reaching_low=inside,
+        above_high=jnp.zeros_like(inside),
     )
+    share = Totals(share >> 16, share & 0xFFFF)
+    return narrow(count_early, share, np.arange(block_count), bracket).low
+
+
+def _make_masks(pieces: Pieces, threshold: Bracket, cuts: jax.Array) -> list[jax.Array]:
+    """Keeps what ranks above the bracket, and what lies in it at the cut or before."""
 
     def mask(rank, block, zero, low, high, cut):
         early = block.backwards(zero) >= block.spread(cut)
         return (rank > high) | ((rank >= low) & early)
 
-    masks = each(mask, [found.low, found.high], [cuts.low])
-    finite = (lowest >= -order.largest()) & (top <= order.largest())
-    return masks, jnp.all(finite)
+    return pieces.map_leaves(mask, [threshold.low, threshold.high], [cuts])
 
 
-def _ranks(scores: _Scores, order: Order) -> list[jax.Array]:
-    """Returns integers in the order of the scores, with `first` and `among` obeyed."""
-    none = [None] * len(scores.leaves)
-    columns = scores.leaves, scores.among or none, scores.first or none
-    return [
-        _rank(leaf, among, first, order)
-        for leaf, among, first in zip(*columns, strict=True)
-    ]
-
-
-def _rank(leaf: Any, among: Any, first: Any, order: Order) -> jax.Array:
-    rank = order.rank(leaf)
-    limits = jnp.iinfo(rank.dtype)
-    if among is not None:
-        rank = jnp.where(among, rank, limits.min)
-    if first is not None:
-        rank = jnp.where(first, limits.max, rank)
-    return rank
-
-
-def _extremes(
-    scores: _Scores, order: Order, names: tuple[str, ...]
-) -> tuple[jax.Array, jax.Array]:
+def _extremes(pieces: Pieces) -> tuple[jax.Array, jax.Array]:
     """Returns each leaf's lowest and highest rank, of all its scores: [leaf]."""
     pairs = []
-    (leaves,) = lax.optimization_barrier((scores.leaves,))
+    # The barrier keeps these reductions apart from what computes the scores.
+    (leaves,) = lax.optimization_barrier((pieces.scores.leaves,))
     for leaf in leaves:
-        rank = _rank(leaf, None, None, order)
+        rank = rank_leaf(leaf, None, None, pieces.order)
         limits = np.iinfo(rank.dtype)
-        # Both in one reduction, which reads the leaf once.
+        # One reduction finds both, and so reads the leaf once.
         pair = lax.reduce(
             (rank, rank),
             (np.array(limits.max, rank.dtype), np.array(limits.min, rank.dtype)),
@@ -234,8 +211,7 @@ def _extremes(
         )
         pairs.append(jnp.stack(pair))
     lowest, top = jnp.stack(pairs, 1)
-    return _over(lax.pmin, lowest, names), _over(lax.pmax, top, names)
-
-
-def _over(collective: Callable[..., Any], values: jax.Array, names: Any) -> jax.Array:
-    return collective(values, names) if names else values
+    return (
+        reduce_devices(lax.pmin, lowest, pieces.mesh_axes),
+        reduce_devices(lax.pmax, top, pieces.mesh_axes),
+    )

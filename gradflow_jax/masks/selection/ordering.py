@@ -10,7 +10,7 @@ import numpy as np
 from gradflow_jax.trees import widen
 
 
-def ascending(scores: jax.Array) -> jax.Array:
+def to_ordered_integers(scores: jax.Array) -> jax.Array:
     """Returns integers in the order of the scores.
 
     The bits of a float, read as an integer, are in the order of the floats, but for
@@ -20,6 +20,8 @@ def ascending(scores: jax.Array) -> jax.Array:
     scores = widen(scores)
     kind = jnp.int64 if scores.dtype.itemsize == 8 else jnp.int32
     bits = jax.lax.bitcast_convert_type(scores, kind)
+    # The bits of −0.0 are the least integer, which becomes 0; those of ever lower
+    # floats follow it upwards, and become −1, −2, …
     return jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)
 
 
@@ -28,8 +30,9 @@ class Order(NamedTuple):
 
     Attributes:
         float_kind: the dtype in which the leaves are compared.
-        shift: how many of the last bits of `ascending` are zero in all of them: of
-            bfloat16 half, and the fewer integers there are, the fewer to search.
+        shift: how many of the last bits of `to_ordered_integers` are zero in all of
+            them: half of the 32 where all are bfloat16. The fewer integers there are,
+            the fewer to search.
     """
 
     float_kind: np.dtype
@@ -39,14 +42,15 @@ class Order(NamedTuple):
     def of(cls, leaves: Iterable[Any]) -> "Order":
         """Returns the order for leaves of these dtypes."""
         kinds = {jnp.dtype(leaf.dtype) for leaf in leaves}
-        wide = any(kind.itemsize == 8 for kind in kinds)
-        float_kind = np.dtype(np.float64 if wide else np.float32)
-        used = max(jnp.finfo(kind).nmant for kind in kinds)
-        return cls(float_kind, jnp.finfo(float_kind).nmant - used)
+        has_doubles = any(kind.itemsize == 8 for kind in kinds)
+        float_kind = np.dtype(np.float64 if has_doubles else np.float32)
+        # A narrower float fills the first bits of the mantissa alone.
+        mantissa_bits = max(jnp.finfo(kind).nmant for kind in kinds)
+        return cls(float_kind, jnp.finfo(float_kind).nmant - mantissa_bits)
 
     def rank(self, scores: jax.Array) -> jax.Array:
         """Returns the integers of a leaf."""
-        return ascending(scores.astype(self.float_kind)) >> self.shift
+        return to_ordered_integers(scores.astype(self.float_kind)) >> self.shift
 
     def largest(self) -> jax.Array:
         """Returns the rank that no finite score exceeds; its negative is the lowest."""

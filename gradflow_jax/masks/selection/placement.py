@@ -1,4 +1,4 @@
-"""Where the pieces of sharded leaves lie, so that each device counts its own."""
+"""How leaves are sharded over a mesh, and which piece of each a device sees."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ class Shard(NamedTuple):
     idle: tuple[str, ...] = ()
 
     def start(self, axis: int, local: int) -> Any:
-        """Returns where a piece of so many along an axis of the whole starts."""
+        """Returns the index at which a piece of `local` along an axis starts."""
         return lax.axis_index(self.spec[axis]) * local if self.spec[axis] else 0
 
-    def once(self, counts: jax.Array) -> jax.Array:
+    def count_once(self, counts: jax.Array) -> jax.Array:
         """Returns counts on one of the devices with the same piece, 0 on the others."""
         for name in self.idle:
             counts = jnp.where(lax.axis_index(name) == 0, counts, 0)
@@ -37,43 +37,48 @@ class Shard(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """How leaves lie on a mesh; the mesh axes are those of `jax.shard_map`."""
+    """How leaves lie on a mesh.
+
+    Attributes:
+        mesh: the mesh of `jax.shard_map`.
+        specs: how each leaf is split over the axes of the mesh.
+    """
 
     mesh: Any
     specs: tuple[PartitionSpec, ...]
 
     def shards(self, shapes: Sequence[tuple[int, ...]]) -> list[Shard]:
         """Returns what each device sees of the leaves."""
-        found = []
+        shards = []
         for shape, spec in zip(shapes, self.specs, strict=True):
-            names = _names(spec, len(shape))
-            used = {name for axis in names for name in axis}
+            axes = _mesh_axes(spec, len(shape))
+            used = {name for names in axes for name in names}
             idle = tuple(name for name in self.mesh.axis_names if name not in used)
-            found.append(Shard(shape, names, idle))
-        return found
+            shards.append(Shard(shape, axes, idle))
+        return shards
 
-    def mapped(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def map_over_devices(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Maps `function(columns, replicated) -> (leaves, replicated)` over devices.
 
         Columns are lists of leaves that all lie like these, or None.
         """
-        whole, like = PartitionSpec(), list(self.specs)
+        everywhere, like = PartitionSpec(), list(self.specs)
 
         def call(columns: Sequence[Any], replicated: Any) -> Any:
-            specs = tuple(whole if column is None else like for column in columns)
+            specs = tuple(everywhere if column is None else like for column in columns)
             over_mesh = jax.shard_map(
                 function,
                 mesh=self.mesh,
-                in_specs=(specs, whole),
-                out_specs=(like, whole),
+                in_specs=(specs, everywhere),
+                out_specs=(like, everywhere),
                 check_vma=False,
             )
-            placed = tuple(self._lying_so(column) for column in columns)
+            placed = tuple(self._reshard(column) for column in columns)
             return over_mesh(placed, replicated)
 
         return call
 
-    def _lying_so(self, column: Any) -> Any:
+    def _reshard(self, column: Any) -> Any:
         """Returns leaves where these lie; on explicit axes nobody else moves them."""
         if column is None or AxisType.Explicit not in self.mesh.axis_types:
             return column
@@ -92,12 +97,12 @@ def explicit_sharding(leaf: Any) -> NamedSharding | None:
 
 
 def _sharding(leaf: Any) -> Any:
-    """Returns where a leaf lies, a traced one by its type; None of what is no array."""
+    """Returns the sharding of an array or, if traced, of its type; else None."""
     return getattr(jax.typeof(leaf) if is_traced(leaf) else leaf, "sharding", None)
 
 
-def lying_like(leaf: jax.Array, like: Any) -> jax.Array:
-    """Returns a leaf where another lies; on explicit axes nobody else moves it."""
+def place_like(leaf: jax.Array, like: Any) -> jax.Array:
+    """Moves a leaf to where another lies; on explicit axes nobody else does."""
     sharding = explicit_sharding(like)
     return leaf if sharding is None else jax.sharding.reshard(leaf, sharding)
 
@@ -128,16 +133,18 @@ def known_placement(leaves: Sequence[Any]) -> Placement | None:
     for leaf, spec in zip(leaves, specs, strict=True):
         if PartitionSpec.UNCONSTRAINED in tuple(spec):
             return None
-        sizes = [
+        # `jax.shard_map` takes only axes that the mesh divides evenly.
+        parts = [
             math.prod(meshes[0].shape[name] for name in names)
-            for names in _names(spec, leaf.ndim)
+            for names in _mesh_axes(spec, leaf.ndim)
         ]
-        if any(n % size for n, size in zip(leaf.shape, sizes, strict=True)):
+        if any(size % part for size, part in zip(leaf.shape, parts, strict=True)):
             return None
     return Placement(meshes[0], tuple(specs))
 
 
-def _names(spec: PartitionSpec, ndim: int) -> tuple[tuple[str, ...], ...]:
+def _mesh_axes(spec: PartitionSpec, ndim: int) -> tuple[tuple[str, ...], ...]:
+    """Returns for each axis of a leaf the names of the mesh axes that split it."""
     entries = tuple(spec) + (None,) * (ndim - len(spec))
     return tuple(
         () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)

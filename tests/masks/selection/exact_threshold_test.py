@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import gradflow_jax as gf
 from gradflow_jax.masks.selection import counting, exact_threshold
 from gradflow_jax.masks.selection.counting import Totals
+from gradflow_jax.masks.selection.pieces import Scores
 
 RNG = np.random.default_rng(7)
 SHAPES = {"large": (40, 25), "one": (1,), "small": (3, 2, 5), "number": ()}
@@ -75,8 +76,8 @@ def test_global_masks_equal_a_sort(name, dtype):
     scores = tree(np.clip(ADVERSARIAL[name], -limit, limit), dtype)
     for sparsity in (0.0, 0.001, 0.1, 0.5, 0.9, 0.999, 1.0):
         masks = gf.global_masks(scores, sparsity=sparsity, prunable=everything)
-        wanted = by_sorting(scores, SIZE - round(sparsity * SIZE))
-        np.testing.assert_array_equal(flat(masks), wanted)
+        expected = by_sorting(scores, SIZE - round(sparsity * SIZE))
+        np.testing.assert_array_equal(flat(masks), expected)
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
@@ -84,16 +85,16 @@ def test_layerwise_and_family_masks_equal_sorts(name):
     scores = tree(ADVERSARIAL[name])
     layerwise = gf.layerwise_masks(scores, sparsity=0.7, prunable=everything)
     for path, leaf in scores.items():
-        wanted = by_sorting(leaf, leaf.size - round(0.7 * leaf.size))
-        np.testing.assert_array_equal(np.ravel(layerwise[path]), wanted)
+        expected = by_sorting(leaf, leaf.size - round(0.7 * leaf.size))
+        np.testing.assert_array_equal(np.ravel(layerwise[path]), expected)
     # The leaves of the two families stand between each other.
     masks = gf.group_masks(scores, {"large": 0.3, "s*": 0.8, "one": 0.5, "n*": 0.0})
     families = (("large",), 0.3), (("small",), 0.8), (("one",), 0.5)
     for paths, sparsity in families:
         family = {path: scores[path] for path in paths}
         size = sum(leaf.size for leaf in family.values())
-        wanted = by_sorting(family, size - round(sparsity * size))
-        np.testing.assert_array_equal(flat({p: masks[p] for p in paths}), wanted)
+        expected = by_sorting(family, size - round(sparsity * size))
+        np.testing.assert_array_equal(flat({p: masks[p] for p in paths}), expected)
 
 
 def test_interleaved_families_are_ranked_together():
@@ -125,15 +126,16 @@ def test_a_family_with_nan_is_an_error():
 
 @pytest.mark.parametrize("name", ["few values", "all equal", "smooth", "mostly zero"])
 def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch):
-    # Blocks of 8 weights in place of 2³¹ − 1, as of layers stacked in one leaf.
+    # Blocks of 8 weights stand in for those of 2³¹ − 1, as layers stacked in one leaf
+    # would have.
     monkeypatch.setattr(counting, "_LARGEST_BLOCK", 8)
     jax.clear_caches()
     scores = {"stacked": ADVERSARIAL[name][:48].reshape(2, 3, 8).astype(np.float32)}
     scores["matrix"] = ADVERSARIAL[name][48:88].reshape(10, 4).astype(np.float32)
     for sparsity in (0.1, 0.5, 0.95):
         masks = gf.global_masks(scores, sparsity=sparsity)
-        wanted = by_sorting(scores, 88 - round(sparsity * 88))
-        np.testing.assert_array_equal(flat(masks), wanted)
+        expected = by_sorting(scores, 88 - round(sparsity * 88))
+        np.testing.assert_array_equal(flat(masks), expected)
     jax.clear_caches()
 
 
@@ -149,7 +151,7 @@ def test_too_many_blocks_are_an_error(monkeypatch):
 def test_no_copy_of_the_scores_is_made():
     leaves = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((300, 200), (3, 3, 64))]
     compiled = exact_threshold._highest.lower(
-        exact_threshold._Scores(leaves, None, None),
+        Scores(leaves, None, None),
         Totals.of([1000]),
         groups=(0, 0),
         placement=None,
@@ -179,9 +181,9 @@ class TestTotals:
     @checked
     @given(numbers, st.integers(-3, 3) | st.integers(-(2**46), 2**46))
     def test_comparing_and_subtracting(self, some, shift):
-        others = [min(max(n + shift, 0), 2**46) for n in some]
-        a, b = Totals.of(some), Totals.of(others)
-        pairs = list(zip(some, others, strict=True))
+        shifted = [min(max(n + shift, 0), 2**46) for n in some]
+        a, b = Totals.of(some), Totals.of(shifted)
+        pairs = list(zip(some, shifted, strict=True))
         assert a.reach(b).tolist() == [x >= y for x, y in pairs]
         assert a.equal(b).tolist() == [x == y for x, y in pairs]
         assert value(a.minus(b)) == [x - y for x, y in pairs]

@@ -119,9 +119,9 @@ rates = {
 }
 for ax, (name, (seen, said)) in zip(axes, rates.items(), strict=True):
     quantity = name.partition(" /")[0]
-    own = plotting.Evolution(evolution.times, seen, said)
+    check = plotting.PredictionCheck(evolution.times, seen, said)
     plotting.measured_and_predicted(
-        ax, {quantity: own}, quantity=name, time="time of the flow"
+        ax, {quantity: check}, quantity=name, time="time of the flow"
     )
     ax.legend(fontsize=8)
 plt.show()

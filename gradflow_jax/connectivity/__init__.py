@@ -5,6 +5,7 @@
     reader      reads a program with signals in place of numbers
     signals     what is known of a value: where it can be nonzero, where it is reached
     rules       where signals pass each primitive
+    products    where they pass those that multiply
 
 `rules` fills `programs.rules.SIGNAL_RULES`. Imports `trees`, `programs`, `masks` and
 `structured`. To add a primitive, write a function of an equation and its operands'

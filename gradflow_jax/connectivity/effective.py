@@ -1,4 +1,4 @@
-"""Which of the weights that masks keep are on a path from the input to the output."""
+"""Finds which of the weights that masks keep are on a path from input to output."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -88,9 +88,9 @@ def effective_masks(
         Vysogorets & Kempe, Connectivity Matters: Neural Network Pruning Through the
         Lens of Effective Sparsity, JMLR 2023.
     """
-    find = path_finder(model, options)
-    found = find.on_paths(params, masks, inputs, constants=False)
-    return where_prunable(found.signals, params, masks, prunable)
+    finder = path_finder(model, options)
+    on_path = finder.on_paths(params, masks, inputs, constants=False)
+    return replace_prunable(on_path.signals, params, masks, prunable)
 
 
 class PathFinder:
@@ -113,43 +113,47 @@ def path_finder(model: Any, options: Mapping[str, Any]) -> PathFinder:
     """Returns the path finder of a model, the same for the same model and options."""
     model = unwrap_apply(model)
     if kind_of(model) in HOLDS_VARIABLES:
-        # Its variables may have changed since.
+        # The module's variables may have changed since the last call.
         return PathFinder(as_function(model, options))
     try:
         return _finder_of_hashable(
             model, tuple(sorted(options.items())), _changes_of_rules()
         )
-    except TypeError:  # an option that cannot be hashed
+    except TypeError:
+        # An option, such as an array, cannot be hashed.
         return PathFinder(as_function(model, options))
 
 
 def _changes_of_rules() -> tuple[int, int]:
+    """Returns how often users changed the tables that a reading depends on."""
     return COUPLING_RULES.changes, SIGNAL_RULES.changes
 
 
-# It keeps its models alive, hence few.
+# The cache keeps its models alive, so it is small.
 @functools.lru_cache(maxsize=8)
 def _finder_of_hashable(
     model: Any, options: tuple[tuple[str, Any], ...], changes: tuple[int, int]
 ) -> PathFinder:
-    del changes  # It is part of the key: a rule registered since is to be asked.
+    # The changes are a part of the cache's key: a finder compiled before a rule was
+    # registered did not ask it.
+    del changes
     return PathFinder(as_function(model, dict(options)))
 
 
-def where_prunable(
-    found: Sequence[Any], params: PyTree, masks: PyTree, prunable: Prunable
+def replace_prunable(
+    effective: Sequence[Any], params: PyTree, masks: PyTree, prunable: Prunable
 ) -> PyTree:
-    """Returns masks with the prunable leaves replaced by those found."""
+    """Returns masks whose prunable leaves are replaced by the effective ones."""
     kept = mask_leaves(masks, params)
     flags = prunable_flags(params, prunable)
     return jax.tree.structure(masks).unflatten(
-        own if flag else mask
-        for own, mask, flag in zip(found, kept, flags, strict=True)
+        effective_mask if flag else mask
+        for effective_mask, mask, flag in zip(effective, kept, flags, strict=True)
     )
 
 
 class OnPaths(NamedTuple):
-    """What passes through the weights that are kept, a bool array for each leaf.
+    """Whether something passes through each kept weight, a bool array for each leaf.
 
     Attributes:
         signals: whether a signal from the input does, on its way to an output.
@@ -172,12 +176,16 @@ def on_paths(
 ) -> OnPaths:
     """Finds the weights that signals pass through.
 
+    The masks are made numbers, and what reaches the outputs a function of them. Its
+    vector-Jacobian product at the outputs counts for each weight the paths through it
+    (see `signals`): all weights at the price of one reading and its transpose.
+
     Args:
         reader: notes the primitives without a rule.
         apply: the model.
         params: its parameters.
-        masks: of them.
-        inputs: of the model.
+        masks: a tree like params of bool, True keeps.
+        inputs: a batch as the model is called with.
         constants: whether constants are asked for, too. Then the numbers of params and
             inputs matter.
     """
@@ -187,32 +195,37 @@ def on_paths(
         jnp.where(mask, leaf, jnp.zeros_like(leaf)) if constants else None
         for leaf, mask in zip(jax.tree.leaves(params), kept, strict=True)
     ]
-    given = []
+    input_signals = []
     for leaf in jax.tree.leaves(inputs):
         ones = jnp.ones(jnp.shape(leaf), jnp.float32)
-        whole = Signal(ones, ones, number=jnp.asarray(leaf), carried=ones)
-        given.append(whole if constants else Signal(ones, ones))
+        with_number = Signal(ones, ones, number=jnp.asarray(leaf), carried=ones)
+        input_signals.append(with_number if constants else Signal(ones, ones))
 
-    def at_the_outputs(indicators: list[jax.Array]) -> tuple[list, list]:
+    def read_outputs(indicators: list[jax.Array]) -> tuple[list, list]:
         weights = [
-            Signal(one, number=number)
-            for one, number in zip(indicators, numbers, strict=True)
+            Signal(indicator, number=number)
+            for indicator, number in zip(indicators, numbers, strict=True)
         ]
-        results = reader.read(closed.jaxpr, closed.consts, [*weights, *given])
+        outputs = reader.read(closed.jaxpr, closed.consts, [*weights, *input_signals])
         return (
-            [own.reached for own in results if own.reached is not None],
-            [own.carried for own in results if own.carried is not None],
+            [output.reached for output in outputs if output.reached is not None],
+            [output.carried for output in outputs if output.carried is not None],
         )
 
     indicators = [jnp.asarray(mask, jnp.float32) for mask in kept]
-    (reached, carried), backwards = jax.vjp(at_the_outputs, indicators)
+    (reached, carried), pull_back = jax.vjp(read_outputs, indicators)
 
-    def through(signals: float, constants: float) -> list[jax.Array]:
-        weights = (
-            [jnp.full_like(one, signals) for one in reached],
-            [jnp.full_like(one, constants) for one in carried],
+    def find_passed(signals: float, constants: float) -> list[jax.Array]:
+        """Finds the weights on the way of signals, of constants or of both."""
+        cotangents = (
+            [jnp.full_like(array, signals) for array in reached],
+            [jnp.full_like(array, constants) for array in carried],
         )
-        (counts,) = backwards(weights)
-        return [mask & (own > 0.5) for mask, own in zip(kept, counts, strict=True)]
+        (counts,) = pull_back(cotangents)
+        return [
+            # Counts are whole numbers, here 0 or 1.
+            mask & (count > 0.5)
+            for mask, count in zip(kept, counts, strict=True)
+        ]
 
-    return OnPaths(through(1.0, 0.0), through(0.0, 1.0) if constants else [])
+    return OnPaths(find_passed(1.0, 0.0), find_passed(0.0, 1.0) if constants else [])

@@ -1,6 +1,19 @@
-"""Reads a program for its paths: signals instead of numbers, equation by equation."""
+"""Reads a program for its paths: signals instead of numbers, equation by equation.
 
-from collections.abc import Callable, Sequence
+The reader goes through a program as `jax.core.eval_jaxpr` does, with a `Signal` in
+place of each value. It does one of four things with an equation:
+
+    operands are constants   it is evaluated, and its results are constants
+    it calls a program       that is read in its place; of branches the one that a
+                             constant chooses, or else all of them
+    it is a scan             its body is read once, and the reading is scanned
+    else                     the rule of its primitive, or `rules.unknown`
+
+Where the operands also have the numbers of one run of the model, the results have them
+too, and say where constants are carried on (`_add_numbers`).
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,8 +22,14 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from gradflow_jax.connectivity import rules
-from gradflow_jax.connectivity.rules import Found, Rule
-from gradflow_jax.connectivity.signals import Signal, constant_signal, gated, reached_of
+from gradflow_jax.connectivity.rules import Rule
+from gradflow_jax.connectivity.signals import (
+    Indicators,
+    Signal,
+    constant_signal,
+    gate,
+    reached_of,
+)
 from gradflow_jax.programs.calls import (
     CALLS,
     LOOPS_AND_BRANCHES,
@@ -19,7 +38,7 @@ from gradflow_jax.programs.calls import (
     scan_numbers,
 )
 from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
-from gradflow_jax.structured.coupling.pointwise import elementwise as by_index
+from gradflow_jax.structured.coupling.pointwise import elementwise as couple_by_index
 
 PROGRAMS = CALLS | LOOPS_AND_BRANCHES
 
@@ -46,137 +65,167 @@ class Reader:
             operands: the signals of its inputs. If all of them have numbers, so have
                 the results.
         """
-        known = dict(zip(jaxpr.invars, operands, strict=True))
-        known.update(zip(jaxpr.constvars, map(constant_signal, consts), strict=True))
+        signals = dict(zip(jaxpr.invars, operands, strict=True))
+        signals.update(zip(jaxpr.constvars, map(constant_signal, consts), strict=True))
 
-        def signal(atom: Any) -> Signal:
+        def signal_of(atom: Any) -> Signal:
             if isinstance(atom, Literal):
-                kind = jnp.result_type(atom.aval)
-                return constant_signal(np.asarray(atom.val, kind))
-            return known[atom]
+                dtype = jnp.result_type(atom.aval)
+                return constant_signal(np.asarray(atom.val, dtype))
+            return signals[atom]
 
         for eqn in jaxpr.eqns:
-            given = [signal(atom) for atom in eqn.invars]
-            if eqn.primitive.name not in PROGRAMS and _foldable(given):
-                results = [constant_signal(value) for value in _folded(eqn, given)]
+            inputs = [signal_of(atom) for atom in eqn.invars]
+            if eqn.primitive.name not in PROGRAMS and _are_constants(inputs):
+                outputs = [constant_signal(value) for value in _fold(eqn, inputs)]
             else:
-                results = self._results(eqn, given)
-            known.update(zip(eqn.outvars, results, strict=True))
-        return [signal(atom) for atom in jaxpr.outvars]
+                outputs = self._read_equation(eqn, inputs)
+            signals.update(zip(eqn.outvars, outputs, strict=True))
+        return [signal_of(atom) for atom in jaxpr.outvars]
 
-    def _results(self, eqn: JaxprEqn, given: Sequence[Signal]) -> list[Signal]:
+    def _read_equation(self, eqn: JaxprEqn, operands: Sequence[Signal]) -> list[Signal]:
         name = eqn.primitive.name
         if name == "scan":
-            return self._scan(eqn, given)
-        if name == "cond" and given[0].constant is not None:
+            return self._read_scan(eqn, operands)
+        if name == "cond" and operands[0].constant is not None:
+            # As in JAX, an index outside of the branches chooses the nearest.
             last = len(eqn.params["branches"]) - 1
-            taken = eqn.params["branches"][int(np.clip(given[0].constant, 0, last))]
-            return self.read(*opened(taken), given[1:])
+            number = int(np.clip(operands[0].constant, 0, last))
+            return self.read(*opened(eqn.params["branches"][number]), operands[1:])
         if name in CALLS:
-            return self.read(*opened(called(eqn.params)), given)
-        rule = self._rule(name)
-        found = rule(eqn, given)
-        if _numbered(given):
-            return _with_numbers(eqn, given, found, rule)
-        return [Signal(*pair) for pair in found]
+            return self.read(*opened(called(eqn.params)), operands)
+        rule = self._rule_of(name)
+        indicators = rule(eqn, operands)
+        if _have_numbers(operands):
+            return _add_numbers(eqn, operands, indicators, rule)
+        return [Signal(nonzero, reached) for nonzero, reached in indicators]
 
-    def _rule(self, name: str) -> Rule:
+    def _rule_of(self, name: str) -> Rule:
         if name == "cond":
-            return self._cond
+            return self._read_branches
         if name in SIGNAL_RULES:
             return SIGNAL_RULES[name]
-        if (
-            COUPLING_RULES.get(name) is by_index
-        ):  # a user said so by gf.structured.register_rule
+        # A user who registered a primitive as one that couples index by index need not
+        # say once more that signals pass it so.
+        if COUPLING_RULES.get(name) is couple_by_index:
             return rules.elementwise
         self.guessed.add(name)
         return rules.unknown
 
-    def _cond(self, eqn: JaxprEqn, given: Sequence[Signal]) -> Found:
-        which, *rest = (own._replace(number=None, carried=None) for own in given)
-        results = [self.read(*opened(one), rest) for one in eqn.params["branches"]]
+    def _read_branches(
+        self, eqn: JaxprEqn, operands: Sequence[Signal]
+    ) -> list[Indicators]:
+        """Reads all branches of a choice that is no constant; it is a rule."""
+        # Without numbers each branch is read for its indicators alone: `_add_numbers`
+        # evaluates the choice once, as a whole.
+        which, *inputs = (
+            signal._replace(number=None, carried=None) for signal in operands
+        )
+        results = [
+            self.read(*opened(branch), inputs) for branch in eqn.params["branches"]
+        ]
         return rules.branches(which, results)
 
-    def _scan(self, eqn: JaxprEqn, given: Sequence[Signal]) -> list[Signal]:
+    def _read_scan(self, eqn: JaxprEqn, operands: Sequence[Signal]) -> list[Signal]:
         """Reads a loop's body once, and runs what was read as often as the loop runs.
 
-        Whether the input reaches what is carried may differ from step to step.
+        The signals of the carries are carried, since the input may reach a carry from
+        some step on: they need the same parts before and after each step.
         """
-        consts, carries = scan_numbers(eqn.params)
-        if not _numbered(given):
-            given = [own._replace(number=None) for own in given]
-        closed, carried, stacked = (
-            given[:consts],
-            [_carry(own) for own in given[consts : consts + carries]],
-            [own._replace(constant=None) for own in given[consts + carries :]],
-        )
+        const_count, carry_count = scan_numbers(eqn.params)
+        if not _have_numbers(operands):
+            # A loop has numbers in all of its operands or in none.
+            operands = [signal._replace(number=None) for signal in operands]
+        consts = operands[:const_count]
+        first_carry = [
+            _make_carry(signal)
+            for signal in operands[const_count : const_count + carry_count]
+        ]
+        # Each step reads another slice of a stacked constant, and as a tracer.
+        stacked = [
+            signal._replace(constant=None)
+            for signal in operands[const_count + carry_count :]
+        ]
 
-        def body(carry: list[Signal], each: list[Signal]) -> tuple[Any, Any]:
+        def read_step(carry: list[Signal], slices: list[Signal]) -> tuple[Any, Any]:
             jaxpr, values = opened(eqn.params["jaxpr"])
-            results = self.read(jaxpr, values, [*closed, *carry, *each])
-            made = [own._replace(constant=None) for own in results[carries:]]
-            return [_carry(own) for own in results[:carries]], made
+            results = self.read(jaxpr, values, [*consts, *carry, *slices])
+            next_carry = [_make_carry(signal) for signal in results[:carry_count]]
+            outputs = [
+                signal._replace(constant=None) for signal in results[carry_count:]
+            ]
+            return next_carry, outputs
 
         length, reverse = eqn.params["length"], eqn.params["reverse"]
-        last, made = jax.lax.scan(body, carried, stacked, length, reverse)
-        return [*last, *made]
+        last_carry, outputs = jax.lax.scan(
+            read_step, first_carry, stacked, length, reverse
+        )
+        return [*last_carry, *outputs]
 
 
-def _foldable(given: Sequence[Signal]) -> bool:
-    return all(own.constant is not None for own in given)
+def _are_constants(signals: Sequence[Signal]) -> bool:
+    return all(signal.constant is not None for signal in signals)
 
 
-def _folded(eqn: JaxprEqn, given: Sequence[Signal]) -> Sequence[Any]:
-    """Computes what depends on constants alone."""
+def _have_numbers(signals: Sequence[Signal]) -> bool:
+    return all(signal.number is not None for signal in signals)
+
+
+def _fold(eqn: JaxprEqn, operands: Sequence[Signal]) -> Sequence[Any]:
+    """Evaluates an equation whose operands are constants, also inside of a trace."""
     with jax.ensure_compile_time_eval():
-        values = [own.constant for own in given]
-        return _bound(eqn, values)
+        return _evaluate(eqn, [signal.constant for signal in operands])
 
 
-def _bound(eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-    found = eqn.primitive.bind(*values, **eqn.params)
-    return found if eqn.primitive.multiple_results else [found]
+def _evaluate(eqn: JaxprEqn, numbers: Sequence[Any]) -> Sequence[Any]:
+    results = eqn.primitive.bind(*numbers, **eqn.params)
+    return results if eqn.primitive.multiple_results else [results]
 
 
-def _carry(own: Signal) -> Signal:
-    """Returns a signal of the kind that a loop can carry."""
-    carried = own.carried
-    if own.number is not None and carried is None:
-        carried = jnp.zeros_like(own.nonzero)
-    return own._replace(reached=reached_of(own), constant=None, carried=carried)
+def _make_carry(signal: Signal) -> Signal:
+    """Returns a signal with the parts that it may have at any step of a loop."""
+    carried = signal.carried
+    if signal.number is not None and carried is None:
+        carried = jnp.zeros_like(signal.nonzero)
+    return signal._replace(reached=reached_of(signal), constant=None, carried=carried)
 
 
-def _numbered(given: Sequence[Signal]) -> bool:
-    return all(own.number is not None for own in given)
-
-
-def _with_numbers(
-    eqn: JaxprEqn, given: Sequence[Signal], found: Found, rule: Callable[..., Found]
+def _add_numbers(
+    eqn: JaxprEqn,
+    operands: Sequence[Signal],
+    indicators: Sequence[Indicators],
+    rule: Rule,
 ) -> list[Signal]:
     """Adds the numbers of a run, and where a signal or a constant is carried on.
 
-    A value that the input does not reach is a constant, whose number says whether it
-    is zero; what carries it is told by the same rule.
+    A value that the input does not reach is the same in every run, so its number says
+    whether it is zero. What is carried on is told by the same rule, asked a second time
+    about operands that count as reached where something is carried (`carried`), and as
+    nonzero where their number is not zero. A result carries where that arrives, if it
+    is reached or its own number is not zero: relu(b) with b < 0 carries nothing on.
     """
-    numbers = _bound(eqn, [own.number for own in given])
-    arriving = [
-        own._replace(nonzero=gated(own.nonzero, _stands(own)), reached=own.carried)
-        for own in given
+    numbers = _evaluate(eqn, [signal.number for signal in operands])
+    carrying = [
+        signal._replace(
+            nonzero=gate(signal.nonzero, _is_nonzero(signal)), reached=signal.carried
+        )
+        for signal in operands
     ]
     results = []
-    for (nonzero, reached), number, (_, count) in zip(
-        found, numbers, rule(eqn, arriving), strict=True
+    for (nonzero, reached), number, (_, arriving) in zip(
+        indicators, numbers, rule(eqn, carrying), strict=True
     ):
         carried = None
-        if reached is not None and count is not None:
-            stands = _stands(Signal(nonzero, number=number))
-            carried = gated(count, jnp.maximum(reached, stands))
+        if reached is not None and arriving is not None:
+            is_nonzero = _is_nonzero(Signal(nonzero, number=number))
+            carried = gate(arriving, jnp.maximum(reached, is_nonzero))
         results.append(Signal(nonzero, reached, None, number, carried))
     return results
 
 
-def _stands(own: Signal) -> jax.Array:
-    """Returns 1.0 where a value's number is not zero in the run."""
-    if jnp.issubdtype(own.number.dtype, jax.dtypes.extended):  # a random key
-        return own.nonzero
-    return jnp.asarray(own.number != 0, jnp.float32)
+def _is_nonzero(signal: Signal) -> jax.Array:
+    """Returns 1.0 where a value's number in the run is not zero."""
+    if jnp.issubdtype(signal.number.dtype, jax.dtypes.extended):
+        # A random key has no number to compare with zero.
+        return signal.nonzero
+    return jnp.asarray(signal.number != 0, jnp.float32)

@@ -1,4 +1,4 @@
-"""The report of a mask's effective sparsity: layers, collapse, dead units."""
+"""Reports a mask's effective sparsity: layers, collapsed layers, dead units."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradflow_jax.connectivity.effective import path_finder, where_prunable
+from gradflow_jax.connectivity.effective import path_finder, replace_prunable
 from gradflow_jax.masks.reports import Report, report
 from gradflow_jax.masks.tables import (
     html_table,
@@ -75,16 +75,23 @@ class EffectiveReport:
         return "".join([html_table(_HEADER, *self._cells()), *remarks])
 
     def _cells(self) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-        def row(name: str, shape: str, kept: int, left: int, size: int) -> Any:
-            percents = (percent_removed(kept, size), percent_removed(left, size))
-            return name, shape, f"{kept:,}", f"{left:,}", f"{size:,}", *percents
+        def row(name: str, shape: str, kept: int, on_path: int, size: int) -> Any:
+            percents = (percent_removed(kept, size), percent_removed(on_path, size))
+            return name, shape, f"{kept:,}", f"{on_path:,}", f"{size:,}", *percents
 
         rows = []
-        for one, other in zip(self.direct.layers, self.effective.layers, strict=True):
-            name = one.path or "(the array)"
-            cells = row(name, shape_cell(one.shape), one.kept, other.kept, one.size)
+        for layer, effective_layer in zip(
+            self.direct.layers, self.effective.layers, strict=True
+        ):
+            cells = row(
+                layer.path or "(the array)",
+                shape_cell(layer.shape),
+                layer.kept,
+                effective_layer.kept,
+                layer.size,
+            )
             rows.append(
-                cells if one.prunable else (*cells[:5], "not pruned", "not pruned")
+                cells if layer.prunable else (*cells[:5], "not pruned", "not pruned")
             )
         direct, effective = self.direct, self.effective
         totals = [
@@ -102,12 +109,13 @@ class EffectiveReport:
     def _remarks(self) -> Iterable[str]:
         if self.collapsed:
             yield f"collapsed: {', '.join(self.collapsed)}"
-        for found in self.units:
-            dead = len(found.silent) + len(found.leaking)
+        for dead_units in self.units:
+            leaking = len(dead_units.leaking)
+            dead = len(dead_units.silent) + leaking
             if dead:
                 yield (
-                    f"{found.family}: {dead} of {found.size} units dead, "
-                    f"{len(found.leaking)} of them with a constant that goes on"
+                    f"{dead_units.family}: {dead} of {dead_units.size} units dead, "
+                    f"{leaking} of them with a constant that goes on"
                 )
         if self.guessed:
             yield f"without a rule: {', '.join(self.guessed)}"
@@ -131,13 +139,12 @@ def effective_report(
 
     Args:
         model: a pure function `apply(params, *inputs)`, or a linen, an NNX or an
-            Equinox module, as of `gf.connectivity.effective_masks`.
+            Equinox module, as `gf.connectivity.effective_masks` takes it.
         params: what the model is called with: of a linen module its variables, of an
             NNX module its `nnx.Param`s or all of its state.
         masks: the same tree of bool, True keeps.
         *inputs: a batch as the model is called with. Only the shapes matter.
-        units: of the same model, from `gf.find_units`; without, no dead units are
-            looked for.
+        units: of the same model, from `gf.find_units`; None looks for no dead units.
         prunable: `prunable(path, leaf) -> bool`; other leaves stay as the masks say.
         **options: keyword arguments of the call of the model, `train=False`.
 
@@ -179,17 +186,19 @@ def effective_report(
         ((2,), (1,))
 
     Reference:
-        Vysogorets & Kempe, JMLR 2023.
+        Vysogorets & Kempe, Connectivity Matters: Neural Network Pruning Through the
+        Lens of Effective Sparsity, JMLR 2023.
     """
     finder = path_finder(model, options)
     constants_matter = units is not None
-    found = finder.on_paths(params, masks, inputs, constants=constants_matter)
+    on_path = finder.on_paths(params, masks, inputs, constants=constants_matter)
     dead: tuple[DeadUnits, ...] = ()
     if units is not None:
         paths = align(params, units.leaves, what="params")
-        by_path = dict(zip(paths, zip(*found, strict=True), strict=True))
-        dead = tuple(_dead(family, by_path) for family in units)
-    effective = where_prunable(found.signals, params, masks, prunable)
+        pairs = zip(on_path.signals, on_path.constants, strict=True)
+        by_path = dict(zip(paths, pairs, strict=True))
+        dead = tuple(_find_dead_units(family, by_path) for family in units)
+    effective = replace_prunable(on_path.signals, params, masks, prunable)
     return EffectiveReport(
         report(masks, prunable=prunable),
         report(effective, prunable=prunable),
@@ -198,22 +207,36 @@ def effective_report(
     )
 
 
-def _dead(family: Family, by_path: Mapping[Any, tuple[Any, Any]]) -> DeadUnits:
-    """Finds the units without a weight on a path, and those whose constant goes on."""
+def _find_dead_units(
+    family: Family, by_path: Mapping[Any, tuple[Any, Any]]
+) -> DeadUnits:
+    """Finds the units without a weight on a path, and those whose constant goes on.
+
+    A unit is alive if a signal passes any weight that makes it or that reads it. It
+    leaks if it is dead and a weight that reads it carries a constant on.
+
+    Args:
+        family: the units, and the slices of leaves that belong to each.
+        by_path: for each leaf, which of its weights signals pass and which constants.
+    """
     alive, carries = np.zeros(family.size, bool), np.zeros(family.size, bool)
-    for own in family.slices:
-        if own.path not in by_path or own.kinds == {"elementwise"}:
+    for part in family.slices:
+        # What goes with a unit index by index, as its bias does, neither makes the
+        # unit nor reads it.
+        if part.path not in by_path or part.kinds == {"elementwise"}:
             continue
-        for found, flags, kinds in (
-            (alive, by_path[own.path][0], {"producing", "consuming"}),
-            (carries, by_path[own.path][1], {"consuming"}),
+        passed_by_signals, passed_by_constants = by_path[part.path]
+        for marked, passed, kinds in (
+            (alive, passed_by_signals, {"producing", "consuming"}),
+            (carries, passed_by_constants, {"consuming"}),
         ):
-            if not own.kinds & kinds:
+            if not part.kinds & kinds:
                 continue
-            others = tuple(i for i in range(np.ndim(flags)) if i != own.axis)
-            any_of = np.asarray(flags).any(others)
-            for labels in own.units:
-                found[labels[any_of & (labels >= 0)]] = True
+            other_axes = tuple(i for i in range(np.ndim(passed)) if i != part.axis)
+            index_is_passed = np.asarray(passed).any(other_axes)
+            # Labels are the number of each index's unit, −1 of an index without one.
+            for labels in part.units:
+                marked[labels[index_is_passed & (labels >= 0)]] = True
     numbers = np.arange(family.size)
     return DeadUnits(
         family.name,

@@ -1,11 +1,15 @@
 """Where signals pass the primitives of a program.
 
-A rule takes an equation and what is known of its operands, and returns for each result
-where it can be other than zero and where the input reaches it. Beyond the rules there
-is one for all: a result depends on every operand.
+A rule takes an equation and the signals of its operands, and returns for each result
+where it can be other than zero and where the input reaches it. `unknown` is the rule of
+every other primitive: each number of a result depends on all of each operand.
+
+A rule may claim too many paths, never too few: then a weight that does nothing counts
+as effective, and no weight that does something is dropped. Both indicators are sums of
+products of those of the operands, cut by `live`, so that their derivatives are the
+paths (see `signals`).
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,225 +18,212 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradflow_jax.connectivity.signals import Signal, each, live
+from gradflow_jax.connectivity.products import (
+    conv_general_dilated,
+    divide,
+    dot_general,
+    multiply,
+)
+from gradflow_jax.connectivity.signals import Indicators, Signal, each, live, live_sum
 from gradflow_jax.programs.rules import SIGNAL_RULES
 from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
 from gradflow_jax.structured.proof.removed_values import evaluate
 
-Found = list[tuple[jax.Array, jax.Array | None]]
-Rule = Callable[[Any, Sequence[Signal]], Found]
+Rule = Callable[[Any, Sequence[Signal]], list[Indicators]]
 
 
-def bilinear(
-    function: Callable[..., jax.Array], a: Signal, b: Signal
-) -> tuple[jax.Array, jax.Array | None]:
-    """Products, summed or not: one factor is reached, the other not always zero."""
-    nonzero = live(function(a.nonzero, b.nonzero))
-    terms = []
-    if a.reached is not None:
-        terms.append(function(a.reached, b.factor))
-    if b.reached is not None:
-        terms.append(function(a.factor, b.reached))
-    return nonzero, live(sum(terms[1:], terms[0])) if terms else None
+def elementwise(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Lets every operand through, index by index.
 
-
-def multiply(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """A signal passes where the other factor is not always zero."""
-    return [bilinear(jnp.multiply, *operands)]
-
-
-def divide(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """As a product with 1 / b, which is nowhere zero."""
-    above, below = operands
-    inverse = below._replace(nonzero=jnp.ones_like(below.nonzero))
-    return [bilinear(jnp.multiply, above, inverse)]
-
-
-def dot_general(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """Sums of products."""
-    numbers = eqn.params["dimension_numbers"]
-    return [
-        bilinear(
-            lambda a, b: lax.dot_general(a, b, dimension_numbers=numbers), *operands
-        )
-    ]
-
-
-def conv_general_dilated(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """Sums of products."""
-    names = """window_strides padding lhs_dilation rhs_dilation dimension_numbers
-    feature_group_count batch_group_count""".split()
-    options = {name: eqn.params[name] for name in names}
-    return [
-        bilinear(
-            lambda a, b: lax.conv_general_dilated(a, b, **options),
-            *operands,
-        )
-    ]
-
-
-def elementwise(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """Any operand passes; of zeros it makes what the primitive makes of zeros."""
-    shape = eqn.outvars[0].aval.shape
-    unknown = [own for own in operands if own.constant is None]
-    nonzero = [own.nonzero for own in unknown]
-    reached = [own.reached for own in operands if own.reached is not None]
+    A result is nonzero where an operand that is no constant may be, and where the
+    primitive makes something else of zeros, as cos does and sin does not.
+    """
+    nonzero = [signal.nonzero for signal in operands if signal.constant is None]
+    reached = [signal.reached for signal in operands if signal.reached is not None]
+    # Scalars may stand beside arrays: the zeros give every sum the result's shape.
+    zeros = jnp.zeros(eqn.outvars[0].aval.shape, jnp.float32)
     return [
         (
-            live(sum(nonzero, _of_zeros(eqn, operands))),
-            live(sum(reached, jnp.zeros(shape, jnp.float32))) if reached else None,
+            live(sum(nonzero, _result_of_zeros(eqn, operands))),
+            live(sum(reached, zeros)) if reached else None,
         )
     ]
 
 
-def _of_zeros(eqn: Any, operands: Sequence[Signal]) -> jax.Array:
-    """Returns 1.0 where a primitive makes of zeros something else."""
+def _result_of_zeros(eqn: Any, operands: Sequence[Signal]) -> jax.Array:
+    """Returns 1.0 where a primitive makes something else of zeros and its constants."""
     result = eqn.outvars[0].aval
-    kinds = [atom.aval.dtype for atom in (*eqn.invars, *eqn.outvars)]
-    if any(jnp.issubdtype(kind, jnp.complexfloating) for kind in kinds):
+    dtypes = [atom.aval.dtype for atom in (*eqn.invars, *eqn.outvars)]
+    if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
         return jnp.ones(result.shape, jnp.float32)
-    held = [
-        np.asarray(0 if own.constant is None else own.constant, atom.aval.dtype)
-        for atom, own in zip(eqn.invars, operands, strict=True)
+    arrays = [
+        np.asarray(0 if signal.constant is None else signal.constant, atom.aval.dtype)
+        for atom, signal in zip(eqn.invars, operands, strict=True)
     ]
-    if any(value.size == 0 for value in held):
+    if any(array.size == 0 for array in arrays):
         return jnp.zeros(result.shape, jnp.float32)
-    firsts = [value.reshape(-1)[0] for value in held]
-    if all(np.all(value == first) for value, first in zip(held, firsts, strict=True)):
-        made = evaluate(eqn, [first.item() for first in firsts])
+    firsts = [array.reshape(-1)[0] for array in arrays]
+    if all(np.all(array == first) for array, first in zip(arrays, firsts, strict=True)):
+        # Arrays of one number each are evaluated at one index for all.
+        outputs = evaluate(eqn, [first.item() for first in firsts])
     else:
-        whole = [np.broadcast_to(value, result.shape) for value in held]
+        full_arrays = [np.broadcast_to(array, result.shape) for array in arrays]
         with jax.ensure_compile_time_eval():
-            made = eqn.primitive.bind(*whole, **eqn.params)
-    nonzero = jnp.asarray(np.asarray(made) != 0, jnp.float32)
+            outputs = eqn.primitive.bind(*full_arrays, **eqn.params)
+    nonzero = jnp.asarray(np.asarray(outputs) != 0, jnp.float32)
     return jnp.broadcast_to(nonzero, result.shape)
 
 
-def select_n(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """What is chosen passes; so does the choice, where there is something to choose."""
+def select_n(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Lets the cases through, and the choice where there is something to choose."""
     which, *cases = operands
     if which.constant is not None:
         chosen = jnp.asarray(which.constant)
         return each(lambda *values: lax.select_n(chosen, *values), cases)
-    return [_chosen(which, [(own.nonzero, own.reached, own.factor) for own in cases])]
+    return [_choose(which, cases)]
 
 
-def _chosen(which: Signal, cases: Sequence[Any]) -> tuple[Any, Any]:
-    nonzero, reached, factor = zip(*cases, strict=True)
-    terms = [one for one in reached if one is not None]
+def _choose(which: Signal, cases: Sequence[Signal]) -> Indicators:
+    """Lets any case through; and the choice, where a case is not always zero."""
+    nonzero = [case.nonzero for case in cases]
+    terms = [case.reached for case in cases if case.reached is not None]
     if which.reached is not None:
-        terms.append(which.reached * sum(factor[1:], factor[0]))
-    found = live(sum(terms[1:], terms[0])) if terms else None
-    return live(sum(nonzero[1:], nonzero[0])), found
+        factors = [case.factor for case in cases]
+        terms.append(which.reached * sum(factors[1:], factors[0]))
+    return live(sum(nonzero[1:], nonzero[0])), live_sum(terms)
 
 
-def branches(which: Signal, results: Sequence[Sequence[Signal]]) -> Found:
-    """Returns what any of several programs lets through of which one is chosen."""
-    one = which._replace(
+def branches(which: Signal, results: Sequence[Sequence[Signal]]) -> list[Indicators]:
+    """Lets through, of programs of which one is chosen, what any of them does.
+
+    Args:
+        which: the index of the chosen one, or a bool.
+        results: the signals of the results of each program.
+    """
+    # A sum without axes is a scalar, which multiplies results of any shape.
+    index = which._replace(
         reached=None if which.reached is None else live(jnp.sum(which.reached))
     )
-    return [
-        _chosen(one, [(own.nonzero, own.reached, own.factor) for own in cases])
-        for cases in zip(*results, strict=True)
-    ]
+    return [_choose(index, cases) for cases in zip(*results, strict=True)]
 
 
-def identity(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """Numbers stay what and where they are."""
-    return [(own.nonzero, own.reached) for own in operands]
+def identity(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Leaves every number what and where it is."""
+    return [(signal.nonzero, signal.reached) for signal in operands]
 
 
-def moved(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """Numbers stay what they are and go elsewhere."""
+def move(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Moves the indicators as the primitive moves the numbers."""
     return each(lambda *arrays: eqn.primitive.bind(*arrays, **eqn.params), operands)
 
 
-def _summing(function: Callable[[Any, jax.Array], jax.Array], *, always: bool) -> Rule:
-    """Makes the rule of what any number of a set reaches.
+def _rule_of_sets(
+    sum_over_sets: Callable[[Any, jax.Array], jax.Array], *, keeps_zeros: bool = True
+) -> Rule:
+    """Makes the rule of a primitive whose every result depends on a set of numbers.
 
     Args:
-        function: `function(eqn, array)` sums over the set.
-        always: whether it makes of zeros something else.
+        sum_over_sets: `sum_over_sets(eqn, array)` sums an indicator over the set of
+            each number of the result.
+        keeps_zeros: whether it makes zero of zeros, as a sum does and argmax does not.
     """
 
-    def rule(eqn: Any, operands: Sequence[Signal]) -> Found:
-        found = each(lambda *all_: live(sum(function(eqn, a) for a in all_)), operands)
-        results = found * len(eqn.outvars)
-        if always:
-            results = [
-                (jnp.ones_like(nonzero), reached) for nonzero, reached in results
-            ]
-        return results
+    def rule(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+        def sum_arrays(*arrays: jax.Array) -> jax.Array:
+            return live(sum(sum_over_sets(eqn, array) for array in arrays))
+
+        # Operands are sorted together, so each result depends on all of them.
+        ((nonzero, reached),) = each(sum_arrays, operands)
+        if not keeps_zeros:
+            nonzero = jnp.ones_like(nonzero)
+        return [(nonzero, reached)] * len(eqn.outvars)
 
     return rule
 
 
-def _reduced(eqn: Any, array: jax.Array) -> jax.Array:
+def _sum_reduced(eqn: Any, array: jax.Array) -> jax.Array:
     return jnp.sum(array, eqn.params["axes"])
 
 
-def _cumulated(eqn: Any, array: jax.Array) -> jax.Array:
+def _sum_cumulated(eqn: Any, array: jax.Array) -> jax.Array:
     return lax.cumsum(array, eqn.params["axis"], eqn.params["reverse"])
 
 
-def _windowed(eqn: Any, array: jax.Array) -> jax.Array:
+def _sum_windows(eqn: Any, array: jax.Array) -> jax.Array:
     names = """window_dimensions window_strides padding base_dilation
     window_dilation""".split()
-    given = [eqn.params[name] for name in names if name in eqn.params]
-    return lax.reduce_window(array, 0.0, lax.add, *given)
+    # The names are in the order of the arguments of `reduce_window`.
+    window = [eqn.params[name] for name in names if name in eqn.params]
+    return lax.reduce_window(array, 0.0, lax.add, *window)
 
 
-def _along(eqn: Any, array: jax.Array) -> jax.Array:
+def _sum_along(eqn: Any, array: jax.Array) -> jax.Array:
     total = jnp.sum(array, eqn.params.get("dimension", -1), keepdims=True)
     return jnp.broadcast_to(total, eqn.outvars[0].aval.shape)
 
 
-def looked_up(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """At constant places what stands there; elsewhere all that may be looked up."""
+def look_up(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Reads the indicators of a table at the places where its numbers are read.
+
+    Where the places are no constants a result may be read anywhere along the axes that
+    they index, and depends on all that stands there. Where the input reaches a place,
+    it reaches what is read there.
+    """
     table, *places = operands
     shape, sizes = table.nonzero.shape, eqn.params["slice_sizes"]
-    known = [own.constant for own in places]
+    indices = [place.constant for place in places]
     numbers = eqn.params.get("dimension_numbers")
     axes = range(len(shape)) if numbers is None else numbers.start_index_map
-    if any(value is None for value in known):
-        known = [np.zeros(a.aval.shape, a.aval.dtype) for a in eqn.invars[1:]]
-        smeared = tuple(i for i in axes if sizes[i] != shape[i])
-    else:
-        smeared = ()
-    # What is looked up outside is 0 here, where the program may have NaN.
-    outside = {"fill_value": 0} if "fill_value" in eqn.params else {}
+    summed_axes: tuple[int, ...] = ()
+    if any(index is None for index in indices):
+        # Any indices will do: along the summed axes the same stands at all of them.
+        indices = [
+            np.zeros(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars[1:]
+        ]
+        # A slice of a whole axis can only start at its beginning.
+        summed_axes = tuple(i for i in axes if sizes[i] != shape[i])
+    params = dict(eqn.params)
+    if "fill_value" in params:
+        # Outside of the table stands no signal, where the program may fill in NaN.
+        params["fill_value"] = 0
 
-    def taken(array: jax.Array) -> jax.Array:
-        spread = jnp.broadcast_to(jnp.sum(array, smeared, keepdims=True), shape)
-        return eqn.primitive.bind(live(spread), *known, **{**eqn.params, **outside})
+    def read(array: jax.Array) -> jax.Array:
+        total = jnp.sum(array, summed_axes, keepdims=True)
+        table_of_sums = live(jnp.broadcast_to(total, shape))
+        return eqn.primitive.bind(table_of_sums, *indices, **params)
 
-    ((nonzero, reached),) = each(taken, [table])
-    arriving = [own.reached for own in places if own.reached is not None]
-    if arriving:
-        where = live(sum(jnp.sum(one) for one in arriving))
-        through = where * taken(table.factor)
-        reached = live(through if reached is None else through + reached)
+    ((nonzero, reached),) = each(read, [table])
+    place_reached = [place.reached for place in places if place.reached is not None]
+    if place_reached:
+        any_place = live(sum(jnp.sum(array) for array in place_reached))
+        by_places = any_place * read(table.factor)
+        reached = live(by_places if reached is None else by_places + reached)
     return [(nonzero, reached)]
 
 
-def updated(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """At constant places new numbers for old; elsewhere anything."""
+def update(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Puts indicators in the places of others, if these places are constants."""
     table, new, *places = operands
-    if any(own.constant is None for own in places):
+    if any(place.constant is None for place in places):
         return unknown(eqn, operands)
-    known = [own.constant for own in places]
+    indices = [place.constant for place in places]
     return each(
-        lambda *arrays: eqn.primitive.bind(*arrays, *known, **eqn.params), [table, new]
+        lambda *arrays: eqn.primitive.bind(*arrays, *indices, **eqn.params),
+        [table, new],
     )
 
 
-def unknown(eqn: Any, operands: Sequence[Signal]) -> Found:
-    """Every number of a result may depend on every number of every operand."""
-    arriving = [jnp.sum(own.reached) for own in operands if own.reached is not None]
+def unknown(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Lets every number of every operand reach every number of a result."""
+    totals = [
+        jnp.sum(signal.reached) for signal in operands if signal.reached is not None
+    ]
     reached = None
-    if arriving:
-        weights = sum(jnp.sum(own.factor) for own in operands)
-        reached = live(live(sum(arriving)) * (1.0 + live(jnp.asarray(weights))))
+    if totals:
+        # The factors add nothing to the value. They are here for its derivative: the
+        # weights that are operands count as multiplied by the signal.
+        factors = live(jnp.asarray(sum(jnp.sum(signal.factor) for signal in operands)))
+        reached = live(live(sum(totals)) * (1.0 + factors))
     return [
         (
             jnp.ones(atom.aval.shape, jnp.float32),
@@ -241,8 +232,6 @@ def unknown(eqn: Any, operands: Sequence[Signal]) -> Found:
         for atom in eqn.outvars
     ]
 
-
-_sums = functools.partial(_summing, always=False)
 
 SIGNAL_RULES.fill(
     {
@@ -255,27 +244,31 @@ SIGNAL_RULES.fill(
         **dict.fromkeys(
             """broadcast_in_dim concatenate expand_dims pad reshape rev slice split
             squeeze stack tile transpose unstack""".split(),
-            moved,
+            move,
         ),
         **dict.fromkeys(
             """reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or
         reduce_xor""".split(),
-            _sums(_reduced),
+            _rule_of_sets(_sum_reduced),
         ),
-        **dict.fromkeys(("argmax", "argmin"), _summing(_reduced, always=True)),
-        **dict.fromkeys("cumsum cumprod cummax cummin".split(), _sums(_cumulated)),
-        "cumlogsumexp": _summing(_cumulated, always=True),
+        **dict.fromkeys(
+            ("argmax", "argmin"), _rule_of_sets(_sum_reduced, keeps_zeros=False)
+        ),
+        **dict.fromkeys(
+            "cumsum cumprod cummax cummin".split(), _rule_of_sets(_sum_cumulated)
+        ),
+        "cumlogsumexp": _rule_of_sets(_sum_cumulated, keeps_zeros=False),
         **dict.fromkeys(
             "reduce_window_sum reduce_window_max reduce_window_min".split(),
-            _sums(_windowed),
+            _rule_of_sets(_sum_windows),
         ),
-        **dict.fromkeys(("sort", "top_k"), _sums(_along)),
+        **dict.fromkeys(("sort", "top_k"), _rule_of_sets(_sum_along)),
         "mul": multiply,
         "div": divide,
         "dot_general": dot_general,
         "conv_general_dilated": conv_general_dilated,
         "select_n": select_n,
-        **dict.fromkeys(("gather", "dynamic_slice"), looked_up),
-        "dynamic_update_slice": updated,
+        **dict.fromkeys(("gather", "dynamic_slice"), look_up),
+        "dynamic_update_slice": update,
     }
 )

@@ -3,6 +3,7 @@
     flow             integrates it
     descent          its discrete twin
     trajectory       what both return
+    loss_calls       how they and the others call a loss: its batches, its aux
     inner_products   of θ, g and Hg, of leaves and of units
     evolution        evaluates them along a trajectory
     rates            their predicted and measured derivatives in time

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.dynamics.trajectory import Trajectory, check_rising, held_batches
+from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
+from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.trees import PyTree, check_floating, widen
@@ -32,8 +33,8 @@ def gradient_descent(
             compiled one after the other: few and large ones.
         learning_rate: η, positive.
         target: the loss at which the descent stops; None lets it run.
-        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
-            out.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
+            discarded.
 
     Returns:
         A function `(params, steps, *args, **kwargs) -> Trajectory`, compiled once for
@@ -58,42 +59,46 @@ def gradient_descent(
         raise ValueError(
             f"learning_rate is {learning_rate}: pass the positive length of a step."
         )
-    gradient = differentiate(loss_fn, order=1, has_aux=has_aux)
+    differentiated = differentiate(loss_fn, order=1, has_aux=has_aux)
+    derivatives = drop_aux(differentiated, has_aux)
 
-    def moved(leaf: jax.Array, slope: jax.Array) -> jax.Array:
+    def take_step(leaf: jax.Array, slope: jax.Array) -> jax.Array:
         return leaf - learning_rate * slope
 
     @jax.jit
-    def solve(params: PyTree, steps: jax.Array, data: Any) -> Trajectory:
-        args, kwargs = data
+    def solve(params: PyTree, steps: jax.Array, loss_inputs: Any) -> Trajectory:
+        args, kwargs = loss_inputs
 
-        def here(done: jax.Array, params: PyTree) -> Any:
-            found = gradient(params, *args, **kwargs)
-            found = found[0] if has_aux else found
-            return done, params, found.gradient, found.loss
+        # A state is (steps made, θ, ∇L(θ), L(θ)): the gradient at θ is computed once,
+        # for the loss that is saved and for the step that follows.
+        def state_at(done: jax.Array, params: PyTree) -> Any:
+            d = derivatives(params, *args, **kwargs)
+            return done, params, d.gradient, d.loss
 
-        def met(loss: jax.Array) -> jax.Array:
+        def meets_target(loss: jax.Array) -> jax.Array:
             return jnp.zeros((), bool) if target is None else loss <= target
 
-        def until(state: Any, step: jax.Array) -> Any:
+        def advance_to(state: Any, step: jax.Array) -> Any:
             def goes_on(state: Any) -> jax.Array:
                 done, _, _, loss = state
-                return (done < step) & ~met(loss)
+                return (done < step) & ~meets_target(loss)
 
             def descend(state: Any) -> Any:
                 done, params, slopes, _ = state
-                return here(done + 1, jax.tree.map(moved, params, slopes))
+                return state_at(done + 1, jax.tree.map(take_step, params, slopes))
 
             state = jax.lax.while_loop(goes_on, descend, state)
             done, params, _, loss = state
             return state, (done, params, loss)
 
-        start = here(jnp.zeros((), steps.dtype), jax.tree.map(widen, params))
-        (done, _, _, loss), saved = jax.lax.scan(until, start, steps)
+        start = state_at(jnp.zeros((), steps.dtype), jax.tree.map(widen, params))
+        final_state, saved = jax.lax.scan(advance_to, start, steps)
+        done, _, _, loss = final_state
         counts, states, losses = saved
         times = learning_rate * counts.astype(losses.dtype)
-        last = learning_rate * done.astype(losses.dtype)
-        return Trajectory(times, states, losses, jnp.where(met(loss), last, jnp.inf))
+        end = learning_rate * done.astype(losses.dtype)
+        reached = jnp.where(meets_target(loss), end, jnp.inf)
+        return Trajectory(times, states, losses, reached)
 
     def descent(params: PyTree, steps: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
         check_floating(params, "params")

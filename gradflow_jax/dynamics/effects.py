@@ -1,4 +1,4 @@
-"""What removing weights does to the loss and to ‖g‖²: predicted, and measured."""
+"""Predicts what removing weights does to the loss and to ‖g‖², and measures it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import differentiate
@@ -53,8 +54,8 @@ def removal_effects(
             or `gf.over_batches(loss_fn)`.
         scales: ε: by how much the weights are shrunk, 1.0 to remove them. Several
             show how the error falls, see `convergence_order`.
-        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
-            out.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
+            discarded.
 
     Returns:
         A function `(params, masks, *args, **kwargs) -> RemovalEffects`. `masks`: a
@@ -76,23 +77,29 @@ def removal_effects(
         >>> effects.gradient_norm.tolist(), effects.gradient_norm_first.tolist()
         ([-1.0], [-2.0])
     """
-    gradient = differentiate(loss_fn, order=1, has_aux=has_aux)
-    # ∇(rᵀ∇L) = Hr: the loss's derivative along r is a loss, also over batches.
-    along = differentiate(_derivative_along(loss_fn, has_aux), order=1)
+    differentiated = differentiate(loss_fn, order=1, has_aux=has_aux)
+    derivatives = drop_aux(differentiated, has_aux)
+    # The loss's derivative along r, rᵀ∇L, is itself a loss of θ, also over batches. Its
+    # value is the first-order term, and its gradient ∇(rᵀ∇L) is Hr.
+    derivatives_along = differentiate(_derivative_along(loss_fn, has_aux), order=1)
 
     def effects(
         params: PyTree, masks: PyTree, /, *args: Any, **kwargs: Any
     ) -> RemovalEffects:
         check_floating(params, "params")
-        removed = _removed(params, mask_leaves(masks, params))
+        removed = _removed_weights(params, mask_leaves(masks, params))
 
-        def at(scale: float) -> Derivatives:
-            found = gradient(_shrunk(params, removed, scale), *args, **kwargs)
-            found = found[0] if has_aux else found
-            return found._replace(params=None)
+        def derivatives_at(scale: float) -> Derivatives:
+            d = derivatives(_shrink(params, removed, scale), *args, **kwargs)
+            return d._replace(params=None)
 
-        slope = along(params, *args, removed, **kwargs)
-        return _compared(scales, removed, slope, at(0.0), list(map(at, scales)))
+        return _compare(
+            scales,
+            removed,
+            along=derivatives_along(params, *args, removed, **kwargs),
+            before=derivatives_at(0.0),
+            after=[derivatives_at(scale) for scale in scales],
+        )
 
     return effects
 
@@ -100,9 +107,10 @@ def removal_effects(
 def convergence_order(scales: Any, predicted: Any, measured: Any) -> float:
     """Returns the order p with which an error falls, |error| ∼ εᵖ as ε → 0.
 
-    The slope of log |error| over log ε, by least squares. A prediction of the first
-    order has an error of order 2, one of the second of order 3; rounding, which does
-    not fall, shows as an order that is too low: measure in float64, or at larger ε.
+    It is the slope of log |error| over log ε, by least squares. A prediction of the
+    first order has an error of order 2, one of the second of order 3; rounding, which
+    does not fall, shows as an order that is too low: measure in float64, or at larger
+    ε.
 
     Args:
         scales: ε, [scale], two of them or more.
@@ -122,8 +130,9 @@ def convergence_order(scales: Any, predicted: Any, measured: Any) -> float:
         >>> scales = (0.5, 0.25)
         >>> loss_fn = lambda w: jnp.sum(w**2)
         >>> effects = gf.dynamics.removal_effects(loss_fn, scales=scales)
-        >>> found = effects(jnp.array([2.0]), jnp.array([False]))
-        >>> order = gf.dynamics.convergence_order(scales, found.loss_first, found.loss)
+        >>> removal = effects(jnp.array([2.0]), jnp.array([False]))
+        >>> first, measured = removal.loss_first, removal.loss
+        >>> order = gf.dynamics.convergence_order(scales, first, measured)
         >>> round(order, 3)
         2.0
     """
@@ -146,23 +155,27 @@ def _derivative_along(loss_fn: LossFn, has_aux: bool) -> LossFn:
     batched = isinstance(loss_fn, BatchedLoss)
     loss = scalar_loss(loss_fn.loss_fn if batched else loss_fn, has_aux)
 
-    def along(params: PyTree, *rest: Any, **kwargs: Any) -> jax.Array:
-        *args, direction = rest
+    def derivative(
+        params: PyTree, *args_and_direction: Any, **kwargs: Any
+    ) -> jax.Array:
+        *args, direction = args_and_direction
 
         def value(params: PyTree) -> jax.Array:
             return loss(params, *args, **kwargs)[0]
 
-        return jax.jvp(value, (params,), (direction,))[1]
+        _, slope = jax.jvp(value, (params,), (direction,))
+        return slope
 
     if not batched:
-        return along
+        return derivative
     return BatchedLoss(
-        along, loss_fn.weight, loss_fn.micro_batch, loss_fn.dtype, loss_fn.progress
+        derivative, loss_fn.weight, loss_fn.micro_batch, loss_fn.dtype, loss_fn.progress
     )
 
 
 @jax.jit
-def _removed(params: PyTree, kept: list[Any]) -> PyTree:
+def _removed_weights(params: PyTree, kept: list[Any]) -> PyTree:
+    """Returns r: θ where the mask is False, and 0 elsewhere."""
     leaves, structure = jax.tree.flatten(params)
     return structure.unflatten(
         jnp.where(mask, 0, leaf) for mask, leaf in zip(kept, leaves, strict=True)
@@ -170,27 +183,38 @@ def _removed(params: PyTree, kept: list[Any]) -> PyTree:
 
 
 @jax.jit
-def _shrunk(params: PyTree, removed: PyTree, scale: float) -> PyTree:
-    return jax.tree.map(lambda leaf, away: leaf - scale * away, params, removed)
+def _shrink(params: PyTree, removed: PyTree, scale: float) -> PyTree:
+    """Returns θ − εr."""
+    return jax.tree.map(
+        lambda leaf, removed_leaf: leaf - scale * removed_leaf, params, removed
+    )
 
 
 @jax.jit
-def _compared(
+def _compare(
     scales: Sequence[float],
     removed: PyTree,
-    slope: Derivatives,
-    here: Derivatives,
-    there: list[Derivatives],
+    along: Derivatives,
+    before: Derivatives,
+    after: list[Derivatives],
 ) -> RemovalEffects:
-    """Compares losses and gradients, of θ and at each scale; slope is rᵀg and Hr."""
-    g, hr = here.gradient, slope.gradient
-    losses = jnp.stack([d.loss for d in there])
-    norms = jnp.stack([_dot(d.gradient, d.gradient) for d in there])
+    """Compares measured changes of loss and gradient norm with the predicted ones.
+
+    Args:
+        scales: ε.
+        removed: r.
+        along: the derivatives of the loss rᵀg: rᵀg and Hr.
+        before: those at θ.
+        after: those at θ − εr, one a scale.
+    """
+    g, hr = before.gradient, along.gradient
+    losses = jnp.stack([d.loss for d in after])
+    norms = jnp.stack([_dot(d.gradient, d.gradient) for d in after])
     epsilon = jnp.stack(list(scales)).astype(losses.dtype)
-    first = -epsilon * slope.loss
+    first = -epsilon * along.loss
     return RemovalEffects(
         scales=epsilon,
-        loss=losses - here.loss,
+        loss=losses - before.loss,
         loss_first=first,
         loss_second=first + epsilon**2 * _dot(removed, hr) / 2,
         gradient_norm=norms - _dot(g, g),

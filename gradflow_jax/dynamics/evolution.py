@@ -1,4 +1,4 @@
-"""What the products of θ, g and Hg do along a trajectory."""
+"""The products of θ, g and Hg along a trajectory, by the names of their weights."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +12,7 @@ from gradflow_jax.dynamics.inner_products import (
     named_products,
     packed_products,
 )
+from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.dynamics.trajectory import Trajectory
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import finished
@@ -51,8 +52,8 @@ def follow(
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
             or `gf.over_batches(loss_fn)`.
         units: of the model, from `gf.find_units`; None leaves units out.
-        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
-            out.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
+            discarded.
 
     Returns:
         A function `(trajectory, *args, **kwargs) -> Evolution`, compiled once. Times
@@ -73,29 +74,46 @@ def follow(
         >>> evolution.loss.tolist(), evolution.leaves["w"].theta_g.tolist()
         ([24.0, 11.0], [48.0, 22.0])
     """
-    evaluate = finished(partial(reading, units), loss_fn, order=2, has_aux=has_aux)
+    take_sample = drop_aux(
+        finished(partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux),
+        has_aux,
+    )
 
-    def along(trajectory: Trajectory, /, *args: Any, **kwargs: Any) -> Evolution:
+    def evaluate_along(
+        trajectory: Trajectory, /, *args: Any, **kwargs: Any
+    ) -> Evolution:
         times = np.asarray(trajectory.times)
+        # A flow that met its target repeats the time at which it stopped. The time
+        # prepended is below the first, so that the first always counts.
         moving = np.flatnonzero(np.diff(times, prepend=-1.0) > 0)
-        readings = []
-        for i in moving:
-            found = evaluate(trajectory.at(int(i)), *args, **kwargs)
-            readings.append(found[0] if has_aux else found)
-        return evolved(times[moving], readings, trajectory.params, units)
+        samples = [take_sample(trajectory.at(int(i)), *args, **kwargs) for i in moving]
+        return evolution_of(times[moving], samples, trajectory.params, units)
 
-    return along
+    return evaluate_along
 
 
-def reading(units: Units | None, d: Derivatives) -> tuple[jax.Array, jax.Array]:
-    """Returns what is read of a model at one time: the loss and packed products."""
+def loss_and_products(
+    units: Units | None, d: Derivatives
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the sample of a model at one time: the loss, and packed products.
+
+    `evolution_of` takes a list of these.
+    """
     return d.loss, packed_products(d, units)
 
 
-def evolved(
-    times: Any, readings: Sequence[Any], params: PyTree, units: Units | None
+def evolution_of(
+    times: Any, samples: Sequence[Any], params: PyTree, units: Units | None
 ) -> Evolution:
-    """Returns readings at times as an evolution of params of that structure."""
-    losses, packed = map(np.stack, zip(*jax.device_get(readings), strict=True))
+    """Returns samples at times as an evolution, with the products by name.
+
+    Args:
+        times: [time].
+        samples: of `loss_and_products`, one a time, with the same units.
+        params: a tree like that of the samples, whose leaves lend their names.
+        units: those of the samples.
+    """
+    # One transfer brings all samples from the device.
+    losses, packed = map(np.stack, zip(*jax.device_get(samples), strict=True))
     paths = [path for path, _ in named_leaves(params)]
     return Evolution(np.asarray(times), losses, *named_products(packed, paths, units))

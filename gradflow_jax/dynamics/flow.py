@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.dynamics.trajectory import Trajectory, check_rising, held_batches
+from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
+from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.trees import PyTree, check_floating, is_traced, widen
@@ -41,8 +42,8 @@ def gradient_flow(
         atol: the absolute one, for weights near 0. In float32 below 1e-8 it is
             rounding that is measured, and steps become tiny.
         max_steps: after which it is given up.
-        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
-            out.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
+            discarded.
 
     Returns:
         A function `(params, times, *args, **kwargs) -> Trajectory`, compiled once for
@@ -72,19 +73,20 @@ def gradient_flow(
         Kidger, On Neural Differential Equations, 2021 (diffrax); Lubana & Dick, ICLR
         2021, for the view of pruning.
     """
-    diffrax, optimistix = _libraries()
+    diffrax, optimistix = _import_libraries()
     solver = diffrax.Tsit5() if solver is None else solver
-    gradient = differentiate(loss_fn, order=1, has_aux=has_aux)
+    differentiated = differentiate(loss_fn, order=1, has_aux=has_aux)
+    evaluate = drop_aux(differentiated, has_aux)
 
-    def derivatives(params: PyTree, data: Any) -> Any:
-        args, kwargs = data
-        found = gradient(params, *args, **kwargs)
-        return found[0] if has_aux else found
+    def derivatives(params: PyTree, loss_inputs: Any) -> Any:
+        args, kwargs = loss_inputs
+        return evaluate(params, *args, **kwargs)
 
-    def velocity(t: Any, params: PyTree, data: Any) -> PyTree:
-        return jax.tree.map(jnp.negative, derivatives(params, data).gradient)
+    def velocity(t: Any, params: PyTree, loss_inputs: Any) -> PyTree:
+        return jax.tree.map(jnp.negative, derivatives(params, loss_inputs).gradient)
 
-    # diffrax passes these by keyword, and stops where the sign changes.
+    # diffrax passes the arguments of an event's condition by keyword, and stops where
+    # its sign changes.
     def gap(t: Any, y: PyTree, args: Any, **kwargs: Any) -> jax.Array:
         return derivatives(y, args).loss - target
 
@@ -93,11 +95,11 @@ def gradient_flow(
         locate = optimistix.Bisection(rtol, max(atol, rtol * abs(target)), flip=True)
         event = diffrax.Event(gap, locate, direction=False)
 
-    def saved(t: Any, params: PyTree, data: Any) -> Any:
-        return params, derivatives(params, data).loss
+    def state_at(t: Any, params: PyTree, loss_inputs: Any) -> Any:
+        return params, derivatives(params, loss_inputs).loss
 
     @jax.jit
-    def solve(params: PyTree, times: jax.Array, data: Any) -> Any:
+    def solve(params: PyTree, times: jax.Array, loss_inputs: Any) -> Any:
         params = jax.tree.map(widen, params)
         dtype = jnp.result_type(*jax.tree.leaves(params))
         times = times.astype(dtype)
@@ -108,11 +110,11 @@ def gradient_flow(
             t1=times[-1],
             dt0=None,
             y0=params,
-            args=data,
+            args=loss_inputs,
             saveat=diffrax.SaveAt(
                 subs=[
-                    diffrax.SubSaveAt(ts=times, fn=saved),
-                    diffrax.SubSaveAt(t1=True, fn=saved),
+                    diffrax.SubSaveAt(ts=times, fn=state_at),
+                    diffrax.SubSaveAt(t1=True, fn=state_at),
                 ]
             ),
             stepsize_controller=diffrax.PIDController(rtol, atol),
@@ -120,40 +122,46 @@ def gradient_flow(
             max_steps=max_steps,
             throw=False,
         )
-        (at, states), (last, final) = zip(solution.ts, solution.ys, strict=True)
+        # The first of two savings is at the times asked for, the second at the end.
+        saved_times, end_times = solution.ts
+        states, final = solution.ys
         stopped = jnp.zeros((), bool)
         if target is not None:
-            # Where the start meets the target no sign changes on the way.
-            loss = derivatives(params, data).loss
-            start = jnp.zeros_like(last), (params, loss)
-            met = loss <= target
-            # Not by the result: in float32 a root may be as close as it gets and yet
-            # not within the tolerance.
-            stopped = met | solution.event_mask
-            last, final = jax.tree.map(
-                lambda first, leaf: jnp.where(met, first, leaf), start, (last, final)
+            # A flow that starts at or below the target crosses no zero of the gap, so
+            # diffrax runs it on: its start is its end.
+            loss = derivatives(params, loss_inputs).loss
+            start = jnp.zeros_like(end_times), (params, loss)
+            starts_below = loss <= target
+            # The mask of the event decides, not the solution's result: in float32 a
+            # root may be as close as it gets and yet not within the tolerance.
+            stopped = starts_below | solution.event_mask
+            end_times, final = jax.tree.map(
+                lambda at_start, at_end: jnp.where(starts_below, at_start, at_end),
+                start,
+                (end_times, final),
             )
-        # What diffrax has for times after the event is inf.
-        after = stopped & (times > last[0])
+        # diffrax leaves inf at times after the event, where the flow stands still.
+        after = stopped & (times > end_times[0])
 
         def stand_still(saved: jax.Array, final: jax.Array) -> jax.Array:
+            # The mask [time] is broadcast over a leaf's own axes, [time, ...].
             late = after.reshape(-1, *[1] * (saved.ndim - 1))
             return jnp.where(late, final, saved)
 
         params, loss = jax.tree.map(stand_still, states, final)
-        reached = jnp.where(stopped, last[0], jnp.inf)
-        run = Trajectory(stand_still(at, last), params, loss, reached)
+        reached = jnp.where(stopped, end_times[0], jnp.inf)
+        run = Trajectory(stand_still(saved_times, end_times), params, loss, reached)
         arrived = stopped | (solution.result == diffrax.RESULTS.successful)
-        return run, arrived, last[0]
+        return run, arrived, end_times[0]
 
     def flow(params: PyTree, times: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
         check_floating(params, "params")
         check_rising(times, "times")
-        data = held_batches(loss_fn, args), kwargs
-        run, arrived, last = solve(params, jnp.asarray(times), data)
+        loss_inputs = held_batches(loss_fn, args), kwargs
+        run, arrived, end = solve(params, jnp.asarray(times), loss_inputs)
         if not is_traced(arrived) and not arrived:
             raise RuntimeError(
-                f"the flow came to t = {float(last):g} of {float(times[-1]):g} in "
+                f"the flow came to t = {float(end):g} of {float(times[-1]):g} in "
                 f"max_steps={max_steps}: allow more, ask for less accuracy by rtol "
                 "and atol, or pass solver=diffrax.Kvaerno5(), which takes long steps "
                 "on stiff losses. A loss that is not finite ends here too."
@@ -163,7 +171,8 @@ def gradient_flow(
     return flow
 
 
-def _libraries() -> Any:
+def _import_libraries() -> Any:
+    """Returns diffrax and optimistix, which only a flow needs."""
     try:
         import diffrax
         import optimistix

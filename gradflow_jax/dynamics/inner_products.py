@@ -58,36 +58,48 @@ def packed_products(d: Derivatives, units: Units | None) -> jax.Array:
     """
     trees = d.params, d.gradient, d.hessian_gradient
     leaves = [map(widen, jax.tree.leaves(tree)) for tree in trees]
-    # Products and sums, no dots, which accelerators compute with fewer bits.
+    # Each is a sum of products and not a dot, which accelerators compute with fewer
+    # bits.
     terms = [
         Products(theta * theta, g * g, theta * g, theta * hg, g * hg)
         for theta, g, hg in zip(*leaves, strict=True)
     ]
-    columns = [jnp.stack([jnp.sum(term) for term in own])[:, None] for own in terms]
+    columns = [
+        jnp.stack([jnp.sum(term) for term in leaf_terms])[:, None]
+        for leaf_terms in terms
+    ]
     if units is not None:
-        columns += _of_units(d.params, terms, units)
+        columns += _products_of_units(d.params, terms, units)
     return jnp.concatenate(columns, axis=1, dtype=jnp.result_type(*columns))
 
 
 def named_products(packed: np.ndarray, paths: list[str], units: Units | None) -> Split:
-    """Returns packed products, [time, product, set], by the names of their sets."""
+    """Returns packed products, [time, product, set], by the names of their sets.
+
+    With two leaves and families of 3 and 4 units the sets are numbered 0 and 1, 2 to 4
+    and 5 to 8.
+    """
     families = units.families if units is not None else ()
+    # The end of the leaves and of each family: the first family starts where the
+    # leaves end, and the last end starts nothing.
     ends = np.cumsum([len(paths), *(family.size for family in families)])
 
-    def of(sets: Any) -> Products:
-        return Products(*np.moveaxis(packed[..., sets], 1, 0))
+    def products_of(sets: Any) -> Products:
+        return Products(*np.moveaxis(packed[:, :, sets], 1, 0))
 
     return Split(
-        model=Products(*packed[..., : len(paths)].sum(-1).T),
-        leaves={path: of(i) for i, path in enumerate(paths)},
+        model=Products(*packed[:, :, : len(paths)].sum(-1).T),
+        leaves={path: products_of(i) for i, path in enumerate(paths)},
         units={
-            family.name: of(slice(start, start + family.size))
+            family.name: products_of(slice(start, start + family.size))
             for family, start in zip(families, ends, strict=False)
         },
     )
 
 
-def _of_units(params: PyTree, terms: list[Products], units: Units) -> list[jax.Array]:
+def _products_of_units(
+    params: PyTree, terms: list[Products], units: Units
+) -> list[jax.Array]:
     """Returns the products of the weights that make the units, [product, unit]."""
     plan = UnitSums(params, units, scope="producing", what="params")
     by_product = [

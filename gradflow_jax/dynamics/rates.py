@@ -1,4 +1,4 @@
-"""Time derivatives along gradient flow: what the identities say, and what is seen."""
+"""Time derivatives along gradient flow: predicted by identities, and measured."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,8 +8,8 @@ import numpy as np
 from gradflow_jax.dynamics.evolution import Evolution
 from gradflow_jax.dynamics.inner_products import Products
 
-# Samples that a measured derivative is made of: the first derivative is exact for
-# polynomials of degree 4, its error of the fourth order of their distance.
+# A measured derivative is made of this many samples. The first derivative is then
+# exact for polynomials of degree 4, and its error of the fourth order of the distance.
 STENCIL = 5
 
 
@@ -70,14 +70,14 @@ def predicted_rates(evolution: Evolution) -> Rates:
         ([-9.0], [36.0])
     """
 
-    def of(found: Products) -> NormRates:
+    def predict(products: Products) -> NormRates:
         return NormRates(
-            theta2=-2 * found.theta_g,
-            theta2_second=2 * (found.g2 + found.theta_hg),
-            g2=-2 * found.g_hg,
+            theta2=-2 * products.theta_g,
+            theta2_second=2 * (products.g2 + products.theta_hg),
+            g2=-2 * products.g_hg,
         )
 
-    return _rates(evolution, -evolution.model.g2, of)
+    return _rates(evolution, -evolution.model.g2, predict)
 
 
 def measured_rates(evolution: Evolution) -> Rates:
@@ -107,35 +107,50 @@ def measured_rates(evolution: Evolution) -> Rates:
         >>> print(rates.loss[2].round(3), -9 * jnp.exp(-0.4).round(3))
         -6.033 -6.03
     """
-    weights, window = _differences(np.asarray(evolution.times, np.float64))
+    weights, window = _difference_weights(np.asarray(evolution.times, np.float64))
 
-    def rate(values: Any, order: int) -> np.ndarray:
+    def derivative(values: Any, order: int) -> np.ndarray:
         samples = np.asarray(values, np.float64)[window]
         return np.einsum("ts,ts...->t...", weights[order], samples)
 
-    def of(found: Products) -> NormRates:
+    def measure(products: Products) -> NormRates:
         return NormRates(
-            theta2=rate(found.theta2, 1),
-            theta2_second=rate(found.theta2, 2),
-            g2=rate(found.g2, 1),
+            theta2=derivative(products.theta2, 1),
+            theta2_second=derivative(products.theta2, 2),
+            g2=derivative(products.g2, 1),
         )
 
-    return _rates(evolution, rate(evolution.loss, 1), of)
+    return _rates(evolution, derivative(evolution.loss, 1), measure)
 
 
 def _rates(
-    evolution: Evolution, loss: np.ndarray, of: Callable[[Products], NormRates]
+    evolution: Evolution,
+    loss: np.ndarray,
+    rates_of: Callable[[Products], NormRates],
 ) -> Rates:
+    """Returns the rates of the loss and of every set of weights of an evolution."""
     return Rates(
         loss,
-        of(evolution.model),
-        {path: of(found) for path, found in evolution.leaves.items()},
-        {name: of(found) for name, found in evolution.units.items()},
+        rates_of(evolution.model),
+        {path: rates_of(products) for path, products in evolution.leaves.items()},
+        {name: rates_of(products) for name, products in evolution.units.items()},
     )
 
 
-def _differences(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the weights of samples, [order, time, sample], and which they are."""
+def _difference_weights(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how derivatives are sums of samples near them.
+
+    The derivative of order k at time t is Σₛ weights[k, t, s] · value[window[t, s]].
+    With unit steps and three samples the weights at the middle time are (0, 1, 0),
+    (−½, 0, ½) and (1, −2, 1) for k = 0, 1, 2.
+
+    Returns:
+        The weights, [order, time, sample], and the numbers of the samples, [time,
+        sample].
+
+    Raises:
+        ValueError: for fewer than three times.
+    """
     count = len(times)
     if count < 3:
         raise ValueError(
@@ -143,15 +158,19 @@ def _differences(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             "derivative takes three at least, and five are as exact as it gets."
         )
     width = min(STENCIL, count)
+    # Windows are centered, and shifted inwards at the ends of the run.
     first = np.clip(np.arange(count) - width // 2, 0, count - width)
     window = first[:, None] + np.arange(width)
     offsets = times[window] - times[:, None]
-    # In units of the window's width, lest powers under- or overflow.
+    # The offsets x are divided by the largest in their window, lest their powers under-
+    # or overflow; the derivative of order k is then divided by span^k.
     span = np.abs(offsets).max(1)
     powers = (offsets / span[:, None])[:, None] ** np.arange(width)[:, None]
-    # Weights w of the derivative of order k: Σ wᵢ xᵢᵖ = k! where p = k, else 0.
-    sought = np.zeros((count, width, 3))
-    for order, factor in enumerate((1, 1, 2)):
-        sought[:, order, order] = factor / span**order
-    weights = np.linalg.solve(powers, sought)
+    # The derivative of order k of xᵖ at 0 is k! where p = k, else 0. Weights w that are
+    # exact for all p below the width solve Σᵢ wᵢ xᵢᵖ = that, a Vandermonde system with
+    # a row for each p and a right side for each k.
+    exact = np.zeros((count, width, 3))
+    for order, factorial in enumerate((1, 1, 2)):
+        exact[:, order, order] = factorial / span**order
+    weights = np.linalg.solve(powers, exact)
     return np.moveaxis(weights, -1, 0), window

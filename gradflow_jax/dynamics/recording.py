@@ -1,11 +1,16 @@
-"""The products of θ, g and Hg recorded by a plain call in a training loop."""
+"""Records the products of θ, g and Hg by a plain call in a training loop."""
 
 from functools import partial
 from typing import Any
 
 import jax
 
-from gradflow_jax.dynamics.evolution import Evolution, evolved, reading
+from gradflow_jax.dynamics.evolution import (
+    Evolution,
+    evolution_of,
+    loss_and_products,
+)
+from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.dynamics.tracking import LearningRate, check_sizes
 from gradflow_jax.scores.evaluation import finished
 from gradflow_jax.scores.losses import LossFn
@@ -34,8 +39,8 @@ class Recorder:
         learning_rate: the time that a call stands for, a number or an optax schedule
             `count -> value`.
         units: of the model, from `gf.find_units`; None leaves units out.
-        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
-            out.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
+            discarded.
 
     Raises:
         ValueError: if `every` or `capacity` is not a whole number above 0, or
@@ -62,10 +67,11 @@ class Recorder:
         has_aux: bool = False,
     ):
         check_sizes(every, capacity)
-        self._evaluate = finished(
-            partial(reading, units), loss_fn, order=2, has_aux=has_aux
+        evaluate = finished(
+            partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
         )
-        self._has_aux, self._units, self._rate = has_aux, units, learning_rate
+        self._take_sample = drop_aux(evaluate, has_aux)
+        self._units, self._rate = units, learning_rate
         self._capacity, self._stride = capacity, every
         self._count, self._time = 0, 0.0
         self._samples: list[tuple[float, Any]] = []
@@ -75,9 +81,12 @@ class Recorder:
         """Counts a step and, where one is due, records the model before it."""
         if self._count % self._stride == 0:
             if len(self._samples) == self._capacity:
+                # The doubled stride divides this call's number too, because the
+                # capacity is even: `tracking` shows an example.
                 self._samples, self._stride = self._samples[::2], 2 * self._stride
-            found = self._evaluate(params, *args, **kwargs)
-            self._samples.append((self._time, found[0] if self._has_aux else found))
+            sample = self._take_sample(params, *args, **kwargs)
+            self._samples.append((self._time, sample))
+            # Names are read off the tree's structure: no weight is kept alive.
             self._params = jax.eval_shape(lambda params: params, params)
         rate = self._rate
         self._time += float(rate(self._count) if callable(rate) else rate)
@@ -94,5 +103,5 @@ class Recorder:
                 "nothing was recorded yet: call it with the parameters and what the "
                 "loss takes, at each step."
             )
-        times, readings = zip(*self._samples, strict=True)
-        return evolved(times, readings, self._params, self._units)
+        times, samples = zip(*self._samples, strict=True)
+        return evolution_of(times, samples, self._params, self._units)

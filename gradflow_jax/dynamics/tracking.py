@@ -1,4 +1,16 @@
-"""The products of θ, g and Hg tracked in training, in memory of one size."""
+"""Tracks the products of θ, g and Hg in training, in memory of one size.
+
+Samples stand in arrays of a fixed capacity, at every `stride`-th step. When they are
+full every other one goes and the stride doubles. With a capacity of 4 and a stride of
+1, the steps held are
+
+    0 1 2 3   full at step 4: 0 and 2 stay, the stride is 2
+    0 2 4 6   full at step 8: 0 and 4 stay, the stride is 4
+    0 4 8 …
+
+The step that finds the arrays full is itself due by the doubled stride, because the
+capacity is even: it is capacity · stride = (capacity / 2) · (2 · stride).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,9 +20,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gradflow_jax.dynamics.evolution import Evolution, evolved, reading
+from gradflow_jax.dynamics.evolution import (
+    Evolution,
+    evolution_of,
+    loss_and_products,
+)
 from gradflow_jax.dynamics.inner_products import Products
-from gradflow_jax.dynamics.trajectory import held_batches
+from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
 from gradflow_jax.scores.evaluation import finished
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.structured.units import Units
@@ -23,13 +39,13 @@ class TrackState(NamedTuple):
     """The state of `track`; `tracked` reads it.
 
     Attributes:
-        seen: how many steps.
+        seen: how many steps were made.
         time: the sum of their learning rates.
         stride: steps from one sample to the next.
         size: samples held.
-        steps: [capacity], the steps before which they were taken.
-        times: [capacity].
-        loss: [capacity].
+        steps: [capacity], the steps before which the samples were taken.
+        times: [capacity], the sums of the learning rates before these steps.
+        loss: [capacity], the losses of the samples.
         products: [capacity, product, set].
     """
 
@@ -77,8 +93,8 @@ def track(
         learning_rate: the time that a step takes, a number or an optax schedule
             `count -> value`: under plain SGD the flow's. 1.0 counts steps.
         units: of the model, from `gf.find_units`; None leaves units out.
-        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; aux is left
-            out.
+        has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
+            discarded.
 
     Returns:
         A `GradientTransformationExtraArgs`. Its `update` takes `loss_args`, a tuple,
@@ -107,44 +123,48 @@ def track(
         ([0.0, 1.0], [8.0, 0.5])
     """
     check_sizes(every, capacity)
-    evaluate = finished(partial(reading, units), loss_fn, order=2, has_aux=has_aux)
+    take_sample = drop_aux(
+        finished(partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux),
+        has_aux,
+    )
 
     def init(params: PyTree) -> TrackState:
         check_floating(params, "params")
         dtype = jnp.result_type(*map(widen, jax.tree.leaves(params)))
         sets = len(jax.tree.leaves(params))
         sets += sum(family.size for family in units or ())
-        number = partial(jnp.zeros, dtype=jnp.int32)
+        whole_numbers = partial(jnp.zeros, dtype=jnp.int32)
         return TrackState(
-            seen=number(()),
+            seen=whole_numbers(()),
             time=jnp.zeros((), dtype),
             stride=jnp.full((), every, jnp.int32),
-            size=number(()),
-            steps=number(capacity),
+            size=whole_numbers(()),
+            steps=whole_numbers(capacity),
             times=jnp.zeros(capacity, dtype),
             loss=jnp.zeros(capacity, dtype),
             products=jnp.zeros((capacity, len(Products._fields), sets), dtype),
         )
 
     def record(state: TrackState, params: PyTree, loss_args: Any) -> TrackState:
-        found = evaluate(params, *loss_args)
-        loss, products = found[0] if has_aux else found
+        loss, products = take_sample(params, *loss_args)
         full = state.size == capacity
+        # Of full arrays the samples 0, 2, 4, … move to the first half. The second half
+        # repeats them, and is overwritten from `size` on.
         order = jnp.where(
             full, jnp.arange(capacity) * 2 % capacity, jnp.arange(capacity)
         )
         size = jnp.where(full, capacity // 2, state.size)
 
-        def put(held: jax.Array, sample: Any) -> jax.Array:
-            return held[order].at[size].set(sample.astype(held.dtype))
+        def append(held: jax.Array, entry: Any) -> jax.Array:
+            return held[order].at[size].set(entry.astype(held.dtype))
 
         return state._replace(
             stride=jnp.where(full, 2 * state.stride, state.stride),
             size=size + 1,
-            steps=put(state.steps, state.seen),
-            times=put(state.times, state.time),
-            loss=put(state.loss, loss),
-            products=put(state.products, products),
+            steps=append(state.steps, state.seen),
+            times=append(state.times, state.time),
+            loss=append(state.loss, loss),
+            products=append(state.products, products),
         )
 
     def update(
@@ -169,13 +189,14 @@ def track(
                 "loss takes after params, for one batch (batch,)."
             )
         due = state.seen % state.stride == 0
+        # The branch is compiled as a whole, so an iterator over batches becomes a list.
         held = held_batches(loss_fn, loss_args)
         state = jax.lax.cond(due, record, lambda state, *_: state, state, params, held)
         seen = state.seen + 1
         if callable(learning_rate):
             time = state.time + learning_rate(state.seen)
         else:
-            # Many small summands would add up their rounding.
+            # A product is rounded once, a sum of many small terms at each of them.
             time = learning_rate * seen
         time = jnp.asarray(time, state.time.dtype)
         return updates, state._replace(seen=seen, time=time)
@@ -208,20 +229,20 @@ def tracked(
         >>> gf.dynamics.tracked(state, w).loss.tolist()
         [9.0]
     """
-    found = [
-        # Flax NNX keeps each of a state's arrays in a variable.
+    track_states = [
+        # Flax NNX keeps each of a state's arrays in a variable, which this takes away.
         TrackState(*jax.tree.leaves(state))
         for state in jax.tree.leaves(
             opt_state, is_leaf=lambda node: isinstance(node, TrackState)
         )
         if isinstance(state, TrackState)
     ]
-    if not found:
+    if not track_states:
         raise ValueError(
             "opt_state holds no samples: make the optimizer by "
             "optax.chain(tx, gf.dynamics.track(loss_fn))."
         )
-    state, count = found[0], int(found[0].size)
+    state, count = track_states[0], int(track_states[0].size)
     sets = len(jax.tree.leaves(params)) + sum(family.size for family in units or ())
     if (held := state.products.shape[-1]) != sets:
         raise ValueError(
@@ -230,8 +251,8 @@ def tracked(
         )
     if not count:
         raise ValueError("nothing was tracked yet: call tx.update first.")
-    readings = zip(state.loss[:count], state.products[:count], strict=True)
-    return evolved(state.times[:count], list(readings), params, units)
+    samples = zip(state.loss[:count], state.products[:count], strict=True)
+    return evolution_of(state.times[:count], list(samples), params, units)
 
 
 def check_sizes(every: int, capacity: int) -> None:

@@ -1,8 +1,9 @@
-"""The paper's five observations as functions, on any classifier.
+"""Evaluates the paper's five observations on any classifier.
 
     problem    a classifier and its images, of any framework
     study      networks of several seeds, trained, pruned and fine-tuned
     findings   a mean, an interval and a verdict
+    averages   means and deviations over seeds
     first      larger weights converge faster
     second     loss preservation removes the slowest weights
     third      with heuristics, magnitude preserves the loss

@@ -1,4 +1,4 @@
-"""The paper's five observations on any classifier, their verdicts computed."""
+"""Evaluates all five observations of the paper, with a verdict on each."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -56,13 +56,13 @@ class Observations(NamedTuple):
     def findings(self) -> list[tuple[int, Finding]]:
         """Each finding with the number of its observation."""
         return [
-            (number, one)
+            (number, finding)
             for number, observation in enumerate(self, 1)
-            for one in observation.findings
+            for finding in observation.findings
         ]
 
     def __str__(self) -> str:
-        return "\n".join(f"({number}) {one}" for number, one in self.findings)
+        return "\n".join(f"({number}) {finding}" for number, finding in self.findings)
 
 
 def observe(
@@ -82,7 +82,7 @@ def observe(
 
     Args:
         study: the problem, and how its networks are trained and pruned.
-        seeds: one network each; an interval takes two at least, and five tell more.
+        seeds: one network each; an interval takes two at least, and five are better.
         progress: called with (done, of) before each part: each seed's training, then
             each observation.
 
@@ -104,9 +104,9 @@ def observe(
     for seed in seeds:
         progress(len(runs), parts)
         runs.append(study.run(seed))
-    found = []
-    for function in _FUNCTIONS:
-        progress(len(seeds) + len(found), parts)
-        found.append(function(study, runs))
+    observations = []
+    for evaluate in _FUNCTIONS:
+        progress(len(seeds) + len(observations), parts)
+        observations.append(evaluate(study, runs))
     progress(parts, parts)
-    return Observations(*found)
+    return Observations(*observations)

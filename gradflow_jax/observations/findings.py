@@ -6,8 +6,7 @@ from statistics import mean, stdev
 from typing import Literal, NamedTuple, get_args
 
 CONFIDENCE = 0.95
-"""Of intervals."""
-
+"""Every interval covers the true mean in this share of repeated experiments."""
 
 Verdict = Literal[
     "held",
@@ -20,7 +19,7 @@ Verdict = Literal[
     "too few seeds",
     "no verdict, a run diverged",
 ]
-"""What numbers of several seeds say of a claim.
+"""What numbers of several seeds can say of a claim.
 
 "held" and "contradicted" are said where the whole interval lies on one side. Of "better
 than", the interval must lie above 0; of "no worse than", at or above 0. An interval
@@ -39,7 +38,7 @@ class Finding(NamedTuple):
         values: one a seed; positive is as claimed.
         mean: of the values.
         interval: of the mean, Student's at `CONFIDENCE`; None of a single seed.
-        verdict: what follows.
+        verdict: what mean and interval say of the claim.
     """
 
     claim: str
@@ -50,14 +49,14 @@ class Finding(NamedTuple):
     verdict: Verdict
 
     def __str__(self) -> str:
-        between = "one seed"
+        extent = "one seed"
         if self.interval is not None:
-            between = "{:+.3g} to {:+.3g}".format(*self.interval)
-        return f"{self.claim}: {self.verdict} ({self.mean:+.3g}, {between} {self.unit})"
+            extent = "{:+.3g} to {:+.3g}".format(*self.interval)
+        return f"{self.claim}: {self.verdict} ({self.mean:+.3g}, {extent} {self.unit})"
 
 
 class Spread(NamedTuple):
-    """Of one quantity over seeds.
+    """How one quantity varies over seeds.
 
     Attributes:
         mean: the mean.
@@ -87,24 +86,26 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Returns Student's interval of the mean at `CONFIDENCE`; None of one value.
 
     It is mean ± t · s / √n, with s the deviation of the sample and t the quantile at
-    n − 1 degrees of freedom: 12.7 for two values, 4.3 for three, 2.8 for five.
+    n − 1 degrees of freedom: 12.7 for two values, 4.3 for three, 2.8 for five. The ends
+    are NaN where a value is not finite.
 
     Example:
         >>> low, high = confidence_interval([1.0, 3.0])
         >>> round(low, 2), round(high, 2)
         (-10.71, 14.71)
     """
-    # Importing it takes longer than all of this package.
-    from scipy import special
-
     if len(values) < 2:
         return None
-    center = mean(values)
     if not all(map(math.isfinite, values)):
         return math.nan, math.nan
-    quantile = float(special.stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
-    half = quantile * stdev(values) / math.sqrt(len(values))
-    return center - half, center + half
+    # Importing scipy.stats takes longer than importing all of this package.
+    from scipy import stats
+
+    # `stats.t.interval` would return NaN for equal values, whose interval is a point.
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, df=len(values) - 1))
+    half_width = quantile * stdev(values) / math.sqrt(len(values))
+    center = mean(values)
+    return center - half_width, center + half_width
 
 
 def verdict_on(

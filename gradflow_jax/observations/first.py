@@ -1,4 +1,4 @@
-"""The paper's observation 1: larger weights converge faster."""
+"""Evaluates observation 1: larger weights converge faster."""
 
 from dataclasses import dataclass
 
@@ -45,39 +45,44 @@ def larger_weights_converge_faster(study: Study, runs: Runs) -> LargerWeights:
     Returns:
         Losses in nats; areas are means over the steps.
     """
-    largest, others, by_size, by_loss = [], [], [], []
+    largest_losses, smallest_losses = [], []
+    magnitude_curves, preservation_curves = [], []
     for run in runs:
         params = study.pruned_from(run)
         d = study.derivatives(params)
-        size = magnitude(params)
-        keep = study.masks(size)
-        largest.append(study.loss(prune(params, keep)))
-        smallest = study.masks(jax.tree.map(lambda leaf: -leaf, size))
-        others.append(study.loss(prune(params, smallest)))
-        preserved = study.masks(score(d, "loss_preservation"))
-        for masks, curves in ((keep, by_size), (preserved, by_loss)):
+        magnitudes = magnitude(params)
+        keep_largest = study.masks(magnitudes)
+        largest_losses.append(study.loss(prune(params, keep_largest)))
+        keep_smallest = study.masks(jax.tree.map(lambda leaf: -leaf, magnitudes))
+        smallest_losses.append(study.loss(prune(params, keep_smallest)))
+        keep_loss = study.masks(score(d, "loss_preservation"))
+        for masks, curves in (
+            (keep_largest, magnitude_curves),
+            (keep_loss, preservation_curves),
+        ):
             _, losses = study.train(
                 params, study.finetuning, seed=run.seed, masks=masks
             )
             curves.append(losses)
-    found = [np.asarray(part) for part in (largest, others, by_size, by_loss)]
-    largest, others, by_size, by_loss = found
+    largest, smallest = np.asarray(largest_losses), np.asarray(smallest_losses)
+    by_magnitude = np.asarray(magnitude_curves)
+    by_preservation = np.asarray(preservation_curves)
     return LargerWeights(
         largest,
-        others,
-        by_size,
-        by_loss,
+        smallest,
+        by_magnitude,
+        by_preservation,
         (
             finding(
                 "keeping the k largest weights, the loss is smaller than keeping the "
                 "k smallest",
-                others - largest,
+                smallest - largest,
                 "nats",
             ),
             finding(
                 "pruned by magnitude, the training loss falls faster than pruned by "
                 "loss preservation",
-                (by_loss - by_size).mean(1),
+                (by_preservation - by_magnitude).mean(1),
                 "nats",
             ),
         ),

@@ -1,4 +1,4 @@
-"""The paper's observation 4: increasing the gradient norm raises the loss."""
+"""Evaluates observation 4: increasing the gradient norm raises the loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,9 +56,9 @@ def increasing_gradient_norm_raises_loss(
         for run, gain in zip(runs, gains, strict=True):
             d = study.derivatives(study.pruned_from(run), temperature=temperature)
             correlation.append(spearman(second_order(d), gain))
-            found = shares_pruned(study, study.masks(score(d, "grasp")))
-            layers = tuple(found)
-            pruned.append(list(found.values()))
+            share_by_layer = shares_pruned(study, study.masks(score(d, "grasp")))
+            layers = tuple(share_by_layer)
+            pruned.append(list(share_by_layer.values()))
     shape = len(temperatures), len(runs)
     correlations = np.array(correlation).reshape(shape)
     shares = np.array(pruned).reshape(*shape, -1)
@@ -78,12 +78,14 @@ def increasing_gradient_norm_raises_loss(
 def shares_pruned(study: Study, masks: PyTree) -> dict[str, float]:
     """Returns the share pruned of each prunable layer, in the order of their use."""
     depth = study.problem.depth
-    layers = [one for one in report(masks).layers if one.prunable]
-    layers.sort(key=lambda one: depth.get(one.path, len(depth)))
-    return {one.path: 1 - one.kept / one.size for one in layers}
+    layers = [layer for layer in report(masks).layers if layer.prunable]
+    # A layer that no equation reads directly comes last.
+    layers.sort(key=lambda layer: depth.get(layer.path, len(depth)))
+    return {layer.path: 1 - layer.kept / layer.size for layer in layers}
 
 
 def _earliness(shares: np.ndarray) -> np.ndarray:
     """Returns minus Spearman's ρ of depth and share, [seed]; 0 of equal shares."""
     depth = np.arange(shares.shape[1], dtype=float)
-    return -np.nan_to_num([spearman(depth, row) for row in shares])
+    # Equal shares have no order, and their ρ is NaN.
+    return -np.nan_to_num([spearman(depth, by_layer) for by_layer in shares])

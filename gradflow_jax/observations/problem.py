@@ -1,4 +1,4 @@
-"""A classifier and its images as one thing, whatever framework the model is of."""
+"""Makes a classifier of any framework and its images one thing: a problem."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from gradflow_jax.programs.models import kind_of
+from gradflow_jax.programs.uses import first_uses
 from gradflow_jax.trees import PyTree, named_leaves
 
 Batch = tuple[Any, Any]
@@ -68,13 +69,18 @@ class Problem:
         """Returns the mean cross-entropy of logits / T, in nats."""
         inputs, labels = batch
         logits = self.apply(params, inputs) / temperature
-        found = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(found)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses)
 
     @cached_property
     def depth(self) -> dict[str, int]:
         """The place of each leaf in the order in which the model uses them first."""
-        return _first_uses(self)
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        program = jax.make_jaxpr(self.apply)(params, jnp.asarray(self.inputs[:1]))
+        paths = [path for path, _ in named_leaves(params)]
+        return {
+            path: place for place, path in enumerate(first_uses(program.jaxpr, paths))
+        }
 
 
 def problem_of(model: Any, inputs: Any, labels: Any) -> Problem:
@@ -121,11 +127,11 @@ def problem_of(model: Any, inputs: Any, labels: Any) -> Problem:
 def _of_linen(module: Any, inputs: Any, labels: Any) -> Problem:
     def init(key: Any) -> PyTree:
         variables = module.init(key, jnp.asarray(inputs[:1]))
-        others = sorted(set(variables) - {"params"})
-        if others:
+        collections = sorted(set(variables) - {"params"})
+        if collections:
             raise ValueError(
-                f"{type(module).__name__} has {', '.join(others)} beside params: pass "
-                "a pair (init, apply) of functions that says what they are to be, "
+                f"{type(module).__name__} has {', '.join(collections)} beside params: "
+                "pass a pair (init, apply) of functions that says what they are to be, "
                 "such as apply = lambda params, x: module.apply({'params': params, "
                 "...}, x)."
             )
@@ -146,23 +152,13 @@ def _of_nnx(make: Any, inputs: Any, labels: Any) -> Problem:
             f"{make!r} makes {type(module).__name__} of nnx.Rngs: a function makes an "
             "NNX module; of a model in plain JAX pass a pair (init, apply)."
         )
-    # What is not trained is as a fresh module has it.
-    graphdef, _, rest = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
+    # All variables but the params, such as batch statistics, stay those of this module.
+    graphdef, _, untrained = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
 
     def init(key: Any) -> PyTree:
         return nnx.state(make(nnx.Rngs(key)), nnx.Param)
 
     def apply(params: PyTree, x: Any) -> Any:
-        return nnx.merge(graphdef, params, rest, copy=True)(x)
+        return nnx.merge(graphdef, params, untrained, copy=True)(x)
 
     return Problem(init, apply, inputs, labels)
-
-
-def _first_uses(problem: Problem) -> dict[str, int]:
-    params = jax.eval_shape(problem.init, jax.random.key(0))
-    jaxpr = jax.make_jaxpr(problem.apply)(params, jnp.asarray(problem.inputs[:1])).jaxpr
-    paths = [path for path, _ in named_leaves(params)]
-    of_variable = dict(zip(map(id, jaxpr.invars), paths, strict=False))
-    used = [of_variable.get(id(v)) for equation in jaxpr.eqns for v in equation.invars]
-    order = dict.fromkeys(path for path in used if path is not None)
-    return {path: place for place, path in enumerate(order)}

@@ -1,4 +1,4 @@
-"""The paper's observation 2: loss preservation removes the slowest weights."""
+"""Evaluates observation 2: loss preservation removes the slowest weights."""
 
 from dataclasses import dataclass
 
@@ -43,14 +43,14 @@ def loss_preservation_removes_the_slowest(study: Study, runs: Runs) -> SlowWeigh
         change = jax.tree.map(lambda a, b: abs(b**2 - a**2), before, after)
         return spearman(change, score(study.derivatives(before), "loss_preservation"))
 
-    found = at_moments(runs, correlation)
+    correlations = at_moments(runs, correlation)
     return SlowWeights(
         runs[0].steps,
-        found,
+        correlations,
         (
             finding(
                 "weights of small loss-preservation scores change slowest",
-                found.mean(1),
+                correlations.mean(1),
                 "ρ",
             ),
         ),

@@ -1,4 +1,4 @@
-"""Trained networks of several seeds, with what they were on the way."""
+"""Trains, prunes and fine-tunes networks of several seeds, and keeps moments."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ from gradflow_jax.trees import PyTree
 
 
 class SeededRun(NamedTuple):
-    """One network on its way.
+    """A network at several moments of its training.
 
     Attributes:
         seed: of the weights and of the order of the data.
-        initial: θ₀.
+        initial: θ₀, the weights before training.
         steps: after which params were kept, [moment].
         params: θ after each of them.
         soon: θ a few steps later, for finite differences.
@@ -74,16 +74,16 @@ class Study:
     def run(self, seed: int) -> SeededRun:
         """Trains a network from its first weights."""
         initial = self.problem.init(jax.random.key(seed))
-        steps = self._moments()
-        wanted = {*steps, *(step + self.lag for step in steps)}
-        kept, losses = self.train(initial, max(wanted), seed=seed, keep=wanted)
+        moments = self._steps_of_moments()
+        keep = {*moments, *(step + self.lag for step in moments)}
+        params_after, losses = self.train(initial, max(keep), seed=seed, keep=keep)
         return SeededRun(
             seed,
             initial,
-            steps,
-            [kept[step] for step in steps],
-            [kept[step + self.lag] for step in steps],
-            losses,
+            moments,
+            params=[params_after[step] for step in moments],
+            soon=[params_after[step + self.lag] for step in moments],
+            losses=losses,
         )
 
     def runs(self, seeds: Iterable[int]) -> list[SeededRun]:
@@ -93,7 +93,8 @@ class Study:
     def pruned_from(self, run: SeededRun) -> PyTree:
         """Returns the network that is pruned: that of the middle moment.
 
-        Before, there is little to lose yet; at the end gradients say little.
+        Earlier it has learned little that pruning could harm; at the end of training
+        its gradients are small, and scores made of them say little.
         """
         return run.params[len(run.params) // 2]
 
@@ -106,7 +107,7 @@ class Study:
         masks: PyTree | None = None,
         keep: Sequence[int] | set[int] = (),
     ) -> tuple[dict[int, PyTree], np.ndarray]:
-        """Trains from given weights, masked or not.
+        """Trains a network on, with some weights held at zero if there are masks.
 
         Args:
             params: where to start from; with masks they are applied first.
@@ -118,21 +119,22 @@ class Study:
         Returns:
             Params by step, and the loss of each step's batch before it.
         """
-        step_fn, transform = self._compiled
+        take_step, transform = self._compiled
         if masks is not None:
             params = prune(params, masks)
         state = transform.init(params)
         if masks is not None:
             state = replace_masks(transform, state, params, masks)
-        kept, losses = {}, []
-        order = _batches(len(self.problem.labels), self.batch_size, seed)
+        params_after, losses = {}, []
+        batches = _batches(len(self.problem.labels), self.batch_size, seed)
         data = self.problem.data
         for step in range(1, steps + 1):
-            params, state, loss = step_fn(params, state, data, next(order))
+            params, state, loss = take_step(params, state, data, next(batches))
+            # Losses stay on the device until the end, so that no step waits for them.
             losses.append(loss)
             if step in keep or step == steps:
-                kept[step] = params
-        return kept, np.asarray(jax.device_get(losses))
+                params_after[step] = params
+        return params_after, np.asarray(jax.device_get(losses))
 
     def derivatives(self, params: PyTree, *, temperature: float = 1.0) -> Derivatives:
         """Returns θ, g and Hg of the loss on all data."""
@@ -155,11 +157,15 @@ class Study:
             scores, sparsity=sparsity, floor=self.floor, previous=previous
         )
 
-    def _moments(self) -> tuple[int, ...]:
+    def _steps_of_moments(self) -> tuple[int, ...]:
+        """Returns the steps after which a run is looked at, from the first on.
+
+        They lie evenly, and the last leaves `lag` steps for its finite difference. In a
+        short run several moments fall on one step, which is looked at once.
+        """
         last = max(1, self.steps - self.lag)
-        return tuple(
-            sorted({*np.linspace(1, last, self.moments).round().astype(int).tolist()})
-        )
+        steps = np.linspace(1, last, self.moments).round().astype(int)
+        return tuple(sorted(set(steps.tolist())))
 
     @cached_property
     def _loss(self) -> Any:
@@ -171,21 +177,25 @@ class Study:
 
     @cached_property
     def _compiled(self) -> tuple[Any, optax.GradientTransformationExtraArgs]:
+        # Masks are part of the transform's state, so that one compiled step serves all.
         transform = optax.chain(self.optimizer, apply_mask())
         loss_and_gradient = jax.value_and_grad(self.problem.loss)
 
         @jax.jit
-        def step(params: PyTree, state: Any, data: Batch, chosen: Any) -> Any:
-            batch = jax.tree.map(lambda leaf: leaf[chosen], data)
+        def take_step(params: PyTree, state: Any, data: Batch, indices: Any) -> Any:
+            batch = jax.tree.map(lambda leaf: leaf[indices], data)
             loss, gradient = loss_and_gradient(params, batch)
             updates, state = transform.update(gradient, state, params)
             return optax.apply_updates(params, updates), state, loss
 
-        return step, transform
+        return take_step, transform
 
 
 def _batches(examples: int, size: int, seed: int) -> Iterator[Any]:
-    """Yields indices: each pass over the data in another order."""
+    """Yields the indices of batches without end: each pass has an order of its own.
+
+    What is left of a pass and fills no batch is left out of it.
+    """
     rng = np.random.default_rng(seed)
     size = min(size, examples)
     while True:
@@ -194,6 +204,11 @@ def _batches(examples: int, size: int, seed: int) -> Iterator[Any]:
             yield jnp.asarray(order[start : start + size])
 
 
-def at_moments(runs: Runs, number: Callable[[SeededRun, int], float]) -> np.ndarray:
-    """Returns a number of each run at each of its moments, [seed, moment]."""
-    return np.array([[number(run, i) for i in range(len(run.steps))] for run in runs])
+def at_moments(runs: Runs, measure: Callable[[SeededRun, int], float]) -> np.ndarray:
+    """Measures each run at each of its moments, [seed, moment].
+
+    Args:
+        runs: one a seed.
+        measure: `measure(run, moment)`, with the moment's number from 0.
+    """
+    return np.array([[measure(run, i) for i in range(len(run.steps))] for run in runs])

@@ -1,4 +1,4 @@
-"""The paper's observation 3: with heuristics, magnitude preserves the loss."""
+"""Evaluates observation 3: with heuristics, magnitude preserves the loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,24 +55,27 @@ def magnitude_preserves_loss(
         preserving = score(study.derivatives(params), "loss_preservation")
         return spearman(magnitude(params), preserving)
 
-    found = at_moments(runs, correlation)
-    cuts = [[_in_rounds(study, run, n) for n in rounds] for run in runs]
-    change = np.array([[sum(own) for own in row] for row in cuts])
-    largest = np.array([[max(own) for own in row] for row in cuts])
-    once, biased = [], []
+    correlations = at_moments(runs, correlation)
+    # For each seed and each number of rounds there is a list of |ΔL|, one a round.
+    changes = [[_prune_in_rounds(study, run, n) for n in rounds] for run in runs]
+    change = np.array([[sum(by_round) for by_round in of_seed] for of_seed in changes])
+    largest = np.array([[max(by_round) for by_round in of_seed] for of_seed in changes])
+    once_changes, biased_changes = [], []
     for run in runs:
         params = study.pruned_from(run)
         d = study.derivatives(params)._replace(origin=run.initial)
-        for measure, into in (
-            ("magnitude", once),
-            ("biased_loss_preservation", biased),
+        for measure, measure_changes in (
+            ("magnitude", once_changes),
+            ("biased_loss_preservation", biased_changes),
         ):
             masks = study.masks(score(d, measure))
-            into.append(abs(study.loss(prune(params, masks)) - study.loss(params)))
-    once, biased = np.asarray(once), np.asarray(biased)
+            measure_changes.append(
+                abs(study.loss(prune(params, masks)) - study.loss(params))
+            )
+    once, biased = np.asarray(once_changes), np.asarray(biased_changes)
     return PreservingMagnitude(
         runs[0].steps,
-        found,
+        correlations,
         tuple(rounds),
         change,
         largest,
@@ -80,7 +83,7 @@ def magnitude_preserves_loss(
         (
             finding(
                 "magnitude and loss preservation rank weights alike",
-                found.mean(1),
+                correlations.mean(1),
                 "ρ",
             ),
             finding(
@@ -105,16 +108,18 @@ def magnitude_preserves_loss(
     )
 
 
-def _in_rounds(study: Study, run: SeededRun, rounds: int) -> list[float]:
+def _prune_in_rounds(study: Study, run: SeededRun, rounds: int) -> list[float]:
     """Returns how much the cut by magnitude of each round changes the loss."""
     params, masks, changes = study.pruned_from(run), None, []
-    between = max(1, study.finetuning // rounds)
+    steps = max(1, study.finetuning // rounds)
+    density = 1 - study.sparsity
     for k in range(1, rounds + 1):
-        # What is left after each round is a hyperbola that ends at the density.
-        density = 1 - study.sparsity
+        # The fraction left after round k of n is n·d / (k·(1 − d) + n·d), the paper's
+        # hyperbola: 1 before the first round, d after the last.
         left = rounds * density / (k * study.sparsity + rounds * density)
         masks = study.masks(magnitude(params), sparsity=1 - left, previous=masks)
-        cut = prune(params, masks)
-        changes.append(abs(study.loss(cut) - study.loss(params)))
-        params = study.train(cut, between, seed=run.seed + k, masks=masks)[0][between]
+        pruned = prune(params, masks)
+        changes.append(abs(study.loss(pruned) - study.loss(params)))
+        trained, _ = study.train(pruned, steps, seed=run.seed + k, masks=masks)
+        params = trained[steps]
     return changes

@@ -8,14 +8,18 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-# Okabe and Ito's colours, which the colour-blind tell apart; where they run out the
-# markers and line styles go on.
-COLOURS = (
+# These are Okabe and Ito's colors, which the color-blind tell apart; where they run
+# out the markers and line styles go on.
+COLORS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000",
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 LINES = ("-", "--")
 
+DENSE = "dense"
+"""The name in a legend that stands for the network before pruning."""
+
+# Neighboring curves stand so far apart, in the natural logarithm of the density.
 _DODGE = 0.012
 
 
@@ -36,13 +40,18 @@ class Curve(NamedTuple):
 def look(i: int) -> dict[str, Any]:
     """Returns how the i-th line of a plot is drawn."""
     return {
-        "color": COLOURS[i % len(COLOURS)],
-        "linestyle": LINES[i // len(COLOURS) % len(LINES)],
+        "color": COLORS[i % len(COLORS)],
+        "linestyle": LINES[i // len(COLORS) % len(LINES)],
         "marker": MARKERS[i % len(MARKERS)],
         "markersize": 5,
         "markeredgecolor": "white",
         "markeredgewidth": 0.5,
     }
+
+
+def look_of_measure(i: int, name: str) -> dict[str, Any]:
+    """Returns how the i-th measure is drawn: as any line, but dotted if dense."""
+    return {"color": "0.35", "linestyle": ":"} if name == DENSE else look(i)
 
 
 def accuracy_against_sparsity(
@@ -71,7 +80,9 @@ def accuracy_against_sparsity(
         the order of the curves.
     """
     drawn = {}
-    ticks = sorted({s for curve in curves.values() for s in curve.sparsities})
+    ticks = sorted(
+        {sparsity for curve in curves.values() for sparsity in curve.sparsities}
+    )
     ax.set_xscale("function", functions=(_to_axis, _from_axis))
     for i, (name, curve) in enumerate(curves.items()):
         shift = _DODGE * (i - (len(curves) - 1) / 2)
@@ -87,11 +98,11 @@ def accuracy_against_sparsity(
             **look(i),
         )
         if spread == "bands":
-            means, half = np.asarray(curve.means), np.asarray(curve.deviations)
+            means, half_height = np.asarray(curve.means), np.asarray(curve.deviations)
             ax.fill_between(
                 places,
-                means - half,
-                means + half,
+                means - half_height,
+                means + half_height,
                 color=look(i)["color"],
                 alpha=0.2,
                 linewidth=0,
@@ -110,6 +121,7 @@ def accuracy_against_sparsity(
 
 
 def _to_axis(sparsity: Any) -> Any:
+    # Clipping keeps the logarithm finite where matplotlib asks beyond a sparsity of 1.
     return -np.log(np.maximum(1e-6, 1 - np.asarray(sparsity, float)))
 
 

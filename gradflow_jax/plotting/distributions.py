@@ -1,4 +1,4 @@
-"""How the scores of each layer are spread."""
+"""Histograms of the scores of each layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
-from gradflow_jax.plotting.curves import COLOURS
+from gradflow_jax.plotting.curves import COLORS
 
-# The part of the gap between two layers that the highest bar fills.
+# The highest bar of a layer fills this part of the gap to the layer above.
 _HEIGHT = 0.85
 
 
@@ -25,7 +25,7 @@ def score_histograms(
 ) -> dict[str, StepPatch]:
     """Draws the histogram of each layer's scores, one below the other on one axis.
 
-    What stands to the left of the threshold is pruned: a layer that lies there as a
+    What is to the left of the threshold is pruned: a layer that lies there as a
     whole vanishes. Each histogram is as high as its highest bar allows.
 
     Args:
@@ -41,23 +41,24 @@ def score_histograms(
         What was drawn for each layer, by name.
     """
     drawn = {}
-    for row, (name, numbers) in enumerate(counts.items()):
-        numbers = np.asarray(numbers, float)
-        highest = max(numbers.max(initial=0.0), 1.0)
+    for row, (name, layer_counts) in enumerate(counts.items()):
+        heights = np.asarray(layer_counts, float)
+        # An empty layer has bars of height 0, not 0 / 0.
+        highest = max(heights.max(initial=0.0), 1.0)
         drawn[name] = ax.stairs(
-            row - _HEIGHT * numbers / highest,
+            row - _HEIGHT * heights / highest,
             edges,
             baseline=row,
             fill=True,
-            facecolor=COLOURS[4],
-            edgecolor=COLOURS[0],
+            facecolor=COLORS[4],
+            edgecolor=COLORS[0],
             linewidth=0.8,
         )
         ax.axhline(row, color="0.6", linewidth=0.6)
     if threshold is not None:
         ax.axvline(
             threshold,
-            color=COLOURS[1],
+            color=COLORS[1],
             linestyle="--",
             linewidth=1.4,
             label="threshold",

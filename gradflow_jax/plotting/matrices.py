@@ -10,10 +10,10 @@ from matplotlib.text import Text
 
 
 class DrawnMatrix(NamedTuple):
-    """What stands for a matrix.
+    """The artists that stand for a matrix.
 
     Attributes:
-        image: the colours.
+        image: the colors.
         numbers: the text of each cell, row by row.
     """
 
@@ -24,10 +24,10 @@ class DrawnMatrix(NamedTuple):
 def correlation_matrix(
     ax: Axes, names: Sequence[str], values: Any, *, quantity: str = "Spearman's ρ"
 ) -> DrawnMatrix:
-    """Draws how far measures agree, a coloured cell with a number for each pair.
+    """Draws how far measures agree, a colored cell with a number for each pair.
 
-    Orange is below 0 and purple above, in shades that also differ in grey. A cell of a
-    score without an order, NaN, is grey with a dash.
+    Orange is below 0 and purple above, in shades that also differ in gray. A cell of a
+    score without an order, NaN, is gray with a dash.
 
     Args:
         ax: where to draw.
@@ -41,22 +41,23 @@ def correlation_matrix(
     values = np.ma.masked_invalid(np.asarray(values, float))
     ax.set_facecolor("0.85")
     image = ax.imshow(values, cmap="PuOr", vmin=-1, vmax=1)
-    size = max(5.0, min(9.0, 90 / max(len(names), 1)))
+    font_size = max(5.0, min(9.0, 90 / max(len(names), 1)))
     numbers = []
     for (row, column), value in np.ndenumerate(values.filled(np.nan)):
-        known = not np.isnan(value)
+        has_order = not np.isnan(value)
         numbers.append(
             ax.text(
                 column,
                 row,
-                # A minus sign as wide as the digits; no "−0.00".
+                # U+2212 is as wide as a digit. Adding 0.0 takes the sign from −0.0,
+                # and the second replacement takes it from what is rounded to 0.00.
                 f"{value + 0.0:.2f}".replace("-", "−").replace("−0.00", "0.00")
-                if known
+                if has_order
                 else "–",
                 ha="center",
                 va="center",
-                fontsize=size,
-                color="white" if known and abs(value) > 0.7 else "black",
+                fontsize=font_size,
+                color="white" if has_order and abs(value) > 0.7 else "black",
             )
         )
     places = range(len(names))

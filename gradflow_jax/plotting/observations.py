@@ -1,4 +1,4 @@
-"""The paper's five observations, each drawn from what was evaluated."""
+"""Draws the paper's five observations from what `observe` evaluated."""
 
 from collections.abc import Sequence
 
@@ -6,42 +6,39 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
+from gradflow_jax.observations.averages import average_over_seeds
 from gradflow_jax.observations.fifth import PreservingGradientNorm
 from gradflow_jax.observations.first import LargerWeights
 from gradflow_jax.observations.fourth import IncreasingGradientNorm
 from gradflow_jax.observations.second import SlowWeights
 from gradflow_jax.observations.third import PreservingMagnitude
 from gradflow_jax.plotting.curves import look
+from gradflow_jax.plotting.layers import LayerShares, pruned_by_layer
 from gradflow_jax.plotting.recovery import (
     DrawnRecovery,
     Recovery,
     loss_against_gradient_norm,
 )
-from gradflow_jax.plotting.training import (
-    DrawnCurve,
-    EpochCurve,
-    LayerShares,
-    curves_over,
-    pruned_by_layer,
-)
+from gradflow_jax.plotting.training import DrawnCurve, EpochCurve, curves_over
 
 
-def convergence(ax: Axes, found: LargerWeights) -> dict[str, DrawnCurve]:
+def convergence(ax: Axes, first: LargerWeights) -> dict[str, DrawnCurve]:
     """Draws the training loss of fine-tuning: magnitude and loss preservation.
 
     Args:
         ax: where to draw; the axis of losses is logarithmic.
-        found: observation 1.
+        first: observation 1.
 
     Returns:
         What was drawn for each measure, by name.
     """
     losses = {
-        "magnitude": found.magnitude_losses,
-        "loss_preservation": found.preservation_losses,
+        "magnitude": first.magnitude_losses,
+        "loss_preservation": first.preservation_losses,
     }
-    steps = range(1, found.magnitude_losses.shape[1] + 1)
-    drawn = curves_over(ax, {name: _curve(steps, own) for name, own in losses.items()})
+    steps = range(1, first.magnitude_losses.shape[1] + 1)
+    curves = {name: _curve(steps, by_seed) for name, by_seed in losses.items()}
+    drawn = curves_over(ax, curves)
     ax.set_yscale("log")
     ax.set_xlabel("step of fine-tuning")
     ax.set_ylabel("training loss / nats")
@@ -74,31 +71,31 @@ def rank_correlations(
 
 
 def change_by_rounds(
-    ax: Axes, found: PreservingMagnitude
+    ax: Axes, third: PreservingMagnitude
 ) -> dict[str, ErrorbarContainer]:
     """Draws how much cuts by magnitude change the loss, over the number of rounds.
 
     Args:
         ax: where to draw; the axis of changes is logarithmic.
-        found: observation 3.
+        third: observation 3.
 
     Returns:
         What was drawn for the largest cut and for all of them, by name.
     """
     drawn = {}
-    for i, (name, own) in enumerate(
-        {"largest cut": found.largest, "all cuts": found.change}.items()
-    ):
+    changes = {"largest cut": third.largest, "all cuts": third.change}
+    for i, (name, by_seed) in enumerate(changes.items()):
+        average = average_over_seeds(by_seed)
         drawn[name] = ax.errorbar(
-            range(len(found.rounds)),
-            own.mean(0),
-            yerr=_deviation(own),
+            range(len(third.rounds)),
+            average.means,
+            yerr=average.deviations,
             label=name,
             capsize=3,
             linewidth=1.2,
             **look(i),
         )
-    ax.set_xticks(range(len(found.rounds)), list(map(str, found.rounds)))
+    ax.set_xticks(range(len(third.rounds)), list(map(str, third.rounds)))
     ax.set_ylim(bottom=0)
     ax.set_xlabel("rounds of pruning")
     ax.set_ylabel("change of the loss |ΔL| / nats")
@@ -108,50 +105,48 @@ def change_by_rounds(
 
 
 def shares_by_depth(
-    ax: Axes, found: IncreasingGradientNorm
+    ax: Axes, fourth: IncreasingGradientNorm
 ) -> dict[str, ErrorbarContainer]:
     """Draws the share of each layer that GraSP prunes, a line for each temperature.
 
     Args:
         ax: where to draw.
-        found: observation 4.
+        fourth: observation 4.
 
     Returns:
         What was drawn for each temperature, by name.
     """
-    shares = {
-        f"T = {T:g}": LayerShares(own.mean(0).tolist(), _deviation(own).tolist())
-        for T, own in zip(found.temperatures, found.pruned, strict=True)
-    }
-    drawn = pruned_by_layer(ax, found.layers, shares)
+    shares = {}
+    for T, by_seed in zip(fourth.temperatures, fourth.pruned, strict=True):
+        average = average_over_seeds(by_seed)
+        shares[f"T = {T:g}"] = LayerShares(
+            average.means.tolist(), average.deviations.tolist()
+        )
+    drawn = pruned_by_layer(ax, fourth.layers, shares)
     ax.set_xlabel("weights pruned by GraSP / %")
     return drawn
 
 
-def recovery(ax: Axes, found: PreservingGradientNorm) -> dict[str, DrawnRecovery]:
+def recovery(ax: Axes, fifth: PreservingGradientNorm) -> dict[str, DrawnRecovery]:
     """Draws loss over ‖g‖² right after pruning and after fine-tuning.
 
     Args:
         ax: where to draw; both axes are logarithmic.
-        found: observation 5; its geometric means over seeds are drawn.
+        fifth: observation 5; its geometric means over seeds are drawn.
 
     Returns:
         What was drawn for each measure, by name.
     """
-    loss, norm = (
-        np.exp(np.log(own).mean(1)) for own in (found.loss, found.gradient_norm)
-    )
+    loss, norm = fifth.mean_loss, fifth.mean_gradient_norm
+    # The last axis is: before pruning, right after it, after fine-tuning.
     networks = {
         name: Recovery(norm[i, 1], loss[i, 1], norm[i, 2], loss[i, 2])
-        for i, name in enumerate(found.measures)
+        for i, name in enumerate(fifth.measures)
     }
     return loss_against_gradient_norm(ax, networks, dense=(norm[0, 0], loss[0, 0]))
 
 
 def _curve(steps: Sequence[int], values: np.ndarray) -> EpochCurve:
-    return EpochCurve(list(steps), values.mean(0).tolist(), _deviation(values).tolist())
-
-
-def _deviation(values: np.ndarray) -> np.ndarray:
-    """Returns the deviation over the seeds, which are the first axis."""
-    return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
+    """Returns the curve of values [seed, step] over the steps of training."""
+    means, deviations = average_over_seeds(values)
+    return EpochCurve(list(steps), means.tolist(), deviations.tolist())

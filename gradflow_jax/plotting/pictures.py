@@ -8,9 +8,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
-from gradflow_jax.plotting.curves import COLOURS
+from gradflow_jax.plotting.curves import COLORS
 
-_COLOURS = ("#FFFFFF", COLOURS[5], COLOURS[0])
+_COLORS = ("#FFFFFF", COLORS[5], COLORS[0])
 _NAMES = ("removed", "kept, on no path", "kept")
 
 
@@ -40,31 +40,36 @@ def mask_picture(ax: Axes, mask: Any, *, effective: Any = None) -> AxesImage:
     if effective is not None:
         kinds = np.where(mask & ~np.asarray(effective), 1, kinds)
     window = (1, 1) if mask.ndim == 2 else mask.shape[:2]
-    given, made = mask.shape[-2:]
+    inputs, outputs = mask.shape[-2:]
     if mask.ndim == 4:
-        kinds = kinds.transpose(2, 0, 3, 1).reshape(given * window[0], made * window[1])
+        # Cell (h, w) of the window of channels (i, o) is at (i · height + h, o · width
+        # + w) of the picture.
+        kinds = kinds.transpose(2, 0, 3, 1)
+        kinds = kinds.reshape(inputs * window[0], outputs * window[1])
     image = ax.imshow(
-        kinds, cmap=ListedColormap(_COLOURS), vmin=-0.5, vmax=2.5, interpolation="none"
+        kinds, cmap=ListedColormap(_COLORS), vmin=-0.5, vmax=2.5, interpolation="none"
     )
-    sides = (ax.yaxis, given, window[0]), (ax.xaxis, made, window[1])
+    sides = (ax.yaxis, inputs, window[0]), (ax.xaxis, outputs, window[1])
     for axis, count, step in sides:
-        if max(given, made) <= 40:  # beyond, lines would hide the cells
+        if max(inputs, outputs) <= 40:  # Lines between more cells would hide them.
             axis.set_ticks(np.arange(count + 1) * step - 0.5, minor=True)
-        shown = np.arange(0, count, max(1, -(-count // 8)))
-        axis.set_ticks(shown * step + (step - 1) / 2, [str(i) for i in shown])
+        # Eight numbers or fewer stand on a side, each at the middle of its window.
+        labeled = np.arange(0, count, max(1, -(-count // 8)))
+        axis.set_ticks(labeled * step + (step - 1) / 2, [str(i) for i in labeled])
     ax.grid(which="minor", color="0.75", linewidth=0.5)
     ax.tick_params(which="minor", length=0)
-    kind = "unit" if mask.ndim == 2 else "channel"
-    ax.set_xlabel(f"number of the output {kind}")
-    ax.set_ylabel(f"number of the input {kind}")
-    used = (0, 2) if effective is None else (0, 1, 2)
+    side = "unit" if mask.ndim == 2 else "channel"
+    ax.set_xlabel(f"number of the output {side}")
+    ax.set_ylabel(f"number of the input {side}")
+    shown_kinds = (0, 2) if effective is None else (0, 1, 2)
     ax.legend(
         handles=[
-            Patch(facecolor=_COLOURS[i], edgecolor="0.5", label=_NAMES[i]) for i in used
+            Patch(facecolor=_COLORS[i], edgecolor="0.5", label=_NAMES[i])
+            for i in shown_kinds
         ],
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=len(used),
+        ncols=len(shown_kinds),
         frameon=False,
         fontsize=8,
         handlelength=1.0,

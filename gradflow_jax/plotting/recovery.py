@@ -1,4 +1,4 @@
-"""What pruning does to loss and gradient, and what fine-tuning makes of it.
+"""Loss and gradient norm of networks, right after pruning and after fine-tuning.
 
 The paper's observations 4 and 5: raising the gradient norm removes what raises the loss
 most, and preserving it does better.
@@ -31,7 +31,7 @@ class Recovery(NamedTuple):
 
 
 class DrawnRecovery(NamedTuple):
-    """What stands for one network.
+    """The artists that stand for one network.
 
     Attributes:
         pruned: its point right after pruning.
@@ -58,16 +58,16 @@ def loss_against_gradient_norm(
     Args:
         ax: where to draw; both axes are logarithmic.
         networks: by the name of the measure that pruned.
-        dense: ‖g‖² and loss of the unpruned network, drawn as a grey cross.
+        dense: ‖g‖² and loss of the unpruned network, drawn as a gray cross.
 
     Returns:
         What was drawn for each, by name.
     """
     drawn = {}
-    for i, (name, own) in enumerate(networks.items()):
+    for i, (name, network) in enumerate(networks.items()):
         style = look(i)
-        norms = own.gradient_norm, own.tuned_gradient_norm
-        losses = own.loss, own.tuned_loss
+        norms = network.gradient_norm, network.tuned_gradient_norm
+        losses = network.loss, network.tuned_loss
         (way,) = ax.plot(
             norms,
             losses,
@@ -77,6 +77,7 @@ def loss_against_gradient_norm(
             alpha=0.7,
         )
         points = []
+        # End 0 of the way is the pruned network, end 1 the tuned one.
         for end, face in enumerate(("white", style["color"])):
             (point,) = ax.plot(
                 norms[end],
@@ -97,7 +98,7 @@ def loss_against_gradient_norm(
         )
     ax.set_xscale("log")
     ax.set_yscale("log")
-    # Not powers of ten alone: losses may stay within one decade.
+    # Losses may stay within one decade, where powers of ten alone are no scale.
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))

@@ -1,12 +1,11 @@
-"""Curves over epochs and shares of layers, one line for each measure."""
+"""Curves over epochs, one line for each measure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.container import ErrorbarContainer
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FuncFormatter,
@@ -16,13 +15,8 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from gradflow_jax.plotting.curves import look
-
-# The name that is drawn as what it is: the network before pruning.
-DENSE = "dense"
-
-# The part of the gap between two layers that the measures of one layer spread over.
-_DODGE = 0.6
+from gradflow_jax.plotting.curves import DENSE as DENSE
+from gradflow_jax.plotting.curves import look_of_measure
 
 
 class EpochCurve(NamedTuple):
@@ -39,20 +33,8 @@ class EpochCurve(NamedTuple):
     deviations: Sequence[float]
 
 
-class LayerShares(NamedTuple):
-    """The share of the filters of each layer that one measure pruned.
-
-    Attributes:
-        means: in [0, 1], one a layer.
-        deviations: half the length of the error bars.
-    """
-
-    means: Sequence[float]
-    deviations: Sequence[float]
-
-
 class DrawnCurve(NamedTuple):
-    """What stands for one curve.
+    """The artists that stand for one curve.
 
     Attributes:
         line: through the means.
@@ -78,11 +60,11 @@ def training_curves(
 
     Args:
         ax: where to draw.
-        curves: by the name in the legend; "dense" is drawn dotted and grey.
+        curves: by the name in the legend; "dense" is drawn dotted and gray.
         quantity: what the curves are of; losses in nats, accuracies in [0, 1].
         rounds: the epochs after which filters were pruned, marked by vertical lines.
         order: all names of a figure with several panels, so that each has the same
-            colour and marker in all of them.
+            color and marker in all of them.
 
     Returns:
         What was drawn for each curve, by name.
@@ -92,7 +74,7 @@ def training_curves(
     drawn = curves_over(ax, curves, order)
     if quantity == "training loss":
         ax.set_yscale("log")
-        # Not powers of ten alone: losses may stay within one decade.
+        # Losses may stay within one decade, where powers of ten alone are no scale.
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
@@ -100,57 +82,6 @@ def training_curves(
     else:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
         ax.set_ylabel("test accuracy / %")
-    return drawn
-
-
-def pruned_by_layer(
-    ax: Axes,
-    layers: Sequence[str],
-    shares: Mapping[str, LayerShares],
-    *,
-    order: Sequence[str] = (),
-) -> dict[str, ErrorbarContainer]:
-    """Draws the share of filters pruned in each layer, a line for each measure.
-
-    Layers stand one below the other, the first at the top, so that long names can be
-    read; the lines run down through the network. Points of one layer are drawn side by
-    side, so that equal ones all show.
-
-    Args:
-        ax: where to draw.
-        layers: their names, from input to output.
-        shares: by the name in the legend.
-        order: as of `training_curves`.
-
-    Returns:
-        What was drawn for each measure, by name.
-    """
-    order = order or list(shares)
-    drawn = {}
-    for name, share in shares.items():
-        i = order.index(name)
-        shift = _DODGE * ((i + 0.5) / len(order) - 0.5)
-        drawn[name] = ax.errorbar(
-            share.means,
-            np.arange(len(layers)) + shift,
-            xerr=share.deviations,
-            label=name,
-            capsize=0,
-            elinewidth=0.8,
-            linewidth=0.7,
-            **_look(i, name),
-        )
-    for gap in range(len(layers) - 1):
-        ax.axhline(gap + 0.5, color="0.9", linewidth=0.7)
-    ax.set_yticks(range(len(layers)), layers)
-    ax.tick_params("y", labelsize=8, length=0)
-    ax.set_ylim(len(layers) - 0.5, -0.5)
-    ax.set_xlim(-0.03, 1.03)
-    ax.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-    ax.set_xlabel("filters pruned / %")
-    ax.set_ylabel("layer, from input to output")
-    ax.grid(color="0.9", linewidth=0.7, axis="x")
-    ax.set_axisbelow(True)
     return drawn
 
 
@@ -168,8 +99,8 @@ def correlations_over_epochs(
         ax: where to draw.
         curves: rank correlations in [−1, 1] by the name of the other measure.
         reference: the name of the measure that the others are compared with.
-        rounds: as of `training_curves`.
-        order: as of `training_curves`.
+        rounds: the epochs after which filters were pruned, as in `training_curves`.
+        order: all names of a figure with several panels, as in `training_curves`.
 
     Returns:
         What was drawn for each curve, by name.
@@ -186,13 +117,14 @@ def correlations_over_epochs(
 def curves_over(
     ax: Axes, curves: Mapping[str, EpochCurve], order: Sequence[str] = ()
 ) -> dict[str, DrawnCurve]:
-    """Draws a line with a band for each curve; for the other functions to label."""
+    """Draws a line with a band for each curve, and leaves the labels to its caller."""
     order = order or list(curves)
     drawn = {}
     for name, curve in curves.items():
         i = order.index(name)
-        style = _look(i, name)
-        # Few markers, each line's at other epochs, so that no two hide one another.
+        style = look_of_measure(i, name)
+        # Each line has eight or so markers, which start at an epoch of its own: so no
+        # two lines hide one another's.
         gap = max(1, len(curve.epochs) // 8)
         (line,) = ax.plot(
             curve.epochs,
@@ -202,11 +134,11 @@ def curves_over(
             markevery=(i * gap // len(order), gap),
             **style,
         )
-        means, half = np.asarray(curve.means), np.asarray(curve.deviations)
+        means, half_height = np.asarray(curve.means), np.asarray(curve.deviations)
         band = ax.fill_between(
             curve.epochs,
-            means - half,
-            means + half,
+            means - half_height,
+            means + half_height,
             color=style["color"],
             alpha=0.2,
             linewidth=0,
@@ -217,7 +149,3 @@ def curves_over(
     ax.grid(color="0.93", linewidth=0.7)
     ax.set_axisbelow(True)
     return drawn
-
-
-def _look(i: int, name: str) -> dict[str, Any]:
-    return {"color": "0.35", "linestyle": ":"} if name == DENSE else look(i)

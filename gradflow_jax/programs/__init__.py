@@ -5,6 +5,7 @@
     calls       the programs that an equation calls
     equations   an equation in words, with the line of the user's code
     comparing   whether two programs compute the same
+    uses        which equation reads each leaf first
     models      functions, linen and NNX modules as pure functions of variables
 
 Imports `trees` alone; `structured` and `connectivity` import it. To teach the package

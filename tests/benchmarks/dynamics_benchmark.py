@@ -11,7 +11,7 @@ from measuring import Ratio
 
 import gradflow_jax as gf
 from gradflow_jax import dynamics
-from gradflow_jax.dynamics.evolution import reading
+from gradflow_jax.dynamics.evolution import loss_and_products
 from gradflow_jax.scores.evaluation import finished
 
 PROBLEMS = ("ResNet-20, training mode", "transformer")
@@ -74,7 +74,7 @@ class Recorded(Stepper):
 def test_a_step_that_is_tracked(paired, missing, quick, name):
     """Tracking is one evaluation of the second order and sums over weights."""
     problem = problem_named(name, quick)
-    evaluate = finished(partial(reading, None), problem.loss, order=2)
+    evaluate = finished(partial(loss_and_products, None), problem.loss, order=2)
     gradient = jax.jit(jax.grad(problem.loss))
     contestants = {
         "ours": lambda: evaluate(*problem.arguments),

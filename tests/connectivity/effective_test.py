@@ -38,8 +38,8 @@ def random_weights(tree, seed=0):
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), tree)
 
 
-def assert_same(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+def assert_same(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 # A multi-layer perceptron, path by path.
@@ -69,11 +69,11 @@ def test_of_an_mlp_the_weights_on_a_path_from_input_to_output_stay(seed, density
     for path in itertools.product(*map(range, WIDTHS)):
         steps = list(itertools.pairwise(path))
         if all(kernel[step] for kernel, step in zip(kernels, steps, strict=True)):
-            for own, step in zip(expected, steps, strict=True):
-                own[step] = True
-    found = mlp_masks(MLP, masks, jnp.ones((1, WIDTHS[0])))
-    assert_same([layer["kernel"] for layer in found], expected)
-    assert_same([layer["bias"] for layer in found], [m["bias"] for m in masks])
+            for on_path, step in zip(expected, steps, strict=True):
+                on_path[step] = True
+    effective = mlp_masks(MLP, masks, jnp.ones((1, WIDTHS[0])))
+    assert_same([layer["kernel"] for layer in effective], expected)
+    assert_same([layer["bias"] for layer in effective], [m["bias"] for m in masks])
 
 
 # Two convolutions, one with stride and one grouped, and a dense layer, path by path.
@@ -131,8 +131,8 @@ def test_of_convolutions_too(seed, density):
         if all(flags[name][place] for name, place in path.items()):
             for name, place in path.items():
                 expected[name][place] = True
-    found = convolution_masks(CONVOLUTIONS, masks, jnp.ones((1, SIZE, SIZE, 1)))
-    assert_same(found, expected)
+    effective = convolution_masks(CONVOLUTIONS, masks, jnp.ones((1, SIZE, SIZE, 1)))
+    assert_same(effective, expected)
 
 
 # Any program: a weight is effective where its removal changes how the output varies.
@@ -142,7 +142,7 @@ def D(*shape):
     return jnp.zeros(shape)
 
 
-def normalised(v, x):
+def normalized(v, x):
     h = (x @ v["a"] - v["mean"]) * lax.rsqrt(v["var"] ** 2 + 0.1) * v["scale"]
     return jnp.tanh(h) @ v["b"]
 
@@ -195,7 +195,7 @@ def joined(v, x):
     return left @ v["c"] + right.reshape(len(x), -1, 2).sum(2) @ v["d"]
 
 
-def normalised_weights(v, x):
+def normalized_weights(v, x):
     norm = jnp.sqrt((v["v"] ** 2).sum(0) + 1e-6)
     return jnp.arctan(x @ (v["g"] * v["v"] / norm)) @ v["head"]
 
@@ -208,7 +208,7 @@ def looked_up(v, x):
 ROWS = (64, 4)
 IN, OUT = D(4, 5), D(5, 2)
 PROGRAMS = {
-    normalised: (ROWS, {"mean": D(5), "var": D(5), "scale": D(5), "a": IN, "b": OUT}),
+    normalized: (ROWS, {"mean": D(5), "var": D(5), "scale": D(5), "a": IN, "b": OUT}),
     residual: (ROWS, {"stem": D(4, 3), "up": D(3, 4), "down": D(4, 3), "head": IN[:3]}),
     attention: ((64, 3, 4), {**dict.fromkeys("qkv", D(4, 3)), "o": D(3, 2)}),
     gated: (ROWS, {"stem": D(4, 4), "gate": IN, "up": IN, "down": OUT}),
@@ -217,7 +217,7 @@ PROGRAMS = {
     pooled: ((64, 4, 4, 2), {"kernel": D(2, 2, 2, 4), "head": D(4, 2)}),
     branching: (ROWS, {"stem": IN, "head": OUT}),
     joined: (ROWS, {"a": D(4, 3), "b": D(4, 3), "c": D(3, 2), "d": D(2, 2)}),
-    normalised_weights: (ROWS, {"v": IN, "g": D(5), "head": OUT}),
+    normalized_weights: (ROWS, {"v": IN, "g": D(5), "head": OUT}),
     looked_up: (ROWS, {"table": D(5, 6), "head": D(6, 2)}),
 }
 
@@ -234,7 +234,7 @@ def removals(apply, params, x):
     @jax.jit
     def changes(leaves):
         before = varies(structure.unflatten(leaves))
-        found = []
+        matters = []
         for i, leaf in enumerate(leaves):
             without = leaf.reshape(1, -1) * (1 - jnp.eye(leaf.size))
 
@@ -242,8 +242,8 @@ def removals(apply, params, x):
                 changed = [*leaves[:i], flat.reshape(leaf.shape), *leaves[i + 1 :]]
                 return jnp.abs(varies(structure.unflatten(changed)) - before).max()
 
-            found.append(jax.vmap(change)(without).reshape(leaf.shape) > 1e-9)
-        return found
+            matters.append(jax.vmap(change)(without).reshape(leaf.shape) > 1e-9)
+        return matters
 
     return lambda params: structure.unflatten(changes(jax.tree.leaves(params)))
 
@@ -260,11 +260,11 @@ def test_exactly_the_weights_whose_removal_matters_are_effective(apply, float64)
     dropped = 0
     for seed, density in itertools.product(range(4), (0.3, 0.5, 0.8)):
         masks = drawn(params, seed, density)
-        found = find(params, masks, x)
+        effective = find(params, masks, x)
         expected = matters(gf.prune(params, masks))
         kernels = [name for name, leaf in params.items() if leaf.ndim > 1]
-        assert_same(*({n: tree[n] for n in kernels} for tree in (found, expected)))
-        dropped += sum(int((masks[n] & ~found[n]).sum()) for n in kernels)
+        assert_same(*({n: tree[n] for n in kernels} for tree in (effective, expected)))
+        dropped += sum(int((masks[n] & ~effective[n]).sum()) for n in kernels)
     assert dropped > 0
 
 
@@ -302,12 +302,12 @@ def test_dropping_weights_that_are_not_effective_changes_nothing():
     dropped = 0
     for seed in range(6):
         masks = drawn(params, seed, 0.1)
-        found = find(params, masks, x[:1])
+        effective = find(params, masks, x[:1])
         # Biases and shifts are zero at first: dead units make no constant.
         np.testing.assert_array_equal(
-            run(gf.prune(params, masks), x), run(gf.prune(params, found), x)
+            run(gf.prune(params, masks), x), run(gf.prune(params, effective), x)
         )
-        dropped += gf.report(found).sparsity - gf.report(masks).sparsity
+        dropped += gf.report(effective).sparsity - gf.report(masks).sparsity
     assert dropped > 0.1
 
 
@@ -316,10 +316,10 @@ def test_what_a_bias_makes_of_a_dead_unit_is_a_constant():
     masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
     masks[0]["kernel"] = masks[0]["kernel"].at[:, 0].set(False)
     params[0]["bias"] = jnp.ones(3)
-    found = effective_masks(mlp, params, masks, jnp.ones((1, 2)))
-    assert not found[1]["kernel"][0].any() and found[1]["kernel"][1:].all()
+    effective = effective_masks(mlp, params, masks, jnp.ones((1, 2)))
+    assert not effective[1]["kernel"][0].any() and effective[1]["kernel"][1:].all()
     x = jax.random.normal(jax.random.key(0), (16, 2))
-    change = mlp(gf.prune(params, found), x) - mlp(gf.prune(params, masks), x)
+    change = mlp(gf.prune(params, effective), x) - mlp(gf.prune(params, masks), x)
     np.testing.assert_allclose(change, jnp.tile(change[:1], (16, 1)), atol=1e-6)
     assert jnp.abs(change).min() > 0.01
 
@@ -358,15 +358,15 @@ def test_linen_nnx_and_equinox_models_have_the_same_effective_weights():
     last = jnp.asarray([[False] * 4, [True] * 4, [True, False, False, True]])
     for apply, params, x in perceptrons():
         transposed = any("weight" in path for path, _ in gf.trees.named_leaves(params))
-        given = {first.size: first, last.size: last}
+        mask_of_size = {first.size: first, last.size: last}
 
-        def mask(leaf, given=given, transposed=transposed):
+        def mask(leaf, mask_of_size=mask_of_size, transposed=transposed):
             if leaf.ndim < 2:
                 return jnp.ones(leaf.shape, bool)
-            return given[leaf.size].T if transposed else given[leaf.size]
+            return mask_of_size[leaf.size].T if transposed else mask_of_size[leaf.size]
 
-        found = effective_masks(apply, params, jax.tree.map(mask, params), x)
-        kernels = [leaf for leaf in jax.tree.leaves(found) if leaf.ndim == 2]
+        effective = effective_masks(apply, params, jax.tree.map(mask, params), x)
+        kernels = [leaf for leaf in jax.tree.leaves(effective) if leaf.ndim == 2]
         kernels = [leaf.T if transposed else leaf for leaf in kernels]
         expected = [
             first & jnp.asarray([False, False, True]),
@@ -430,10 +430,12 @@ def test_a_number_of_paths_beyond_all_floats_is_no_matter():
 
     masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
     masks["narrow"] = masks["narrow"] & (jnp.arange(128)[:, None] == 5)
-    found = effective_masks(apply, params, masks, jnp.ones((1, 128)))
-    assert_same(found["narrow"], masks["narrow"])
-    assert found["layers"][:-1].all()
-    assert_same(found["layers"][-1], jnp.ones((128, 1), bool) & masks["narrow"][:, 0])
+    effective = effective_masks(apply, params, masks, jnp.ones((1, 128)))
+    assert_same(effective["narrow"], masks["narrow"])
+    assert effective["layers"][:-1].all()
+    assert_same(
+        effective["layers"][-1], jnp.ones((128, 1), bool) & masks["narrow"][:, 0]
+    )
 
 
 def test_new_masks_compile_nothing():

@@ -69,18 +69,18 @@ def test_a_dead_unit_leaks_exactly_if_its_removal_changes_the_output(seed, densi
     pruned = gf.prune(params, masks)
     before = run(pruned, X)
     report = report_of(params, masks, X[:1])
-    assert [found.size for found in report.units] == [4, 5]
-    for found in report.units:
-        for number in (*found.silent, *found.leaking):
-            keep = {found.family: np.arange(found.size) != number}
+    assert [dead.size for dead in report.units] == [4, 5]
+    for dead in report.units:
+        for number in (*dead.silent, *dead.leaking):
+            keep = {dead.family: np.arange(dead.size) != number}
             after = run(gf.prune(pruned, UNITS.masks(keep, params)), X)
             # To the bit: a silent unit adds zeros. Constants pass tanh whatever x is.
-            assert bool((after != before).any()) == (number in found.leaking)
+            assert bool((after != before).any()) == (number in dead.leaking)
 
 
 def test_units_that_are_alive_are_not_listed():
     report = report_of(PARAMS, masks_of(PARAMS), X[:1])
-    assert all(found.silent == found.leaking == () for found in report.units)
+    assert all(dead.silent == dead.leaking == () for dead in report.units)
     assert report.collapsed == () and report.guessed == ()
     assert report.direct == report.effective
     assert len(str(report).splitlines()) == 5 + 9
@@ -96,12 +96,13 @@ def test_layers_collapse():
     # Nothing leads on from the first layer; the second has its batch norm's shift.
     assert first == ("a/kernel[1]", 4, (0, 1, 2, 3), ())
     assert second == ("b/kernel[1]", 5, (), (0, 1, 2, 3, 4))
-    *_, collapsed, one, other = str(report).splitlines()
+    *_, collapsed, first_family, second_family = str(report).splitlines()
     assert collapsed == "collapsed: a/kernel, b/kernel, c/kernel"
     assert (
-        one == "a/kernel[1]: 4 of 4 units dead, 0 of them with a constant that goes on"
+        first_family
+        == "a/kernel[1]: 4 of 4 units dead, 0 of them with a constant that goes on"
     )
-    assert "5 of 5 units dead, 5 of them" in other
+    assert "5 of 5 units dead, 5 of them" in second_family
 
 
 def test_both_sparsities_stand_in_the_table_and_in_its_html():
@@ -119,19 +120,19 @@ def test_both_sparsities_stand_in_the_table_and_in_its_html():
 
 def test_statistics_closed_over_are_constants():
     fixed = {name: PARAMS["norm"][name] for name in ("mean", "var")}
-    rest = {**PARAMS, "norm": {n: PARAMS["norm"][n] for n in ("scale", "bias")}}
+    params = {**PARAMS, "norm": {n: PARAMS["norm"][n] for n in ("scale", "bias")}}
 
     def closed(v, x):
         return apply({**v, "norm": {**v["norm"], **fixed}}, x)
 
-    masks = masks_of(rest, b=np.ones((4, 5), bool) & (np.arange(5) != 2))
-    units = gf.find_units(closed, rest, X)
-    report = effective_report(closed, rest, masks, X[:1], units=units)
+    masks = masks_of(params, b=np.ones((4, 5), bool) & (np.arange(5) != 2))
+    units = gf.find_units(closed, params, X)
+    report = effective_report(closed, params, masks, X[:1], units=units)
     assert report.units[1] == ("b/kernel[1]", 5, (), (2,))
     # Without shift and scale its constant is tanh(0).
-    rest["norm"]["bias"] = rest["norm"]["bias"].at[2].set(0.0)
-    rest["norm"]["scale"] = rest["norm"]["scale"].at[2].set(0.0)
-    report = effective_report(closed, rest, masks, X[:1], units=units)
+    params["norm"]["bias"] = params["norm"]["bias"].at[2].set(0.0)
+    params["norm"]["scale"] = params["norm"]["scale"].at[2].set(0.0)
+    report = effective_report(closed, params, masks, X[:1], units=units)
     assert report.units[1] == ("b/kernel[1]", 5, (2,), ())
 
 
@@ -157,8 +158,8 @@ def test_in_a_loop_a_dead_unit_is_what_it_is_at_its_last_step():
         "bias": jnp.ones(4, bool),
         "out": jnp.ones((4, 2), bool),
     }
-    (found,) = effective_report(recurrent, params, masks, x, units=units).units
-    assert (found.silent, found.leaking) == ((1,), (2,))
+    (dead,) = effective_report(recurrent, params, masks, x, units=units).units
+    assert (dead.silent, dead.leaking) == ((1,), (2,))
 
 
 def test_constants_of_inner_functions_have_numbers_too():
@@ -173,8 +174,8 @@ def test_constants_of_inner_functions_have_numbers_too():
     masks["in"] = masks["in"].at[:, 0].set(False)
     x = jnp.ones((1, 2))
     units = gf.find_units(inner, params, x)
-    (found,) = effective_report(inner, params, masks, x, units=units).units
-    assert (found.silent, found.leaking) == ((), (0,))
+    (dead,) = effective_report(inner, params, masks, x, units=units).units
+    assert (dead.silent, dead.leaking) == ((), (0,))
 
 
 def test_primitives_without_a_rule_are_named():
@@ -182,14 +183,14 @@ def test_primitives_without_a_rule_are_named():
         return jnp.fft.fft(x @ v).real
 
     report = partial(effective_report, spectral)
-    found = report(jnp.ones((2, 2)), jnp.ones((2, 2), bool), jnp.ones((1, 2)))
-    assert found.guessed == ("fft",)
-    assert str(found).endswith("\nwithout a rule: fft")
-    assert "<p>without a rule: fft</p>" in found._repr_html_()
+    printed_report = report(jnp.ones((2, 2)), jnp.ones((2, 2), bool), jnp.ones((1, 2)))
+    assert printed_report.guessed == ("fft",)
+    assert str(printed_report).endswith("\nwithout a rule: fft")
+    assert "<p>without a rule: fft</p>" in printed_report._repr_html_()
 
 
 def test_units_of_another_model_are_an_error():
-    other = {"kernel": jnp.ones((3, 2))}
+    other_model = {"kernel": jnp.ones((3, 2))}
     report = partial(effective_report, lambda v, x: x @ v["kernel"], units=UNITS)
     with pytest.raises(ValueError, match="params"):
-        report(other, {"kernel": jnp.ones((3, 2), bool)}, X)
+        report(other_model, {"kernel": jnp.ones((3, 2), bool)}, X)

@@ -68,9 +68,11 @@ def test_signals_pass_where_a_derivative_is_not_zero(name):
             "before": jnp.ones(4, bool),
             "after": jnp.asarray(after.reshape(params["after"].shape)),
         }
-        found = find(params, masks, jnp.ones(4))
-        np.testing.assert_array_equal(found["before"], slope)
-        np.testing.assert_array_equal(jnp.ravel(found["after"]), after & slope.any())
+        effective = find(params, masks, jnp.ones(4))
+        np.testing.assert_array_equal(effective["before"], slope)
+        np.testing.assert_array_equal(
+            jnp.ravel(effective["after"]), after & slope.any()
+        )
 
 
 @pytest.mark.parametrize(
@@ -114,6 +116,6 @@ def test_weights_that_make_a_constant_factor_are_on_the_path_of_what_it_multipli
     masks["bias"] = jnp.array([True, False])
     params = jax.tree.map(lambda mask: jnp.ones(2), masks)
     find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
-    found = find(params, masks, jnp.ones(2))
+    effective = find(params, masks, jnp.ones(2))
     for name in ("bias", "gate", "kernel"):
-        assert found[name].tolist() == [True, False]
+        assert effective[name].tolist() == [True, False]

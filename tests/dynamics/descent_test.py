@@ -24,16 +24,16 @@ def half_square(w):
 
 def test_it_is_sgd(float64):
     run = gradient_descent(quadratic, 0.1)(split(THETA), [0, 2, 5], A, B)
-    tx, theta, found = optax.sgd(0.1), THETA, []
+    tx, theta, states = optax.sgd(0.1), THETA, []
     state = tx.init(theta)
     for step in range(6):
         if step in (0, 2, 5):
-            found.append(theta)
+            states.append(theta)
         updates, state = tx.update(A @ theta - B, state, theta)
         theta = optax.apply_updates(theta, updates)
-    np.testing.assert_allclose(joined(run.params), found, rtol=1e-12)
+    np.testing.assert_allclose(joined(run.params), states, rtol=1e-12)
     np.testing.assert_allclose(run.times, [0, 0.2, 0.5], rtol=1e-12)
-    losses = [quadratic(split(theta), A, B) for theta in np.array(found)]
+    losses = [quadratic(split(theta), A, B) for theta in np.array(states)]
     np.testing.assert_allclose(run.loss, losses, rtol=1e-12)
     assert run.reached == jnp.inf
 

@@ -33,66 +33,68 @@ def masks_of(params):
 
 def test_a_quadratic_in_closed_form(float64):
     effects = gf.dynamics.removal_effects(quadratic, scales=(1.0, 0.5))
-    found = effects(split(THETA), MASKS, A, B)
+    removal = effects(split(THETA), MASKS, A, B)
     scales = np.array([1.0, 0.5])
     g, r = A @ THETA - B, np.where(joined(MASKS), 0, THETA)
 
-    def close(found, expected):
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+    def close(actual, expected):
+        np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-14)
 
-    close(found.scales, scales)
-    close(found.loss_first, -scales * (r @ g))
-    close(found.loss_second, -scales * (r @ g) + scales**2 * (r @ A @ r) / 2)
-    close(found.loss, found.loss_second)
-    close(found.gradient_norm_first, -2 * scales * (r @ A @ g))
+    close(removal.scales, scales)
+    close(removal.loss_first, -scales * (r @ g))
+    close(removal.loss_second, -scales * (r @ g) + scales**2 * (r @ A @ r) / 2)
+    close(removal.loss, removal.loss_second)
+    close(removal.gradient_norm_first, -2 * scales * (r @ A @ g))
     moved = g - scales[:, None] * (A @ r)
-    close(found.gradient_norm, (moved**2).sum(1) - g @ g)
+    close(removal.gradient_norm, (moved**2).sum(1) - g @ g)
 
 
 @each_problem
 def test_predictions_have_the_order_they_promise(float64, name):
-    own = problem(name)
-    masks = masks_of(own.params)
-    effects = gf.dynamics.removal_effects(own.loss, scales=SCALES)
-    found = effects(own.params, masks, *own.args)
+    small_model = problem(name)
+    masks = masks_of(small_model.params)
+    effects = gf.dynamics.removal_effects(small_model.loss, scales=SCALES)
+    removal = effects(small_model.params, masks, *small_model.args)
     orders = [
-        (2, found.loss_first, found.loss),
-        (3, found.loss_second, found.loss),
-        (2, found.gradient_norm_first, found.gradient_norm),
+        (2, removal.loss_first, removal.loss),
+        (3, removal.loss_second, removal.loss),
+        (2, removal.gradient_norm_first, removal.gradient_norm),
     ]
     for order, predicted, measured in orders:
         assert abs(convergence_order(SCALES, predicted, measured) - order) < 0.1
 
 
 def test_predictions_are_sums_of_scores(float64):
-    own = problem("mlp")
-    masks = masks_of(own.params)
-    found = gf.dynamics.removal_effects(own.loss)(own.params, masks, *own.args)
+    mlp = problem("mlp")
+    masks = masks_of(mlp.params)
+    removal = gf.dynamics.removal_effects(mlp.loss)(mlp.params, masks, *mlp.args)
 
     def removed(scores):
         pairs = zip(jax.tree.leaves(scores), jax.tree.leaves(masks), strict=True)
         return sum(jnp.sum(jnp.where(mask, 0, leaf)) for leaf, mask in pairs)
 
-    first = removed(gf.first_order_terms(own.loss)(own.params, *own.args))
-    second = removed(gf.grasp(own.loss)(own.params, *own.args))
-    np.testing.assert_allclose(found.loss_first, [-first], rtol=1e-10)
-    np.testing.assert_allclose(found.gradient_norm_first, [-2 * second], rtol=1e-10)
-    pruned = gf.prune(own.params, masks)
-    change = own.loss(pruned, *own.args) - own.loss(own.params, *own.args)
-    np.testing.assert_allclose(found.loss, [change], rtol=1e-9)
+    first = removed(gf.first_order_terms(mlp.loss)(mlp.params, *mlp.args))
+    second = removed(gf.grasp(mlp.loss)(mlp.params, *mlp.args))
+    np.testing.assert_allclose(removal.loss_first, [-first], rtol=1e-10)
+    np.testing.assert_allclose(removal.gradient_norm_first, [-2 * second], rtol=1e-10)
+    pruned = gf.prune(mlp.params, masks)
+    change = mlp.loss(pruned, *mlp.args) - mlp.loss(mlp.params, *mlp.args)
+    np.testing.assert_allclose(removal.loss, [change], rtol=1e-9)
 
 
 def test_over_batches_effects_are_those_of_the_mean_loss(float64):
-    own = problem("mlp")
-    x, labels = own.args
-    masks = masks_of(own.params)
-    expected = gf.dynamics.removal_effects(own.loss)(own.params, masks, *own.args)
+    mlp = problem("mlp")
+    x, labels = mlp.args
+    masks = masks_of(mlp.params)
+    expected = gf.dynamics.removal_effects(mlp.loss)(mlp.params, masks, *mlp.args)
     loss = gf.over_batches(
-        lambda params, batch: (own.loss(params, *batch), 0.0), micro_batch=2
+        lambda params, batch: (mlp.loss(params, *batch), 0.0), micro_batch=2
     )
     batches = [(x[:4], labels[:4]), (x[4:], labels[4:])]
-    found = gf.dynamics.removal_effects(loss, has_aux=True)(own.params, masks, batches)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9), found, expected)
+    removal = gf.dynamics.removal_effects(loss, has_aux=True)(
+        mlp.params, masks, batches
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9), removal, expected)
 
 
 def test_new_masks_and_data_trace_nothing():

@@ -38,16 +38,16 @@ def test_a_quadratic_in_closed_form(float64):
     run = gf.dynamics.gradient_flow(quadratic, rtol=1e-11, atol=1e-13)(
         split(THETA), TIMES, A, B
     )
-    found = dynamics.follow(quadratic)(run, A, B)
+    evolution = dynamics.follow(quadratic)(run, A, B)
     theta = quadratic_flow(TIMES)
     g = theta @ A - B
     hg = g @ A
     terms = [theta**2, g**2, theta * g, theta * hg, g * hg]
-    for name, own in (("a", np.s_[:, :2]), ("b", np.s_[:, 2:]), ("", np.s_[:, :])):
-        sums = found.leaves[name] if name else found.model
-        np.testing.assert_allclose(sums, [x[own].sum(1) for x in terms], rtol=1e-8)
-    assert found.times.tolist() == TIMES.tolist() and found.units == {}
-    np.testing.assert_allclose(found.loss, run.loss, rtol=1e-12)
+    for name, columns in (("a", np.s_[:, :2]), ("b", np.s_[:, 2:]), ("", np.s_[:, :])):
+        sums = evolution.leaves[name] if name else evolution.model
+        np.testing.assert_allclose(sums, [x[columns].sum(1) for x in terms], rtol=1e-8)
+    assert evolution.times.tolist() == TIMES.tolist() and evolution.units == {}
+    np.testing.assert_allclose(evolution.loss, run.loss, rtol=1e-12)
 
 
 def test_all_sets_share_one_evaluation_of_the_second_order():
@@ -75,13 +75,15 @@ def test_all_sets_share_one_evaluation_of_the_second_order():
 
 
 def test_over_batches_the_evolution_is_that_of_the_mean_loss(float64):
-    own = problem("mlp")
+    mlp = problem("mlp")
     run, expected = run_of("mlp")
-    x, labels = own.args
-    loss = gf.over_batches(lambda params, batch: own.loss(params, *batch))
+    x, labels = mlp.args
+    loss = gf.over_batches(lambda params, batch: mlp.loss(params, *batch))
     batches = [(x[:4], labels[:4]), (x[4:], labels[4:])]
-    found = dynamics.follow(loss, units=own.units)(run, batches)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9), found, expected)
+    evolution = dynamics.follow(loss, units=mlp.units)(run, batches)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-9), evolution, expected
+    )
 
 
 def test_products_of_units_are_their_scores(float64):
@@ -98,17 +100,17 @@ def test_products_of_units_are_their_scores(float64):
     params = {"in": drawn(5, 4), "both": drawn(4, 4), "out": drawn(4, 3)}
     units = gf.find_units(apply, params, POINTS)
     (family,) = units
-    assert [own.path for own in family.producers].count("both") == 2
+    assert [part.path for part in family.producers].count("both") == 2
     d = gf.differentiate(loss)(params, POINTS, LABELS)
     follow = dynamics.follow(loss, units=units)
-    found = follow(trajectory_of(params), POINTS, LABELS).units[family.name]
+    products = follow(trajectory_of(params), POINTS, LABELS).units[family.name]
 
     def scores(measure):
         return gf.score_units(d, units, measure)[family.name]
 
-    np.testing.assert_allclose(found.theta2[0], scores("magnitude") ** 2, rtol=1e-12)
-    np.testing.assert_allclose(abs(found.theta_g[0]), scores("taylor"), rtol=1e-12)
-    np.testing.assert_allclose(found.theta_hg[0], scores("grasp"), rtol=1e-12)
+    np.testing.assert_allclose(products.theta2[0], scores("magnitude") ** 2, rtol=1e-12)
+    np.testing.assert_allclose(abs(products.theta_g[0]), scores("taylor"), rtol=1e-12)
+    np.testing.assert_allclose(products.theta_hg[0], scores("grasp"), rtol=1e-12)
 
 
 def test_layers_of_a_homogeneous_net_have_one_sum(float64):
@@ -121,8 +123,8 @@ def test_layers_of_a_homogeneous_net_have_one_sum(float64):
 
     kernels = [drawn(5, 6), drawn(6, 4), drawn(4, 3)]
     run = dynamics.gradient_descent(loss, 0.1)(kernels, [0, 3], POINTS, LABELS)
-    found = dynamics.follow(loss)(run, POINTS, LABELS)
-    sums = np.stack([layer.theta_g for layer in found.leaves.values()])
+    evolution = dynamics.follow(loss)(run, POINTS, LABELS)
+    sums = np.stack([layer.theta_g for layer in evolution.leaves.values()])
     np.testing.assert_allclose(sums - sums[:1], 0, atol=1e-8 * abs(sums).max())
 
 
@@ -143,16 +145,18 @@ def test_a_filter_under_train_mode_batch_norm_is_scale_invariant(float64):
 
     units = gf.find_units(in_eval_mode, params, POINTS)
     run = dynamics.gradient_descent(loss, 0.1)(params, [0, 3], POINTS, LABELS)
-    found = dynamics.follow(loss, units=units)(run, POINTS, LABELS).units["kernel[1]"]
-    np.testing.assert_allclose(found.theta_g, 0, atol=1e-8 * found.theta2.max())
-    np.testing.assert_allclose(found.theta_hg, -found.g2, rtol=1e-8)
+    products = dynamics.follow(loss, units=units)(run, POINTS, LABELS).units[
+        "kernel[1]"
+    ]
+    np.testing.assert_allclose(products.theta_g, 0, atol=1e-8 * products.theta2.max())
+    np.testing.assert_allclose(products.theta_hg, -products.g2, rtol=1e-8)
 
 
 def test_units_of_another_model_are_refused(float64):
-    own = problem("mlp")
+    mlp = problem("mlp")
 
     def refused(params, message):
-        follow = dynamics.follow(lambda params: 0.0 * own_norm(params), units=own.units)
+        follow = dynamics.follow(lambda params: 0.0 * own_norm(params), units=mlp.units)
         with pytest.raises(ValueError, match=re.escape(message)):
             follow(trajectory_of(params))
 

@@ -67,8 +67,8 @@ def test_the_distance_travelled_is_bounded_by_the_loss_gained(float64, name):
     trajectory, evolution = run_of(name)
     np.testing.assert_allclose(trajectory.loss, evolution.loss, rtol=1e-12)
     for i, t in enumerate(trajectory.times[1:], 1):
-        there, start = trajectory.at(i), trajectory.at(0)
-        distance = norm2(jax.tree.map(jnp.subtract, there, start))
+        params, start = trajectory.at(i), trajectory.at(0)
+        distance = norm2(jax.tree.map(jnp.subtract, params, start))
         assert 0 < distance <= t * (trajectory.loss[0] - trajectory.loss[i])
 
 

@@ -28,12 +28,14 @@ def assert_agree(measured, predicted):
 @each_problem
 def test_rates_are_as_predicted(name):
     """Of the model, of each leaf and of each unit."""
-    (_, evolution), own = run_of(name), problem(name)
+    (_, evolution), small_model = run_of(name), problem(name)
     predicted = dynamics.predicted_rates(evolution)
     measured = dynamics.measured_rates(evolution)
-    assert list(predicted.leaves) == [path for path, _ in named_leaves(own.params)]
+    assert list(predicted.leaves) == [
+        path for path, _ in named_leaves(small_model.params)
+    ]
     sizes = {family: rates.g2.shape[1] for family, rates in predicted.units.items()}
-    assert sizes == {family.name: family.size for family in own.units} != {}
+    assert sizes == {family.name: family.size for family in small_model.units} != {}
     jax.tree.map(assert_agree, measured, predicted)
 
 
@@ -44,19 +46,19 @@ def evolution_of(times, values):
 
 def test_measured_rates_are_exact_for_polynomials_at_any_times():
     times = np.array([0.0, 0.1, 0.15, 1.0, 1e3, 1001.0, 1002.5])
-    found = dynamics.measured_rates(evolution_of(times, times**4 - 3 * times**2))
-    np.testing.assert_allclose(found.loss, 4 * times**3 - 6 * times, 1e-9, 1e-9)
+    measured = dynamics.measured_rates(evolution_of(times, times**4 - 3 * times**2))
+    np.testing.assert_allclose(measured.loss, 4 * times**3 - 6 * times, 1e-9, 1e-9)
     second = 12 * times**2 - 6
-    np.testing.assert_allclose(found.model.theta2_second, second, 1e-7, 1e-9)
+    np.testing.assert_allclose(measured.model.theta2_second, second, 1e-7, 1e-9)
     columns = times[:, None] * np.array([1.0, 2.0])
     rates = dynamics.measured_rates(evolution_of(times, columns)).units["f"]
     np.testing.assert_allclose(rates.g2, np.tile([1.0, 2.0], (7, 1)), rtol=1e-9)
 
 
 def test_three_samples_are_the_least():
-    found = dynamics.measured_rates(evolution_of([0.0, 1.0, 2.0], [0.0, 1.0, 4.0]))
-    np.testing.assert_allclose(found.model.theta2, [0, 2, 4], atol=1e-12)
-    np.testing.assert_allclose(found.model.theta2_second, 2)
+    measured = dynamics.measured_rates(evolution_of([0.0, 1.0, 2.0], [0.0, 1.0, 4.0]))
+    np.testing.assert_allclose(measured.model.theta2, [0, 2, 4], atol=1e-12)
+    np.testing.assert_allclose(measured.model.theta2_second, 2)
     for count, message in ((1, "has 1 sample:"), (2, "has 2 samples: a second")):
         with pytest.raises(ValueError, match=re.escape(message)):
             dynamics.measured_rates(evolution_of(range(count), range(count)))

@@ -16,9 +16,9 @@ from tests.dynamics.small_models import Counted
 X = jnp.asarray(np.linspace(-1, 1, 12, dtype=np.float32).reshape(6, 2))
 
 
-def assert_close(found, expected):
+def assert_close(actual, expected):
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), found, expected
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), actual, expected
     )
 
 
@@ -42,10 +42,10 @@ def test_a_loop_of_linen_and_optax():
 
 def test_a_loop_of_nnx():
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    graphdef, params, other_state = nnx.split(model, nnx.Param, ...)
 
     def loss(params, x):
-        return jnp.mean(nnx.merge(graphdef, params, rest)(x) ** 2)
+        return jnp.mean(nnx.merge(graphdef, params, other_state)(x) ** 2)
 
     # Before the model moves, whose variables these are.
     run = dynamics.gradient_descent(loss, 0.1)(params, range(3), X)
@@ -70,9 +70,9 @@ def test_it_records_what_is_tracked_and_thins_as_it_does():
         w = X[step % 6]
         record(w, X[1])
         state = update(state, w, X[1])
-    found = record.evolution()
-    assert found.times.tolist() == [0.0, 4.0, 8.0]
-    assert_close(found, dynamics.tracked(state, X[0]))
+    evolution = record.evolution()
+    assert evolution.times.tolist() == [0.0, 4.0, 8.0]
+    assert_close(evolution, dynamics.tracked(state, X[0]))
 
 
 def test_over_batches():

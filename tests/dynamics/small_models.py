@@ -121,13 +121,15 @@ class Transformer(nnx.Module):
     """Of two heads, by hand: Flax has the softmax of attention in float32."""
 
     def __init__(self):
-        own = {"rngs": nnx.Rngs(0), "param_dtype": float}
-        self.embed = nnx.Embed(6, 4, embedding_init=nnx.initializers.normal(1.0), **own)
-        self.norm = nnx.LayerNorm(4, **own)
-        self.mixed = nnx.LinearGeneral(4, (3, 2, 3), **own)
-        self.merge = nnx.LinearGeneral((2, 3), 4, axis=(-2, -1), **own)
-        self.up, self.down = nnx.Linear(4, 6, **own), nnx.Linear(6, 4, **own)
-        self.head = nnx.Linear(4, 3, **own)
+        options = {"rngs": nnx.Rngs(0), "param_dtype": float}
+        self.embed = nnx.Embed(
+            6, 4, embedding_init=nnx.initializers.normal(1.0), **options
+        )
+        self.norm = nnx.LayerNorm(4, **options)
+        self.mixed = nnx.LinearGeneral(4, (3, 2, 3), **options)
+        self.merge = nnx.LinearGeneral((2, 3), 4, axis=(-2, -1), **options)
+        self.up, self.down = nnx.Linear(4, 6, **options), nnx.Linear(6, 4, **options)
+        self.head = nnx.Linear(4, 3, **options)
 
     def __call__(self, tokens):
         x = self.embed(tokens)
@@ -141,10 +143,10 @@ class Transformer(nnx.Module):
 def transformer():
     """NNX."""
     model = Transformer()
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    graphdef, params, other_state = nnx.split(model, nnx.Param, ...)
 
     def loss(params, tokens, labels):
-        return cross_entropy(nnx.merge(graphdef, params, rest)(tokens), labels)
+        return cross_entropy(nnx.merge(graphdef, params, other_state)(tokens), labels)
 
     return Problem(
         loss, params, (TOKENS, LABELS), gf.find_units(model, jnp.asarray(TOKENS))
@@ -165,8 +167,8 @@ def problem(name):
 @functools.cache
 def run_of(name):
     """The flow of a problem and its evolution, computed once for all tests."""
-    own = problem(name)
-    flow = gf.dynamics.gradient_flow(own.loss, rtol=1e-11, atol=1e-13)
-    trajectory = flow(own.params, np.linspace(0, 0.012, 9), *own.args)
-    follow = dynamics.follow(own.loss, units=own.units)
-    return trajectory, follow(trajectory, *own.args)
+    small_model = problem(name)
+    flow = gf.dynamics.gradient_flow(small_model.loss, rtol=1e-11, atol=1e-13)
+    trajectory = flow(small_model.params, np.linspace(0, 0.012, 9), *small_model.args)
+    follow = dynamics.follow(small_model.loss, units=small_model.units)
+    return trajectory, follow(trajectory, *small_model.args)

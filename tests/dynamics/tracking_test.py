@@ -43,24 +43,24 @@ def train(tx, steps, loss=loss_fn, params=W, args=(X,)):
     return params, states
 
 
-def assert_close(found, expected, rtol=1e-5):
+def assert_close(actual, expected, rtol=1e-5):
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol, 1e-6), found, expected
+        lambda a, b: np.testing.assert_allclose(a, b, rtol, 1e-6), actual, expected
     )
 
 
 def test_samples_are_those_of_the_run_followed(float64):
     """With units, under SGD, every other step."""
-    own = problem("mlp")
-    args = tuple(map(jnp.asarray, own.args))
-    tracker = gf.dynamics.track(own.loss, every=2, learning_rate=0.1, units=own.units)
+    mlp = problem("mlp")
+    args = tuple(map(jnp.asarray, mlp.args))
+    tracker = gf.dynamics.track(mlp.loss, every=2, learning_rate=0.1, units=mlp.units)
     tx = optax.chain(optax.sgd(0.1), tracker)
-    params, states = train(tx, 7, own.loss, own.params, args)
-    found = dynamics.tracked(states[-1], own.params, units=own.units)
-    descend = dynamics.gradient_descent(own.loss, 0.1)
-    run = descend(own.params, [0, 2, 4, 6, 7], *args)
-    expected = dynamics.follow(own.loss, units=own.units)(run, *args)
-    assert_close(found, jax.tree.map(lambda leaf: leaf[:-1], expected))
+    params, states = train(tx, 7, mlp.loss, mlp.params, args)
+    evolution = dynamics.tracked(states[-1], mlp.params, units=mlp.units)
+    descend = dynamics.gradient_descent(mlp.loss, 0.1)
+    run = descend(mlp.params, [0, 2, 4, 6, 7], *args)
+    expected = dynamics.follow(mlp.loss, units=mlp.units)(run, *args)
+    assert_close(evolution, jax.tree.map(lambda leaf: leaf[:-1], expected))
     assert_close(params, run.at(-1))
 
 
@@ -114,18 +114,18 @@ def test_in_float64_the_samples_are(float64):
     w = np.linspace(1, 2, 3)
     tx = gf.dynamics.track(lambda w: jnp.sum(w**3))
     _, state = tx.update(w, tx.init(w), w, loss_args=())
-    found = dynamics.tracked(state, w)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype("float64")}
-    np.testing.assert_allclose(found.model.g_hg, [(54 * w**5).sum()], rtol=1e-14)
+    evolution = dynamics.tracked(state, w)
+    assert {leaf.dtype for leaf in jax.tree.leaves(evolution)} == {np.dtype("float64")}
+    np.testing.assert_allclose(evolution.model.g_hg, [(54 * w**5).sum()], rtol=1e-14)
 
 
 def test_in_an_nnx_optimizer():
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    graphdef, params, other_state = nnx.split(model, nnx.Param, ...)
     x = jnp.ones((4, 2))
 
     def loss(params, x):
-        return jnp.mean(nnx.merge(graphdef, params, rest)(x) ** 2)
+        return jnp.mean(nnx.merge(graphdef, params, other_state)(x) ** 2)
 
     # Before the model moves, whose variables these are.
     run = dynamics.gradient_descent(loss, 0.1)(params, [0, 2], x)
@@ -141,9 +141,9 @@ def test_in_an_nnx_optimizer():
 
     for _ in range(3):
         step(model, optimizer, x)
-    found = dynamics.tracked(optimizer.opt_state, params)
-    assert_close(found, dynamics.follow(loss)(run, x))
-    assert list(found.leaves) == ["bias", "kernel"]
+    evolution = dynamics.tracked(optimizer.opt_state, params)
+    assert_close(evolution, dynamics.follow(loss)(run, x))
+    assert list(evolution.leaves) == ["bias", "kernel"]
 
 
 def test_over_batches_and_with_aux():

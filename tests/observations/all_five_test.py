@@ -53,7 +53,7 @@ def study():
 
 
 @pytest.fixture(scope="module")
-def found(study):
+def observations(study):
     return observe(study, seeds=(3, 5))
 
 
@@ -100,7 +100,10 @@ def kept(scores, sparsity=0.5):
     flags[order[: order.size - round(sparsity * order.size)]] = True
     size = np.size(scores["in"])
     split = {"in": flags[:size], "out": flags[size:]}
-    return {name: own.reshape(np.shape(scores[name])) for name, own in split.items()}
+    return {
+        name: leaf_scores.reshape(np.shape(scores[name]))
+        for name, leaf_scores in split.items()
+    }
 
 
 def masked(params, masks):
@@ -124,8 +127,8 @@ def test_a_run_is_kept_at_its_moments(study, runs):
 
 
 @pytest.mark.runs
-def test_larger_weights(study, runs, found):
-    first = found.first
+def test_larger_weights(study, runs, observations):
+    first = observations.first
     for i, run in enumerate(runs):
         params = jax.device_get(run.params[1])
         size = jax.tree.map(np.abs, params)
@@ -156,8 +159,8 @@ def test_larger_weights(study, runs, found):
 
 
 @pytest.mark.runs
-def test_slow_weights(runs, found):
-    second = found.second
+def test_slow_weights(runs, observations):
+    second = observations.second
     assert second.steps == (1, 6, 10) and second.correlation.shape == (2, 3)
     for i, run in enumerate(runs):
         for j, (before, after) in enumerate(zip(run.params, run.soon, strict=True)):
@@ -185,8 +188,8 @@ def test_along_the_flow_the_change_is_the_score():
 
 
 @pytest.mark.runs
-def test_preserving_magnitude(study, runs, found):
-    third = found.third
+def test_preserving_magnitude(study, runs, observations):
+    third = observations.third
     for i, run in enumerate(runs):
         for j, params in enumerate(run.params):
             gain, _ = products(params)
@@ -212,8 +215,8 @@ def test_preserving_magnitude(study, runs, found):
 
 
 @pytest.mark.runs
-def test_increasing_gradient_norm(runs, found):
-    fourth = found.fourth
+def test_increasing_gradient_norm(runs, observations):
+    fourth = observations.fourth
     assert fourth.temperatures == (1.0, 200.0) and fourth.layers == ("in", "out")
     for t, temperature in enumerate(fourth.temperatures):
         for i, run in enumerate(runs):
@@ -235,8 +238,8 @@ def test_increasing_gradient_norm(runs, found):
 
 
 @pytest.mark.runs
-def test_preserving_gradient_norm(runs, found):
-    fifth = found.fifth
+def test_preserving_gradient_norm(runs, observations):
+    fifth = observations.fifth
     assert fifth.measures == ("grasp", "gradient_norm_preservation")
     for i, run in enumerate(runs):
         params = jax.device_get(run.params[1])
@@ -261,42 +264,42 @@ def test_preserving_gradient_norm(runs, found):
 
 
 @pytest.mark.runs
-def test_more_seeds_and_temperatures_compile_nothing(found):
+def test_more_seeds_and_temperatures_compile_nothing(observations):
     traces = []
 
     def counted(params, x):
         traces.append(x.shape)
         return apply(params, x)
 
-    own = Study(Problem(init, counted, INPUTS, LABELS), **SMALL)
-    observe(own, seeds=(3,))
+    counted_study = Study(Problem(init, counted, INPUTS, LABELS), **SMALL)
+    observe(counted_study, seeds=(3,))
     first = len(traces)
-    again = observe(own, seeds=(3, 5))
+    again = observe(counted_study, seeds=(3, 5))
     assert len(traces) == first
-    assert str(again) == str(found)
+    assert str(again) == str(observations)
 
 
 @pytest.mark.parametrize("kind", [pytest.param("linen", marks=pytest.mark.runs), "nnx"])
 def test_a_model_of_the_users_goes_through_as_it_is(kind):
     problem = problem_of(MODELS[kind], INPUTS, LABELS)
     told = []
-    own = observe(
+    observations = observe(
         Study(problem, **SMALL), seeds=(0, 1), progress=lambda *now: told.append(now)
     )
     assert told == [(done, 7) for done in range(8)]
-    lines = str(own).splitlines()
-    assert len(lines) == len(own.findings) == 14
+    lines = str(observations).splitlines()
+    assert len(lines) == len(observations.findings) == 14
     assert [line[:3] for line in lines[:3]] == ["(1)", "(1)", "(2)"]
-    assert all(np.isfinite(one.mean) for _, one in own.findings)
+    assert all(np.isfinite(finding.mean) for _, finding in observations.findings)
     # In the order of their use, which is neither that of names nor of attributes.
     ends = (
         ("b/kernel", "a/kernel")
         if kind == "linen"
         else ("first/kernel", "second/kernel")
     )
-    assert own.fourth.layers == ends
+    assert observations.fourth.layers == ends
     # What is claimed of rounds names the ones that are compared.
-    claims = [one.claim for one in own.third.findings[1:3]]
+    claims = [finding.claim for finding in observations.third.findings[1:3]]
     assert claims == [
         "no cut by magnitude in 25 rounds changes the loss as much as the largest in 1",
         "all cuts by magnitude in 25 rounds change the loss less than in 1",

@@ -33,18 +33,18 @@ def test_an_interval_that_only_touches_zero():
 
 def test_every_verdict_is_listed():
     ends = [None, *itertools.combinations((-2.0, -1.0, 0.0, 1.0, 2.0), 2)]
-    found = {
+    verdicts = {
         verdict_on(sum(end) / 2 if end else 0.0, end, strict=strict)
         for end in ends
         for strict in (True, False)
     }
-    assert found | {"no verdict, a run diverged"} == set(VERDICTS)
+    assert verdicts | {"no verdict, a run diverged"} == set(VERDICTS)
 
 
 def test_a_finding_is_a_line():
-    found = finding("b exceeds a", [2.0, 3.0, 4.0], "nats")
+    held = finding("b exceeds a", [2.0, 3.0, 4.0], "nats")
     test = stats.ttest_1samp([2, 3, 4], 0).confidence_interval(0.95)
-    assert found.interval == pytest.approx(tuple(test)) and found.mean == 3.0
-    assert str(found) == "b exceeds a: held (+3, +0.516 to +5.48 nats)"
+    assert held.interval == pytest.approx(tuple(test)) and held.mean == 3.0
+    assert str(held) == "b exceeds a: held (+3, +0.516 to +5.48 nats)"
     alone = finding("b exceeds a", [2.0], "ρ")
     assert str(alone) == "b exceeds a: too few seeds (+2, one seed ρ)"

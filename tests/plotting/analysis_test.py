@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from gradflow_jax.plotting import (
     Curve,
-    Evolution,
+    PredictionCheck,
     Recovery,
     accuracy_against_sparsity,
     correlation_matrix,
@@ -116,8 +116,8 @@ def test_a_dense_layers_mask_is_a_cell_a_weight(ax):
     np.testing.assert_array_equal(image.get_array(), [[2, 0, 1], [0, 2, 1]])
     assert ax.get_xlabel() == "number of the output unit"
     assert ax.get_ylabel() == "number of the input unit"
-    named = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert named == ["removed", "kept, on no path", "kept"]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["removed", "kept, on no path", "kept"]
 
 
 def test_a_convolutions_mask_is_a_window_for_each_pair_of_channels(ax):
@@ -135,12 +135,12 @@ def test_a_mask_of_another_rank_is_an_error():
 
 
 def test_predictions_are_lines_through_measured_points(ax):
-    own = Evolution([0, 1, 2], [1.0, 0.4, 0.1], [1.0, 0.37, 0.14])
+    check = PredictionCheck([0, 1, 2], [1.0, 0.4, 0.1], [1.0, 0.37, 0.14])
     drawn = measured_and_predicted(
-        ax, {"loss": own}, quantity="loss / nats", scale="log"
+        ax, {"loss": check}, quantity="loss / nats", scale="log"
     )["loss"]
-    np.testing.assert_array_equal(drawn.measured.get_xydata()[:, 1], own.measured)
-    np.testing.assert_array_equal(drawn.predicted.get_xydata()[:, 1], own.predicted)
+    np.testing.assert_array_equal(drawn.measured.get_xydata()[:, 1], check.measured)
+    np.testing.assert_array_equal(drawn.predicted.get_xydata()[:, 1], check.predicted)
     assert drawn.measured.get_linestyle() == "None"
     assert drawn.predicted.get_linestyle() == "-"
     assert ax.get_ylabel() == "loss / nats" and ax.get_yscale() == "log"
@@ -154,12 +154,12 @@ def test_networks_go_from_pruned_to_tuned(ax):
         "gradient_norm_preservation": Recovery(10.0, 1.0, 0.1, 0.3),
     }
     drawn = loss_against_gradient_norm(ax, networks, dense=(0.05, 0.2))
-    for name, own in networks.items():
+    for name, network in networks.items():
         pruned, tuned, way = drawn[name]
-        end = [own.tuned_gradient_norm, own.tuned_loss]
-        assert pruned.get_xydata().tolist() == [[own.gradient_norm, own.loss]]
+        end = [network.tuned_gradient_norm, network.tuned_loss]
+        assert pruned.get_xydata().tolist() == [[network.gradient_norm, network.loss]]
         assert tuned.get_xydata().tolist() == [end]
-        assert way.get_xydata()[0].tolist() == [own.gradient_norm, own.loss]
+        assert way.get_xydata()[0].tolist() == [network.gradient_norm, network.loss]
         assert pruned.get_markerfacecolor() == "white" != tuned.get_markerfacecolor()
     assert legend_names(ax) == [*networks, "dense"]
     assert ax.get_xlabel() == "gradient norm squared ‖g‖² / nats²"

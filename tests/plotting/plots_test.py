@@ -111,8 +111,10 @@ def test_an_order_keeps_looks_where_curves_are_missing(ax):
     full = training_curves(ax, EPOCHS, order=order)
     part = training_curves(ax, {"grasp": EPOCHS["grasp"]}, order=order)
     for look in ("get_color", "get_marker", "get_linestyle"):
-        own, other = (getattr(one["grasp"].line, look)() for one in (full, part))
-        assert own == other
+        in_full, in_part = (
+            getattr(drawn["grasp"].line, look)() for drawn in (full, part)
+        )
+        assert in_full == in_part
     assert full["dense"].line.get_linestyle() == ":"
 
 

@@ -24,8 +24,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.experiments.reproduction.rounds import first_uses
+from gradflow_jax.programs.uses import first_uses
 from gradflow_jax.structured import Units
+from gradflow_jax.structured.units import program_of
 from gradflow_jax.trees import PyTree, map_named
 
 _PROTECTED = 1e7
@@ -74,7 +75,7 @@ def by_layer(units: Units) -> Units:
 
 def layers(units: Units) -> list[Layer]:
     """Returns the convolutions in the network's order."""
-    first = first_uses(units)
+    first = first_uses(program_of(units).frame.jaxpr, units.leaves)
     found = []
     for family in units:
         own = [s.path for s in family.producers]

@@ -7,6 +7,7 @@ import numpy as np
 
 from gradflow_jax.experiments.data.errors import SettingsError
 from gradflow_jax.experiments.reproduction.record import RunSettings
+from gradflow_jax.programs.uses import first_uses
 from gradflow_jax.structured import Family, Units, choose_units
 from gradflow_jax.structured.units import program_of
 
@@ -168,26 +169,13 @@ def check_reachable(units: Units, settings: RunSettings) -> None:
 
 def in_order(units: Units) -> list[Family]:
     """Returns families in the order in which the network first reads their makers."""
-    first = first_uses(units)
+    first = first_uses(program_of(units).frame.jaxpr, units.leaves)
     return sorted(units, key=lambda f: min(first[own.path] for own in f.producers))
-
-
-def first_uses(units: Units) -> dict[str, int]:
-    """Returns for each leaf that is read the number of the first equation that does."""
-    jaxpr = program_of(units).frame.jaxpr
-    paths = dict(zip(jaxpr.invars, units.leaves, strict=False))
-    found: dict[str, int] = {}
-    for number, eqn in enumerate(jaxpr.eqns):
-        for atom in eqn.invars:
-            # Literals are no variables, and cannot be looked up.
-            if not hasattr(atom, "val") and atom in paths:
-                found.setdefault(paths[atom], number)
-    return found
 
 
 def layer_names(units: Units) -> dict[str, str]:
     """Returns the layer that makes each family, by its name, in the network's order."""
-    first = first_uses(units)
+    first = first_uses(program_of(units).frame.jaxpr, units.leaves)
 
     def layer(family: Family) -> str:
         path = min((own.path for own in family.producers), key=first.__getitem__)

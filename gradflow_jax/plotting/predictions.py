@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from gradflow_jax.plotting.curves import look
 
 
-class Evolution(NamedTuple):
-    """A quantity over time.
+class PredictionCheck(NamedTuple):
+    """A quantity over time, as measured and as predicted.
 
     Attributes:
         times: when it was measured.
@@ -23,8 +23,8 @@ class Evolution(NamedTuple):
     predicted: Sequence[float]
 
 
-class DrawnEvolution(NamedTuple):
-    """What stands for one quantity.
+class DrawnPredictionCheck(NamedTuple):
+    """The artists that stand for one quantity.
 
     Attributes:
         measured: the points.
@@ -37,19 +37,19 @@ class DrawnEvolution(NamedTuple):
 
 def measured_and_predicted(
     ax: Axes,
-    evolutions: Mapping[str, Evolution],
+    checks: Mapping[str, PredictionCheck],
     *,
     quantity: str,
     time: str = "training time / steps × step size",
     scale: Literal["linear", "log", "symlog"] = "linear",
-) -> dict[str, DrawnEvolution]:
+) -> dict[str, DrawnPredictionCheck]:
     """Draws what was measured as points and what was predicted as a line through them.
 
     Where a theory holds each line runs through its points.
 
     Args:
         ax: where to draw.
-        evolutions: by the name in the legend.
+        checks: by the name in the legend.
         quantity: what is drawn, with its unit, for the axis: "loss / nats".
         time: what times are, with their unit, for the axis.
         scale: of the axis of the quantity.
@@ -58,11 +58,11 @@ def measured_and_predicted(
         What was drawn for each, by name.
     """
     drawn = {}
-    for i, (name, own) in enumerate(evolutions.items()):
+    for i, (name, check) in enumerate(checks.items()):
         style = look(i)
         (line,) = ax.plot(
-            own.times,
-            own.predicted,
+            check.times,
+            check.predicted,
             color=style["color"],
             linestyle=style["linestyle"],
             linewidth=1.4,
@@ -70,19 +70,19 @@ def measured_and_predicted(
             zorder=2,
         )
         (points,) = ax.plot(
-            own.times,
-            own.measured,
+            check.times,
+            check.measured,
             color=style["color"],
             linestyle="none",
             marker=style["marker"],
             markersize=6,
-            # Hollow, so that the line is seen to run through.
+            # Points are hollow, so that the line is seen to run through them.
             markerfacecolor="none",
             markeredgewidth=1.2,
             label=f"{name}, measured",
             zorder=3,
         )
-        drawn[name] = DrawnEvolution(points, line)
+        drawn[name] = DrawnPredictionCheck(points, line)
     ax.set_yscale(scale)
     ax.set_xlabel(time)
     ax.set_ylabel(quantity)

@@ -1,4 +1,4 @@
-"""The gradflow-jax command."""
+"""Runs the gradflow-jax command."""
 
 import sys
 from importlib import import_module
@@ -6,8 +6,8 @@ from typing import NoReturn
 
 import gradflow_jax
 
-# The options of each stand in `commands/NAME_command`, which imports what it runs,
-# and JAX, in the function that runs it: help is there at once.
+# The options of each stand in `commands/NAME_command`. It imports what it runs, and
+# with it JAX, inside of the function that runs it, so that help waits for neither.
 COMMANDS = ("evaluate", "observe", "prune", "report", "reproduce")
 
 
@@ -16,7 +16,8 @@ def main() -> None:
     try:
         import click
 
-        # Commands print by it. That it is absent is said before options are read.
+        # Every command prints by rich: if it is absent, that is said before any option
+        # is read, and not after minutes of work.
         import_module("rich")
         from gradflow_jax.experiments.commands.lazy_group import LazyGroup
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What computes the numbers: versions of packages and the kind of device."""
+"""Says what computed the numbers: versions of packages and the kind of device."""
 
 import importlib.metadata
 import platform
@@ -10,6 +10,6 @@ _PACKAGES = ("gradflow-jax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 def versions() -> dict[str, str]:
     """Returns the versions of what computes the numbers, and the kind of device."""
-    found = {"python": platform.python_version()}
-    found.update({name: importlib.metadata.version(name) for name in _PACKAGES})
-    return {**found, "device": jax.devices()[0].device_kind}
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    device = jax.devices()[0].device_kind
+    return {"python": platform.python_version(), **packages, "device": device}

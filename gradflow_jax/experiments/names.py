@@ -1,7 +1,7 @@
 """Names of networks and measures, without the code behind them, which imports JAX.
 
-The options of commands offer them, and `--help` is to be there at once. What they name
-stands in `models.MODELS` and `measuring.MEASURES`, in the same order.
+The options of commands offer these names, and `--help` must not wait for JAX. What they
+name stands in `models.MODELS` and `measuring.MEASURES`, in the same order.
 """
 
 MODEL_NAMES = ("vgg13", "mobilenet", "resnet56", "resnet18", "resnet34")
@@ -26,7 +26,7 @@ MEASURE_NAMES = (
 )
 
 WEIGHT_MEASURES = tuple(name for name in MEASURE_NAMES if name != "magnitude_1_norm")
-"""The measures that differ weight by weight."""
+"""The measures of single weights: of one weight the 1-norm is the magnitude itself."""
 
 PAPER_MEASURES = (
     "magnitude",

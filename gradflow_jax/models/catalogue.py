@@ -9,10 +9,10 @@ from gradflow_jax.models.mobilenet import MobileNetV1
 from gradflow_jax.models.resnet import ResNet
 from gradflow_jax.models.vgg import VGG
 
-Shape = tuple[int, int, int]
+ImageShape = tuple[int, int, int]
 
-# No layer is narrower, however small the factor.
 NARROWEST = 4
+"""The fewest filters of a layer, however small the factor of its width."""
 
 
 class Make(Protocol):
@@ -20,7 +20,7 @@ class Make(Protocol):
 
     def __call__(
         self,
-        image_shape: Shape,
+        image_shape: ImageShape,
         classes: int,
         *,
         width: float = 1.0,
@@ -49,7 +49,7 @@ def _scaled(filters: int, width: float) -> int:
     return max(NARROWEST, round(filters * width))
 
 
-def _vgg(stages: Any, shape: Shape, classes: int, width: float, rngs: Any) -> VGG:
+def _vgg(stages: Any, shape: ImageShape, classes: int, width: float, rngs: Any) -> VGG:
     layers = []
     for stage in stages:
         layers += [n if n == "M" else _scaled(n, width) for n in stage]
@@ -57,7 +57,7 @@ def _vgg(stages: Any, shape: Shape, classes: int, width: float, rngs: Any) -> VG
 
 
 def _mobilenet(
-    layers: Any, shape: Shape, classes: int, width: float, rngs: Any
+    layers: Any, shape: ImageShape, classes: int, width: float, rngs: Any
 ) -> MobileNetV1:
     first, *blocks = layers
     return MobileNetV1(
@@ -69,7 +69,9 @@ def _mobilenet(
     )
 
 
-def _resnet(stages: Any, shape: Shape, classes: int, width: float, rngs: Any) -> ResNet:
+def _resnet(
+    stages: Any, shape: ImageShape, classes: int, width: float, rngs: Any
+) -> ResNet:
     return ResNet(
         [blocks for blocks, _ in stages],
         [_scaled(filters, width) for _, filters in stages],
@@ -83,7 +85,7 @@ def _maker(build: Callable[..., nnx.Module], full: Any, small: Any) -> Make:
     """Returns what makes the network of these layers, or its fast stand-in."""
 
     def make(
-        image_shape: Shape,
+        image_shape: ImageShape,
         classes: int,
         *,
         width: float = 1.0,
@@ -95,15 +97,17 @@ def _maker(build: Callable[..., nnx.Module], full: Any, small: Any) -> Make:
     return make
 
 
-# `MODELS["vgg13"](image_shape, classes, width=1.0, fast=False, rngs=rngs)`: see Make.
+# `Make` says how one is called: MODELS["vgg13"](image_shape, classes, rngs=rngs). Each
+# row has the layers of the full network, then those of its fast stand-in.
 MODELS: dict[str, Make] = {
-    # Filters of each stage. The stand-in's classifier reads several pixels.
+    # A stage is its filters and a pooling. The stand-in ends with two poolings, so that
+    # its classifier reads several pixels.
     "vgg13": _maker(
         _vgg,
         [(n, n, "M") for n in (64, 128, 256, 512, 512)],
         [(8, "M"), (12, "M"), (16,)],
     ),
-    # Filters of the first convolution, then filters and strides of the blocks.
+    # First come the filters of the first convolution, then filters and stride of blocks.
     "mobilenet": _maker(
         _mobilenet,
         [32, (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]
@@ -111,7 +115,7 @@ MODELS: dict[str, Make] = {
         + [(1024, 2), (1024, 1)],
         [8, (8, 1), (12, 2), (16, 1)],
     ),
-    # Blocks and filters of each stage.
+    # A stage is its number of blocks and their filters.
     "resnet56": _maker(_resnet, [(9, 16), (9, 32), (9, 64)], [(1, 6), (2, 8), (1, 12)]),
     "resnet18": _maker(
         _resnet,

@@ -10,8 +10,9 @@ from gradflow_jax.trees import named_leaves
 
 Order = Literal["norm_first", "relu_first", "linear"]
 
-# PyTorch's default for convolutions and linear layers, uniform in ±1/√fan_in: the
-# bound is √(3 · scale / fan_in). One object, since Flax compares models by it.
+# This is PyTorch's default for convolutions and linear layers, uniform in ±1/√fan_in:
+# the bound is √(3 · scale / fan_in). All layers share the object, since Flax keeps it in
+# the model, and models with different ones would be different to `jax.jit`.
 UNIFORM = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 # Flax before 0.12 has no list of its own, and since then it refuses plain ones.
@@ -22,20 +23,20 @@ class ConvNorm(nnx.Module):
     """A convolution without bias and the batch norm of its outputs, with ReLU or not.
 
     It is the one convention by which a norm's channels are matched with the filters
-    that make them: of the parameter at `path/conv/kernel`, filter i, the last axis, is
-    normalised by element i of `path/norm/scale`, `path/norm/bias` and of the running
-    `path/norm/mean` and `path/norm/var`.
+    that make them: filter i of the parameter at `path/conv/kernel`, along its last
+    axis, is normalized by element i of `path/norm/scale`, `path/norm/bias` and of the
+    running `path/norm/mean` and `path/norm/var`.
 
     The details are PyTorch's: zeros on every side, one for kernels of 3×3, where JAX's
     "SAME" would pad strided convolutions at the end only; ε = 1e-5; nine tenths of the
     running statistics are kept each step. Only the running variance differs: Flax
-    averages the biased one. `model.train()` normalises by the batch and
+    averages the biased one. `model.train()` normalizes by the batch and
     `model.eval()` by the running statistics.
 
     Attributes:
         conv: the convolution.
         norm: the batch norm.
-        order: what is done to the outputs of the convolution.
+        order: which of norm and ReLU the outputs of the convolution meet first.
     """
 
     def __init__(
@@ -96,8 +97,8 @@ class ConvNorm(nnx.Module):
 def linear(before: int, after: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """Returns a linear layer that starts as PyTorch's: uniform in ±1/√before."""
     layer = nnx.Linear(before, after, kernel_init=UNIFORM, rngs=rngs)
-    # Not by an initializer, which would need to know `before`: Flax keeps those, and
-    # two models with functions of their own are two models to `jax.jit`.
+    # An initializer of the bias would have to know `before`, so each layer would have a
+    # function of its own, and two equal models would be different to `jax.jit`.
     bound = before**-0.5
     bias = jax.random.uniform(rngs.params(), (after,), minval=-bound, maxval=bound)
     layer.bias = nnx.Param(bias)
@@ -105,16 +106,16 @@ def linear(before: int, after: int, *, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 def normalized_kernels(params: Any) -> dict[str, str]:
-    """Returns for each batch norm, by its path, the kernel whose filters it normalises.
+    """Returns for each batch norm, by its path, the kernel whose filters it normalizes.
 
     Example:
         >>> layer = ConvNorm(3, 4, rngs=nnx.Rngs(0))
         >>> normalized_kernels({"stem": nnx.state(layer, nnx.Param)})
         {'stem/norm': 'stem/conv/kernel'}
     """
-    ends = "norm/scale", "conv/kernel"
+    scale, kernel = "norm/scale", "conv/kernel"
     return {
-        path.removesuffix("/scale"): path.removesuffix(ends[0]) + ends[1]
+        path.removesuffix("/scale"): path.removesuffix(scale) + kernel
         for path, _ in named_leaves(params)
-        if path.endswith(ends[0])
+        if path.endswith(scale)
     }

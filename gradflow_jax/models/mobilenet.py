@@ -12,8 +12,8 @@ class Separable(nnx.Module):
     """A filter of 3×3 for each channel, then a convolution of 1×1 across channels.
 
     Attributes:
-        depthwise: the first, with its norm and ReLU.
-        pointwise: the second, likewise.
+        depthwise: the convolution of 3×3, with its norm and ReLU.
+        pointwise: that of 1×1, likewise.
     """
 
     def __init__(self, before: int, after: int, strides: int, *, rngs: nnx.Rngs):
@@ -31,12 +31,12 @@ class Separable(nnx.Module):
 class MobileNetV1(nnx.Module):
     """A convolution, blocks of depthwise and pointwise ones, and one linear layer.
 
-    For images of 32×32, so that the first convolution has no stride. Of these the
-    blocks leave 2×2; what is left is averaged, whatever its size.
+    It is for images of 32×32, so the first convolution has no stride. Of such images
+    the blocks leave 2×2; what is left is averaged, whatever its size.
 
     Attributes:
         stem: the first convolution.
-        blocks: the others, two by two.
+        blocks: the other convolutions, in pairs.
         classifier: the linear layer.
     """
 
@@ -59,11 +59,11 @@ class MobileNetV1(nnx.Module):
             rngs: where the weights' keys come from.
         """
         self.stem = ConvNorm(channels, first, rngs=rngs)
-        before, made = first, []
+        before, layers = first, []
         for after, strides in blocks:
-            made.append(Separable(before, after, strides, rngs=rngs))
+            layers.append(Separable(before, after, strides, rngs=rngs))
             before = after
-        self.blocks = module_list(made)
+        self.blocks = module_list(layers)
         self.classifier = linear(before, classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:

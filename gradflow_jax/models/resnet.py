@@ -27,7 +27,7 @@ class BasicBlock(nnx.Module):
             shortcut = ConvNorm(
                 before, after, 1, strides=strides, order="linear", rngs=rngs
             )
-        # Once: Flax does not let an attribute that was None become a module.
+        # It is set once: Flax does not let an attribute that was None become a module.
         self.shortcut = shortcut
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -39,13 +39,13 @@ class BasicBlock(nnx.Module):
 class ResNet(nnx.Module):
     """A convolution, stages of basic blocks, and one linear layer.
 
-    For images of 32×32, so that the first convolution has no stride and no pooling
+    It is for images of 32×32, so the first convolution has no stride and no pooling
     follows it. Each stage but the first starts with a stride of 2; what is left of
     the image is averaged, whatever its size.
 
     Attributes:
         stem: the first convolution.
-        blocks: those of all stages, in order.
+        blocks: the blocks of all stages, in order.
         classifier: the linear layer.
     """
 
@@ -69,13 +69,13 @@ class ResNet(nnx.Module):
             rngs: where the weights' keys come from.
         """
         self.stem = ConvNorm(channels, widths[0], rngs=rngs)
-        before, made = widths[0], []
+        before, layers = widths[0], []
         for stage, (count, after) in enumerate(zip(blocks, widths, strict=True)):
             for number in range(count):
                 strides = 2 if stage and not number else 1
-                made.append(BasicBlock(before, after, strides, rngs=rngs))
+                layers.append(BasicBlock(before, after, strides, rngs=rngs))
                 before = after
-        self.blocks = module_list(made)
+        self.blocks = module_list(layers)
         self.classifier = linear(before, classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:

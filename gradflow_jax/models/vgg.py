@@ -13,8 +13,8 @@ class VGG(nnx.Module):
     """Convolutions of 3×3 with max pooling between them, and one linear layer.
 
     Each convolution is followed by ReLU and then by batch norm, in this order, as in
-    the release of Lubana & Dick. A filter of zeros so still puts out a constant, and
-    what removes it is to zero its norm's scale and bias.
+    the release of Lubana & Dick. So a filter of zeros still puts out a constant, its
+    norm's, and is gone only if the norm's scale and bias are zero too.
 
     Attributes:
         layers: the convolutions with their norms.

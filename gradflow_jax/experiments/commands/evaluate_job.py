@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 
 from gradflow_jax.experiments.data.dataset import DataError, Dataset, load
-from gradflow_jax.experiments.formatting import compact
+from gradflow_jax.experiments.formatting import compact_count
 from gradflow_jax.experiments.reproduction.folder import MODEL_NAME
 from gradflow_jax.experiments.reproduction.record import (
     RECORD_NAME,
@@ -25,16 +25,16 @@ def run(path: Path, data: str | None) -> None:
     """
     folder = path if path.is_dir() else path.parent
     model = folder / MODEL_NAME if path.is_dir() else path
-    where = folder / RECORD_NAME
+    record_file = folder / RECORD_NAME
     try:
-        record = from_json(where.read_text())
+        record = from_json(record_file.read_text())
     except OSError as error:
         raise click.UsageError(
-            f"{where}, which says what network {path} is, cannot be read "
+            f"{record_file}, which says what network {path} is, cannot be read "
             f"({error.strerror}): pass the folder that `gradflow-jax reproduce` wrote."
         ) from error
     except ValueError as error:
-        raise click.UsageError(f"{where}: {error}.") from error
+        raise click.UsageError(f"{record_file}: {error}.") from error
     if not model.is_file():
         raise click.UsageError(
             f"{folder} holds no {MODEL_NAME}: the run has not ended; start it again."
@@ -42,33 +42,38 @@ def run(path: Path, data: str | None) -> None:
     try:
         dataset = load(data or ("subset" if record.settings.fast else "cifar10"))
         _check_fits(record, dataset)
-        found = evaluate_saved(model, record.settings, dataset)
+        evaluation = evaluate_saved(model, record.settings, dataset)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    size, dense = found.size, found.dense
+    size, dense = evaluation.size, evaluation.dense
+    compression = evaluation.dense_bytes / evaluation.bytes
     left = 100 * size.filters / dense.filters
     lines = [
         f"{record.settings.model} of {record.data}",
         f"tested on    {len(dataset.y_test):,} images of {dataset.name}",
-        f"accuracy     {100 * found.accuracy:.2f} %",
-        f"loss         {found.loss:.4f}",
+        f"accuracy     {100 * evaluation.accuracy:.2f} %",
+        f"loss         {evaluation.loss:.4f}",
         f"filters      {size.filters:,} of {dense.filters:,} ({left:.1f} %)",
         f"parameters   {size.parameters:,} of {dense.parameters:,}",
-        f"FLOPs        {compact(size.flops)} of {compact(dense.flops)} "
+        f"FLOPs        {compact_count(size.flops)} of {compact_count(dense.flops)} "
         "multiply-accumulates an image",
-        f"compression  {found.dense_bytes / found.bytes:.2f}× ({found.bytes:,} bytes)",
+        f"compression  {compression:.2f}× ({evaluation.bytes:,} bytes)",
     ]
     Console().print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
 
 def _check_fits(record: RunRecord, dataset: Dataset) -> None:
-    """Checks that images are such as a run's network takes."""
+    """Checks that images are of the shape and classes that a run's network takes.
 
-    def said(shape: Sequence[int], classes: int) -> str:
+    Raises:
+        DataError: naming both, if they are not.
+    """
+
+    def in_words(shape: Sequence[int], classes: int) -> str:
         return f"{'×'.join(map(str, shape))} pixels in {classes} classes"
 
-    takes = said(record.image_shape, record.classes)
-    has = said(dataset.x_test.shape[1:], dataset.classes)
+    takes = in_words(record.image_shape, record.classes)
+    has = in_words(dataset.x_test.shape[1:], dataset.classes)
     if takes != has:
         raise DataError(
             f"the network was trained on {record.data}, {takes}, and {dataset} has "

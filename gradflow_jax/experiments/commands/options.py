@@ -1,4 +1,4 @@
-"""What options of the commands stand for."""
+"""Reads what options of the commands stand for, and checks --out."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -92,10 +92,11 @@ class Percents(click.ParamType):
         if not isinstance(value, str):
             return value
         convert = Percent().convert
-        found = tuple(convert(part, param, ctx) for part in value.split(","))
-        if not all(a < b for a, b in zip((0.0, *found), found, strict=False)):
+        fractions = tuple(convert(part, param, ctx) for part in value.split(","))
+        steps = zip((0.0, *fractions), fractions, strict=False)
+        if not all(before < after for before, after in steps):
             self.fail(f"{value} do not rise from above 0.", param, ctx)
-        return found
+        return fractions
 
 
 class Schedule(click.ParamType):
@@ -125,6 +126,6 @@ class Schedule(click.ParamType):
         return tuple(stages)
 
     @staticmethod
-    def said(stages: Sequence[tuple[int, float]]) -> str:
+    def to_text(stages: Sequence[tuple[int, float]]) -> str:
         """Returns stages as `convert` reads them."""
         return ",".join(f"{epochs}@{rate:g}" for epochs, rate in stages)

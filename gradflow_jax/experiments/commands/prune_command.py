@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gradflow_jax.experiments.commands.options import Fraction
-from gradflow_jax.experiments.formatting import listed
+from gradflow_jax.experiments.formatting import join_words
 from gradflow_jax.experiments.names import MEASURE_NAMES, WEIGHT_MEASURES
 from gradflow_jax.experiments.sweep.settings import (
     BUDGETS,
@@ -29,8 +29,8 @@ _DEFAULTS, _STRUCTURED = Settings(), StructuredSettings()
     type=click.Choice(MEASURE_NAMES),
     metavar="NAME",
     help="Rank weights by this measure; repeatable. All by default: "
-    f"{listed(WEIGHT_MEASURES)}. With --structured units are ranked; by default by "
-    f"{listed(_STRUCTURED.measures)}.",
+    f"{join_words(WEIGHT_MEASURES)}. With --structured units are ranked; by default by "
+    f"{join_words(_STRUCTURED.measures)}.",
 )
 @click.option(
     "--sparsity",
@@ -38,8 +38,8 @@ _DEFAULTS, _STRUCTURED = Settings(), StructuredSettings()
     multiple=True,
     type=Fraction(),
     help="Remove this fraction of the prunable weights, 0.9 or 90%; repeatable. "
-    f"Default: {listed(_DEFAULTS.sparsities)}; "
-    f"with --structured {listed(_STRUCTURED.sparsities)}.",
+    f"Default: {join_words(_DEFAULTS.sparsities)}; "
+    f"with --structured {join_words(_STRUCTURED.sparsities)}.",
 )
 @click.option(
     "--structured",
@@ -144,7 +144,7 @@ def prune(
         if scope not in UNIT_SCOPES:
             raise click.UsageError(
                 f"--scope {scope} is of weights; with --structured: "
-                f"{listed(UNIT_SCOPES)}."
+                f"{join_words(UNIT_SCOPES)}."
             )
     elif budget is not None:
         raise click.UsageError(
@@ -176,7 +176,11 @@ def prune(
 
 
 def _check_measures(measures: Sequence[str], structured: bool) -> None:
-    """Refuses what is another measure of units alone."""
+    """Refuses measures that are measures of units alone, where weights are pruned.
+
+    Raises:
+        click.UsageError: naming the first such measure.
+    """
     for name in measures:
         if name not in WEIGHT_MEASURES and not structured:
             raise click.UsageError(

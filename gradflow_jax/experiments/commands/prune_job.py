@@ -9,8 +9,9 @@ from rich.console import Console
 from gradflow_jax.experiments.commands.bars import Bars
 from gradflow_jax.experiments.commands.options import check_free, make_folder
 from gradflow_jax.experiments.data.dataset import DataError, Dataset, load
-from gradflow_jax.experiments.formatting import listed
+from gradflow_jax.experiments.formatting import join_words
 from gradflow_jax.experiments.sweep import results
+from gradflow_jax.experiments.sweep.loop import rows_in_all
 from gradflow_jax.experiments.sweep.picture import write_accuracy_plot
 from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
 from gradflow_jax.experiments.sweep.table import accuracy_table, cut_table
@@ -18,7 +19,7 @@ from gradflow_jax.experiments.sweep.units import (
     check_reachable,
     run_structured_sweep,
 )
-from gradflow_jax.experiments.sweep.weights import rows_in_all, run_sweep
+from gradflow_jax.experiments.sweep.weights import run_sweep
 
 
 def run(settings: Settings, data: str, out: Path, *, force: bool, quiet: bool) -> None:
@@ -51,11 +52,11 @@ def _sweep(settings: Settings, dataset: Dataset, out: Path, console: Console) ->
     complete = False
     with Bars(rows_in_all(settings), console) as bars:
         if isinstance(settings, StructuredSettings):
-            found = run_structured_sweep(settings, dataset, bars)
+            yielded = run_structured_sweep(settings, dataset, bars)
         else:
-            found = run_sweep(settings, dataset, bars)
+            yielded = run_sweep(settings, dataset, bars)
         try:
-            for row in found:
+            for row in yielded:
                 rows.append(row)
                 bars.row()
                 results.write_results(out, settings, dataset, rows, complete=False)
@@ -71,10 +72,12 @@ def _sweep(settings: Settings, dataset: Dataset, out: Path, console: Console) ->
                     highlight=False,
                 )
     if isinstance(settings, StructuredSettings):
-        table = f"{cut_table(settings, dataset, rows)}\n"
-        console.print(table, highlight=False, markup=False, soft_wrap=True)
+        # Whole lines, also where the terminal is narrower than the table.
+        table = cut_table(settings, dataset, rows)
+        console.print(table, "", highlight=False, markup=False, soft_wrap=True)
     else:
         console.print(accuracy_table(settings, dataset, rows))
     console.print(
-        f"Written to {out}: {listed([*names, results.PLOT_NAME])}", highlight=False
+        f"Written to {out}: {join_words([*names, results.PLOT_NAME])}",
+        highlight=False,
     )

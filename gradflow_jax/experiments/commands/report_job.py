@@ -14,7 +14,7 @@ from gradflow_jax.atomic_files import write_whole
 from gradflow_jax.experiments.commands.options import check_free, make_folder
 from gradflow_jax.experiments.report import pages
 from gradflow_jax.experiments.report.drawing import figures
-from gradflow_jax.experiments.report.runs import Block, blocks, collect, ordered
+from gradflow_jax.experiments.report.runs import Block, blocks, collect, in_listed_order
 from gradflow_jax.experiments.report.tables import grids, screen, title
 
 PAGE_NAME, JSON_NAME = "report.md", "report.json"
@@ -28,42 +28,43 @@ def run(runs: Sequence[Path], out: Path, *, force: bool, quiet: bool) -> None:
             a report that `force` does not replace.
     """
     try:
-        found = collect(runs)
+        collected = collect(runs)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    if not found.runs:
-        files = ", ".join(str(file) for file, _ in found.incomplete)
+    if not collected.runs:
+        files = ", ".join(str(file) for file, _ in collected.incomplete)
         raise click.UsageError(f"none of the runs is complete: {files}.")
-    compared = blocks(found.runs)
-    measures = ordered({name for block in compared for name in block.measures})
+    compared = blocks(collected.runs)
+    measures = in_listed_order({name for block in compared for name in block.measures})
     drawn, sections = {}, []
     for block, stem in zip(compared, _stems(compared), strict=True):
-        own = figures(block, measures)
-        names = {kind: f"{stem}-{kind}.png" for kind in own}
-        drawn.update({names[kind]: figure for kind, figure in own.items()})
-        sections.append(pages.section(block, names))
+        by_kind = figures(block, measures)
+        names = {kind: f"{stem}-{kind}.png" for kind in by_kind}
+        drawn.update({names[kind]: figure for kind, figure in by_kind.items()})
+        sections.append(pages.section_of(block, names))
     check_free((out / name for name in (PAGE_NAME, JSON_NAME, *drawn)), force)
     make_folder(out)
-    unfinished = [record for _, record in found.incomplete]
+    unfinished = [record for _, record in collected.incomplete]
     texts = {
         JSON_NAME: pages.to_json(sections, unfinished),
         PAGE_NAME: pages.to_markdown(sections, unfinished),
     }
-    for name in _figures_of_before(out / JSON_NAME) - set(drawn):
+    for name in _figures_of_last_report(out / JSON_NAME) - set(drawn):
         (out / name).unlink(missing_ok=True)
-    # The page last: what it shows is there when it is.
+    # The page is written last, so that every figure that it links exists. Arguments
+    # with defaults bind what the loop is at now; a lambda would see what it is at then.
     for name, figure in drawn.items():
-        write_whole(out / name, lambda path, own=figure: own.savefig(path, dpi=120))
+        write_whole(out / name, lambda path, fig=figure: fig.savefig(path, dpi=120))
     for name, text in texts.items():
         write_whole(
-            out / name, lambda path, own=text: path.write_text(own, encoding="utf-8")
+            out / name, lambda path, page=text: path.write_text(page, encoding="utf-8")
         )
     console = Console(quiet=quiet)
 
     def say(line: str, whole: bool = False) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=whole)
 
-    for file, record in found.incomplete:
+    for file, record in collected.incomplete:
         done = f"{len(record.epochs)} of {record.settings.epochs} epochs"
         say(f"Left out, incomplete: {file} ({done})", whole=True)
     for block in compared:
@@ -76,18 +77,23 @@ def run(runs: Sequence[Path], out: Path, *, force: bool, quiet: bool) -> None:
         say("")
     for line in pages.summary(sections):
         say(line)
-    # A path is never broken.
+    # The line is not wrapped, so that the path can be copied.
     say(f"Written to {out}:", whole=True)
     say(f"  {', '.join([*texts, *drawn])}")
 
 
-def _figures_of_before(file: Path) -> set[str]:
-    """Returns the names of the figures of the report that is replaced."""
+def _figures_of_last_report(file: Path) -> set[str]:
+    """Returns the names of the figures of the report that is replaced, if it is one.
+
+    Names lose their folders, so that whatever the file says, nothing outside of the
+    report's folder is deleted.
+    """
     if not file.exists():
         return set()
     with suppress(ValueError, LookupError, TypeError, AttributeError):
         blocks = json.loads(file.read_text(encoding="utf-8"))["blocks"]
-        return {Path(name).name for own in blocks for name in own["figures"].values()}
+        names = [name for block in blocks for name in block["figures"].values()]
+        return {Path(name).name for name in names}
     return set()
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from gradflow_jax.experiments.commands.options import Percent, Percents, Schedule
-from gradflow_jax.experiments.formatting import listed
+from gradflow_jax.experiments.formatting import join_words
 from gradflow_jax.experiments.names import MEASURE_NAMES, MODEL_NAMES, PAPER_MEASURES
 from gradflow_jax.experiments.reproduction.record import RunSettings
 
 _PAPER = RunSettings("vgg13", "magnitude", 0.75, 25)
-# A few hundred images, epochs and steps: seconds, for looking at how it goes.
+# With a few hundred images --fast takes seconds: it shows how a run goes.
 _FAST = {"examples": 300, "tests": 200, "batch_size": 50, "rounds": 2}
 _FAST_EPOCHS = 2
 
@@ -24,8 +24,8 @@ _FAST_EPOCHS = 2
     required=True,
     type=click.Choice(MEASURE_NAMES),
     metavar="NAME",
-    help=f"Rank filters by this measure. The paper's: {listed(PAPER_MEASURES)}. Also: "
-    f"{listed(name for name in MEASURE_NAMES if name not in PAPER_MEASURES)}.",
+    help=f"Rank filters by this measure. The paper's: {join_words(PAPER_MEASURES)}. "
+    f"Also: {join_words(n for n in MEASURE_NAMES if n not in PAPER_MEASURES)}.",
 )
 @click.option(
     "--prune",
@@ -71,7 +71,7 @@ _FAST_EPOCHS = 2
     "--schedule",
     type=Schedule(),
     help="Epochs and learning rate of each stage; rounds are in the first. Default: "
-    f"{Schedule.said(_PAPER.schedule)}.",
+    f"{Schedule.to_text(_PAPER.schedule)}.",
 )
 @click.option(
     "--batch-size",
@@ -152,37 +152,39 @@ def reproduce(
 
 
 def _settings(**options: Any) -> RunSettings:
-    """Returns the settings of these options."""
-    given = {name: value for name, value in options.items() if value is not None}
-    given = {**_as_thresholds(given), **given}
-    if given["fast"]:
-        given = {**_FAST, **given}
-    given = {"prune": _PAPER.prune, "rounds": _PAPER.rounds, **given}
-    if not given["prune"]:
-        given["rounds"] = 0
-    if given["fast"] and "schedule" not in given:
-        first = given["warmup"] + given["rounds"] + _FAST_EPOCHS
-        given["schedule"] = (first, 0.1), (1, 0.01), (1, 0.001)
-    return RunSettings(**given)
+    """Returns the settings that options ask for, with defaults for those left out."""
+    fields = {name: value for name, value in options.items() if value is not None}
+    fields |= _implied_by_thresholds(fields)
+    # What was asked for stands last in each line, and wins over the defaults.
+    if fields["fast"]:
+        fields = {**_FAST, **fields}
+    fields = {"prune": _PAPER.prune, "rounds": _PAPER.rounds, **fields}
+    if not fields["prune"]:
+        fields["rounds"] = 0
+    if fields["fast"] and "schedule" not in fields:
+        first_stage = fields["warmup"] + fields["rounds"] + _FAST_EPOCHS
+        fields["schedule"] = (first_stage, 0.1), (1, 0.01), (1, 0.001)
+    return RunSettings(**fields)
 
 
-def _as_thresholds(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what thresholds say of the other options, which must not say another.
+def _implied_by_thresholds(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns prune and rounds as thresholds imply them; {} without thresholds.
 
     Raises:
-        click.UsageError: if they do.
+        click.UsageError: if one of the two was asked for and differs.
     """
-    if "thresholds" not in given:
+    if "thresholds" not in fields:
         return {}
-    gone = given["thresholds"]
-    said = {"prune": gone[-1], "rounds": len(gone)}
-    for name, value in said.items():
-        if given.get(name, value) != value:
+    thresholds = fields["thresholds"]
+    implied = {"prune": thresholds[-1], "rounds": len(thresholds)}
+    for name, value in implied.items():
+        asked = fields.get(name, value)
+        if asked != value:
             percent = name == "prune"
-            own = f"{100 * value:g} percent" if percent else f"{value} rounds"
-            other = 100 * given[name] if percent else given[name]
+            amount = f"{100 * value:g} percent" if percent else f"{value} rounds"
+            asked_amount = 100 * asked if percent else asked
             raise click.UsageError(
-                f"--thresholds are {own}, but --{name} is {other:g}: leave --{name} "
-                "out."
+                f"--thresholds are {amount}, but --{name} is {asked_amount:g}: leave "
+                f"--{name} out."
             )
-    return said
+    return implied

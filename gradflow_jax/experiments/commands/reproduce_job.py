@@ -14,7 +14,7 @@ from gradflow_jax.experiments.data.errors import (
     FolderError,
     SettingsError,
 )
-from gradflow_jax.experiments.formatting import listed
+from gradflow_jax.experiments.formatting import join_words
 from gradflow_jax.experiments.reproduction import folder
 from gradflow_jax.experiments.reproduction.folder import run_in_folder
 from gradflow_jax.experiments.reproduction.record import RunSettings
@@ -50,34 +50,37 @@ def run(
             folder.delete_run(out)
         except FolderError as error:
             raise click.UsageError(str(error)) from error
-    # Before a device is asked for: without it a GPU's sums differ from run to run.
+    # A GPU's sums differ from run to run without this flag, and XLA reads it when the
+    # first device is asked for, which is below.
     flag = "--xla_gpu_deterministic_ops=true"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     console = Console(quiet=quiet)
 
     def say(line: str) -> None:
-        # As it is: neither is a path broken, nor what stands in brackets a style.
+        # The line is printed as it is: a path is not wrapped, and a name in brackets is
+        # no style of rich.
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     say(f"Data: {dataset}")
     try:
         with Bars(settings.epochs, console, of="epochs") as bars:
-            watching = _Watching(bars, settings.epochs, out, say)
-            record = run_in_folder(out, settings, dataset, watching)
+            watcher = _BarsWatcher(bars, settings.epochs, out, say)
+            record = run_in_folder(out, settings, dataset, watcher)
     except (SettingsError, FolderError, CheckpointError) as error:
         raise click.UsageError(str(error)) from error
     console.print(
         table_of_rounds(record, read_times(out)), highlight=False, soft_wrap=True
     )
-    say(f"Written to {out}: {listed(path.name for path in folder.existing(out))}")
+    say(f"Written to {out}: {join_words(path.name for path in folder.existing(out))}")
 
 
-class _Watching:
-    """Shows a run as bars, and says where it goes on from."""
+class _BarsWatcher:
+    """A `RunWatcher` that shows a run as bars, and says where it goes on from."""
 
     def __init__(self, bars: Bars, epochs: int, out: Path, say: Callable[[str], None]):
         self._bars, self._epochs, self._out, self._say = bars, epochs, out, say
-        self._what = ""
+        self._stage = ""
+        # The first call of `epoch` comes before any training: it tells the start.
         self._first = True
 
     def epoch(self, done: int) -> None:
@@ -89,11 +92,11 @@ class _Watching:
         self._bars.row(done)
 
     def begin(self, what: str, steps: int) -> None:
-        self._what = what
+        self._stage = what
         self._bars.stage(what, steps)
 
     def step(self, loss: float, accuracy: float) -> None:
-        self._bars.step(f"{self._what} {loss:.3f} {100 * accuracy:.0f} %")
+        self._bars.step(f"{self._stage} {loss:.3f} {100 * accuracy:.0f} %")
 
 
 def _dataset(source: str, settings: RunSettings) -> Dataset:

@@ -1,4 +1,4 @@
-"""Tar archives of data, read in one pass and never unpacked to disk."""
+"""Reads tar archives of data, in one pass and never unpacked to disk."""
 
 import lzma
 import tarfile
@@ -11,7 +11,7 @@ from typing import Self
 from gradflow_jax.experiments.data.errors import DataError
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-# What tarfile and the decompressors raise on damaged bytes.
+# tarfile and the decompressors raise these on damaged bytes.
 _ERRORS = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
 
 
@@ -34,31 +34,32 @@ def names(path: Path) -> Iterator[PurePosixPath]:
     Raises:
         DataError: if the archive is damaged.
     """
-    with _opened(path) as tar:
+    with _open_tar(path) as tar:
         for member in tar:
             if member.isreg():
                 yield PurePosixPath(member.name)
 
 
 def contents(
-    path: Path, wanted: Callable[[PurePosixPath], bool]
+    path: Path, is_asked_for: Callable[[PurePosixPath], bool]
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yields name and bytes of the wanted files of a tar, in the tar's order.
+    """Yields name and bytes of the files of a tar that are asked for, in its order.
 
     Links and devices are left out: only regular files are data.
 
     Raises:
         DataError: if the archive is damaged.
     """
-    with _opened(path) as tar:
+    with _open_tar(path) as tar:
         for member in tar:
             name = PurePosixPath(member.name)
-            if member.isreg() and wanted(name):
+            if member.isreg() and is_asked_for(name):
                 file = tar.extractfile(member)
                 assert file is not None, "a regular file has contents"
                 with file:
                     yield name, file.read()
-        # The checksum of gzip and xz stands behind the end of the tar.
+        # gzip and xz have their checksum behind the end of the tar, and check it when
+        # they are read that far.
         while tar.fileobj is not None and tar.fileobj.read(1 << 20):
             pass
 
@@ -71,18 +72,24 @@ class _Header(tarfile.TarInfo):
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
-            # Of zeros is the block that ends a tar.
+            # A tar ends with a block of zeros, which is no damage.
             if buf == bytes(tarfile.BLOCKSIZE):
                 raise
             raise tarfile.ReadError(f"damaged: {error}") from error
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """Opens a tar, and turns what damaged bytes raise inside of the block to DataError.
+
+    Raises:
+        DataError: if the archive is damaged.
+    """
     try:
         with tarfile.open(path, tarinfo=_Header) as tar:
             yield tar
     except _ERRORS as error:
-        # Where nothing can read a file, tarfile tells of each decompressor in a line.
+        # Where nothing can read a file, tarfile says so in a line per decompressor; the
+        # command's errors are one line.
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read as tar: {reason}") from error

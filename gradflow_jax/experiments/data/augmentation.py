@@ -1,13 +1,15 @@
-"""Random crops and flips of training images, on the device."""
+"""Crops and flips training images at random, on the device."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-# Pixels of black around an image before it is cropped to its size.
 PADDING = 4
+"""Pixels of black around an image before it is cropped to its size."""
 
 
-def augmented(images: jax.Array, key: jax.Array) -> jax.Array:
+def augment(images: jax.Array, key: jax.Array) -> jax.Array:
     """Shifts each image by up to 4 pixels at random and mirrors every other.
 
     Each image is padded with 4 pixels of black on all sides, cropped to its size at an
@@ -15,7 +17,7 @@ def augmented(images: jax.Array, key: jax.Array) -> jax.Array:
 
     Args:
         images: pixels [batch, height, width, channel] in which 0 is black: augment
-            before `normalized`.
+            before `normalize_pixels`.
         key: consumed.
 
     Returns:
@@ -23,7 +25,7 @@ def augmented(images: jax.Array, key: jax.Array) -> jax.Array:
 
     Example:
         >>> white = jnp.full((2, 8, 8, 3), 255, jnp.uint8)
-        >>> augmented(white, jax.random.key(0)).shape
+        >>> augment(white, jax.random.key(0)).shape
         (2, 8, 8, 3)
     """
     offset_key, flip_key = jax.random.split(key)
@@ -33,8 +35,8 @@ def augmented(images: jax.Array, key: jax.Array) -> jax.Array:
     edge = (PADDING, PADDING)
     padded = jnp.pad(images, ((0, 0), edge, edge, (0, 0)))
 
-    def one(image: jax.Array, offset: jax.Array, flip: jax.Array) -> jax.Array:
+    def crop_and_flip(image: jax.Array, offset: jax.Array, flip: jax.Array) -> Any:
         cropped = jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), shape)
         return jnp.where(flip, cropped[:, ::-1], cropped)
 
-    return jax.vmap(one)(padded, offsets, flips)
+    return jax.vmap(crop_and_flip)(padded, offsets, flips)

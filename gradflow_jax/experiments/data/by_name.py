@@ -1,4 +1,4 @@
-"""Where data sets that are asked for by name are found."""
+"""Finds data sets that are asked for by name."""
 
 import os
 from pathlib import Path
@@ -21,8 +21,8 @@ def find(name: str) -> Path:
         DataError: if it is in none; one line that says how to get it.
     """
     folder = Path(os.environ.get(FOLDER_VARIABLE) or "data").expanduser()
-    layouts = [each for each in cifar.LAYOUTS if each.name == _TITLES[name]]
-    files = [form for each in layouts for form in (each.folder, each.archive)]
+    layouts = [layout for layout in cifar.LAYOUTS if layout.name == _TITLES[name]]
+    files = [file for layout in layouts for file in (layout.folder, layout.archive)]
     files += [f"{name}.npz", name, *(name + end for end in archive.TAR_ENDINGS)]
     found = next((folder / file for file in files if (folder / file).exists()), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as published, in folders or tar archives."""
+"""Reads CIFAR-10 and CIFAR-100 as published, in folders or tar archives."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -65,7 +65,7 @@ LAYOUTS = (
         "test",
         labels=b"fine_labels",
     ),
-    # Of its two labels the first is the coarse one.
+    # A record has two labels, of which the first is the coarse one.
     Layout(
         "CIFAR-100",
         "cifar-100-binary.tar.gz",

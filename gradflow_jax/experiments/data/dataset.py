@@ -1,4 +1,4 @@
-"""Labelled images: the subset the package ships, and files on disk."""
+"""Loads labelled images: the subset that the package ships, and files on disk."""
 
 import hashlib
 from pathlib import Path
@@ -16,11 +16,12 @@ from gradflow_jax.experiments.data import (
 )
 from gradflow_jax.experiments.data.errors import DataError as DataError
 
-# Where Debian's package dataset-fashion-mnist puts the full set.
 FULL_SET = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts the full set."""
+
 _SUBSET = Path(__file__).parent / "fashion_mnist" / "subset.npz"
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# Of the pixels of the 60,000 training images, in the order of the original file.
+# The hash is of the pixels of the 60,000 training images, in the original order.
 _FASHION_MNIST_SHA256 = (
     "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012"
 )
@@ -30,7 +31,7 @@ class Dataset(NamedTuple):
     """Labelled images, split into training and test.
 
     Attributes:
-        name: what every printed accuracy names.
+        name: of the images, beside every accuracy that is printed.
         x_train: uint8 [example, height, width, channel].
         y_train: integers [example], from 0 to classes − 1.
         x_test: as x_train.
@@ -79,15 +80,15 @@ def load(source: str = "subset") -> Dataset:
     if source == "auto":
         source = str(FULL_SET) if FULL_SET.is_dir() else "subset"
     if source == "digits":
-        return _checked("scikit-learn's digits", digits.read(), source)
+        return _check_arrays("scikit-learn's digits", digits.read(), source)
     if source == "subset":
-        return _checked("Fashion-MNIST subset", _read_npz(_SUBSET), str(_SUBSET))
+        return _check_arrays("Fashion-MNIST subset", _read_npz(_SUBSET), str(_SUBSET))
     if source in by_name.NAMES:
         path = by_name.find(source)
     else:
         path = Path(source).expanduser()
     name, arrays = _read(path)
-    return _checked(name, arrays, str(path))
+    return _check_arrays(name, arrays, str(path))
 
 
 def some_of(dataset: Dataset, examples: int, tests: int | None = None) -> Dataset:
@@ -113,12 +114,12 @@ def some_of(dataset: Dataset, examples: int, tests: int | None = None) -> Datase
         return dataset
     kept, whole = f"{len(train):,} + {len(test):,}", "{:,} + {:,}".format(*totals)
     return Dataset(
-        f"{dataset.name}, {kept} of {whole} images",
-        dataset.x_train[train],
-        dataset.y_train[train],
-        dataset.x_test[test],
-        dataset.y_test[test],
-        dataset.classes,
+        name=f"{dataset.name}, {kept} of {whole} images",
+        x_train=dataset.x_train[train],
+        y_train=dataset.y_train[train],
+        x_test=dataset.x_test[test],
+        y_test=dataset.y_test[test],
+        classes=dataset.classes,
         counted=True,
     )
 
@@ -154,11 +155,11 @@ def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     elif archive.is_tar(path) or image_folder.is_folder(path):
         arrays = image_folder.read(path)
     else:
-        found = "does not exist"
+        problem = "does not exist"
         if path.exists():
-            found = f"is another kind of {'folder' if path.is_dir() else 'file'}"
+            problem = f"is another kind of {'folder' if path.is_dir() else 'file'}"
         raise DataError(
-            f"{path} {found}: pass 'subset', 'digits', 'auto', 'cifar10', 'cifar100', "
+            f"{path} {problem}: pass 'subset', 'digits', 'auto', 'cifar10', 'cifar100', "
             f"an .npz with {', '.join(_ARRAYS)}, a folder of IDX files, CIFAR as "
             "published, or "
             f"a folder or tar of images {image_folder.FORM}."
@@ -179,7 +180,7 @@ def _cifar_layout(path: Path) -> cifar.Layout | None:
 
 
 def _known_name(images: np.ndarray) -> str | None:
-    # Of others the hash would only cost time.
+    # Images of another shape are another set, and their hash would only cost time.
     if images.shape[:3] != (60_000, 28, 28):
         return None
     pixels = hashlib.sha256(images.tobytes()).hexdigest()
@@ -202,8 +203,12 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} cannot be read as .npz: {error}") from error
 
 
-def _checked(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
-    """Returns the data set after checking shapes, dtypes and labels."""
+def _check_arrays(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
+    """Checks shapes, dtypes and labels, and returns the data set.
+
+    Raises:
+        DataError: naming the first array that is not as it must be.
+    """
     for split in ("train", "test"):
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
         if x.ndim == 3:

@@ -1,10 +1,10 @@
-"""The handwritten digits that come with scikit-learn: 1,797 images of 8×8 pixels."""
+"""Reads the handwritten digits of scikit-learn: 1,797 images of 8×8 pixels."""
 
 import numpy as np
 
 from gradflow_jax.experiments.data.errors import DataError
 
-_TEST = 5
+_TEST_STRIDE = 5
 """One image of so many is of the test set."""
 
 
@@ -22,12 +22,12 @@ def read() -> dict[str, np.ndarray]:
             "or pass 'subset'."
         ) from error
     pixels, labels = load_digits(return_X_y=True)
-    # Sixteen shades.
+    # Shades are from 0 to 16, and are stretched to the 0 to 255 of other images.
     images = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    test = np.arange(len(labels)) % _TEST == 0
+    is_test = np.arange(len(labels)) % _TEST_STRIDE == 0
     return {
-        "x_train": images[~test],
-        "y_train": labels[~test],
-        "x_test": images[test],
-        "y_test": labels[test],
+        "x_train": images[~is_test],
+        "y_train": labels[~is_test],
+        "x_test": images[is_test],
+        "y_test": labels[is_test],
     }

@@ -1,4 +1,4 @@
-"""The IDX files of the MNIST family, plain or compressed."""
+"""Reads the IDX files of the MNIST family, plain or compressed."""
 
 import gzip
 import zlib
@@ -29,18 +29,18 @@ def read(folder: Path) -> dict[str, np.ndarray]:
     """
     arrays = {}
     for name, stem in _FILES.items():
-        found = _find(folder, stem)
-        if found is None:
+        file = _find(folder, stem)
+        if file is None:
             raise DataError(
                 f"{folder} lacks {stem}[.gz]: a folder needs the four IDX files "
                 f"{', '.join(_FILES.values())}, plain or .gz."
             )
-        arrays[name] = _read_idx(found)
+        arrays[name] = _read_idx(file)
     return arrays
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    # The dot stands for the dash in some copies: train-images.idx3-ubyte.
+    # Some copies have a dot in place of the dash: train-images.idx3-ubyte.
     names = [stem, stem.replace("-idx", ".idx")]
     candidates = [folder / (n + end) for n in names for end in ("", ".gz")]
     return next((path for path in candidates if path.is_file()), None)

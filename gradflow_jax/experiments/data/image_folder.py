@@ -1,4 +1,4 @@
-"""Images in folders named after their classes, on disk or in a tar."""
+"""Reads images in folders named after their classes, on disk or in a tar."""
 
 import io
 from collections.abc import Iterator
@@ -12,17 +12,25 @@ from gradflow_jax.experiments.data.errors import DataError
 
 FORM = "train/CLASS/*.png (or .jpg, .jpeg) and the same of test (or val, valid)"
 _ENDINGS = (".png", ".jpg", ".jpeg")
-_TEST_SPLITS = ("test", "val", "valid")  # The first that is there is read.
+# The first of these that has images is read as the test set.
+_TEST_SPLITS = ("test", "val", "valid")
 _SPLITS = ("train", *_TEST_SPLITS)
 
 
 class _Place(NamedTuple):
-    """Where an image stands; images are in the order of these."""
+    """Where an image stands; images are in the order of these.
+
+    Attributes:
+        split: "train" or a name of the test set.
+        label: the folder of its class.
+        name: of the file.
+        root: the leading folder, or nothing.
+    """
 
     split: str
     label: str
     name: str
-    root: str  # The leading folder, or nothing.
+    root: str
 
     def __str__(self) -> str:
         return f"{self.split}/{self.label}/{self.name}"
@@ -42,7 +50,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Reads and decodes the images.
 
     Classes are numbered in the order of their names, and images stand in the order of
-    class and name. They become RGB, unless all are grey: then they have one channel.
+    class and name. They become RGB, unless all are gray: then they have one channel.
 
     Args:
         path: a folder or a tar, with at most one leading folder.
@@ -76,14 +84,13 @@ def read(path: Path) -> dict[str, np.ndarray]:
     unknown = next((place for place in test if place.label not in classes), None)
     if unknown is not None:
         raise DataError(f"{path} has {unknown} of a class that train lacks.")
-    images = _decoded([(place, encoded[place]) for place in (*train, *test)], path)
+    images = _decode([(place, encoded[place]) for place in (*train, *test)], path)
     labels = np.array([classes[place.label] for place in (*train, *test)], np.int32)
-    cut = len(train)
     return {
-        "x_train": images[:cut],
-        "y_train": labels[:cut],
-        "x_test": images[cut:],
-        "y_test": labels[cut:],
+        "x_train": images[: len(train)],
+        "y_train": labels[: len(train)],
+        "x_test": images[len(train) :],
+        "y_test": labels[len(train) :],
     }
 
 
@@ -103,11 +110,11 @@ def _from_folder(folder: Path) -> Iterator[tuple[_Place, Path]]:
 
 
 def _from_tar(path: Path) -> Iterator[tuple[_Place, bytes]]:
-    # The encoded images are a fraction of the decoded ones: so one pass is enough,
-    # whatever order they are in.
+    # Encoded images take a fraction of the memory of decoded ones, so all are held and
+    # one pass through the tar is enough, whatever order they are in.
     for file, raw in archive.contents(path, is_image):
         place = _place(file)
-        assert place is not None, "wanted"
+        assert place is not None, "`is_image` asked for files that have a place"
         yield place, raw
 
 
@@ -123,7 +130,7 @@ def _place(file: PurePosixPath) -> _Place | None:
     return None
 
 
-def _decoded(files: list[tuple[_Place, Path | bytes]], path: Path) -> np.ndarray:
+def _decode(files: list[tuple[_Place, Path | bytes]], path: Path) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as error:

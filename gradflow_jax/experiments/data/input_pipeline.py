@@ -1,4 +1,4 @@
-"""Batches of training images, made ready on background threads by grain."""
+"""Makes batches of training images ready on background threads, by grain."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,16 +9,16 @@ from absl import logging
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.data.errors import SettingsError
 
-Batch = tuple[np.ndarray, np.ndarray]
+ImageBatch = tuple[np.ndarray, np.ndarray]
 
 
 def training_batches(
     dataset: Dataset, *, epoch: int, seed: int, batch_size: int
-) -> Iterator[Batch]:
+) -> Iterator[ImageBatch]:
     """Yields the training images once, in an order that seed and epoch decide.
 
-    The last batch is dropped where it would be incomplete: so a compiled step sees one
-    shape. The iterator may be left before its end; its threads end with it.
+    The last batch is dropped where it would be incomplete, so that a compiled step sees
+    one shape. The iterator may be left before its end; its threads end with it.
 
     Args:
         dataset: whose training images to take.
@@ -43,7 +43,7 @@ def training_batches(
     check_batch_size(dataset, batch_size)
     count = len(dataset.y_train)
     order = np.random.default_rng([seed, epoch]).permutation(count)
-    return _read_ahead(_Batches(dataset, order, batch_size))
+    return _read_ahead(_EpochBatches(dataset, order, batch_size))
 
 
 def check_batch_size(dataset: Dataset, batch_size: int) -> None:
@@ -59,7 +59,7 @@ def check_batch_size(dataset: Dataset, batch_size: int) -> None:
         )
 
 
-class _Batches:
+class _EpochBatches:
     """The batches of one epoch by number, as grain reads any source.
 
     grain would shuffle and stack image by image; a batch gathered at once costs less
@@ -73,14 +73,14 @@ class _Batches:
     def __len__(self) -> int:
         return len(self._order) // self._batch_size
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> ImageBatch:
         start = index * self._batch_size
         chosen = self._order[start : start + self._batch_size]
         return self._images[chosen], self._labels[chosen].astype(np.int32)
 
 
-def _read_ahead(source: _Batches) -> Iterator[Batch]:
-    grain = _quietly_imported()
+def _read_ahead(source: _EpochBatches) -> Iterator[ImageBatch]:
+    grain = _import_grain_quietly()
     # Two threads copy faster than a device computes; eight batches of CIFAR are 3 MB.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
     batches = iter(grain.MapDataset.source(source).to_iter_dataset(options))
@@ -90,8 +90,8 @@ def _read_ahead(source: _Batches) -> Iterator[Batch]:
         batches.close()
 
 
-def _quietly_imported() -> Any:
-    """Imports grain where a batch is read.
+def _import_grain_quietly() -> Any:
+    """Imports grain, with its log off, when the first batch is read.
 
     With older jaxlibs it logs that worker processes cannot be profiled; there are none.
     """

@@ -1,4 +1,10 @@
-"""A pickled batch of CIFAR, read without running what the pickle names."""
+"""Reads a pickled batch of CIFAR without running what the pickle names.
+
+A pickle is a program that builds its objects by calling functions it names, so a file
+from somewhere can do anything. Here the five names that a numpy array needs stand for
+stand-ins that note their arguments; any other name is refused. What was noted is
+checked, and only then does numpy see the bytes.
+"""
 
 import io
 import pickle
@@ -8,8 +14,8 @@ import numpy as np
 
 from gradflow_jax.experiments.data.errors import DataError
 
-# Of an image: 32 × 32 in three colours.
 PIXELS = 3 * 32 * 32
+"""The numbers of an image: 32 × 32 in three colors."""
 
 
 def read(raw: bytes, label_key: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -30,15 +36,15 @@ def read(raw: bytes, label_key: bytes, where: str) -> tuple[np.ndarray, np.ndarr
         batch = _BatchUnpickler(raw, where).load()
     except DataError:
         raise
-    # Bytes that are no pickle raise nearly every exception that there is.
+    # The unpickler raises nearly every exception that there is where bytes are no pickle.
     except Exception as error:
         raise DataError(
             f"{where} cannot be read as a pickled batch: {error or type(error)}"
         ) from error
     if not isinstance(batch, dict) or not {b"data", label_key} <= batch.keys():
-        found = list(batch) if isinstance(batch, dict) else type(batch).__name__
+        content = list(batch) if isinstance(batch, dict) else type(batch).__name__
         raise DataError(
-            f"{where} has {found}: a batch is a dict with the keys b'data' and "
+            f"{where} has {content}: a batch is a dict with the keys b'data' and "
             f"{label_key!r}."
         )
     pixels, labels = batch[b"data"], batch[label_key]
@@ -104,15 +110,16 @@ class _PickledDtype:
 
 
 class _StandIns:
-    """What is called in place of numpy's functions; it notes what they are told.
+    """Has the methods that are called in place of numpy's functions.
 
-    These are bound methods since a pickle can set attributes of what it names: of a
-    bound method it cannot. They are not the unpickler's, since its memo keeps them: in
-    that circle batches would outlive their use.
+    They are bound methods, since a pickle can set attributes of what it names but not
+    of a bound method. They are not the unpickler's own: its memo keeps them, and in
+    that circle of references batches would outlive their use.
     """
 
     def array(self, *args: Any) -> _PickledArray:
-        del args  # Of an empty array: its state follows.
+        # The arguments make an empty array, whose state the pickle sets afterwards.
+        del args
         return _PickledArray()
 
     def dtype(self, name: Any, *args: Any) -> _PickledDtype:
@@ -126,11 +133,7 @@ class _StandIns:
 
 
 class _BatchUnpickler(pickle.Unpickler):
-    """Reads containers, numbers, strings and arrays of bytes.
-
-    A pickle can call what it names. The five names that a numpy array needs stand here
-    for others that only note; every other name is refused.
-    """
+    """Reads containers, numbers, strings and arrays of bytes, and refuses all else."""
 
     def __init__(self, raw: bytes, where: str):
         # Python 2 wrote the keys and the pixels as its str, which are bytes.

@@ -11,12 +11,18 @@ import optax
 from flax import nnx
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.pixels import normalized
+from gradflow_jax.experiments.data.pixels import normalize_pixels
 from gradflow_jax.trees import PyTree
 
-# As the paper trains: the softmax of logits / 5 saturates later.
 TEMPERATURE = 5.0
-_EVALUATED_AT_ONCE = 256
+"""What logits are divided by in training, as in the paper: the softmax of logits / 5
+saturates later."""
+
+CUT_TOLERANCE = 1e-4
+"""How far the logits of a network that was cut may be from those of the masked one,
+relative to the largest: the two sum in different orders, and differ by rounding."""
+
+_EVALUATION_BATCH = 256
 
 
 class Network(NamedTuple):
@@ -60,7 +66,7 @@ class Forward:
 
     def logits(self, network: Network, images: Any, *, train: bool = False) -> Any:
         """Returns logits and, in training mode, the new running statistics."""
-        # A copy, since batch norm writes its statistics in place.
+        # The model is a copy, since batch norm writes its statistics in place.
         model = nnx.merge(self.graph, network.params, network.stats, copy=True)
         model.train() if train else model.eval()
         return model(images), nnx.split(model, nnx.Param, ...)[2]
@@ -83,8 +89,8 @@ class Forward:
         """Returns gradient, new statistics, loss and share of right answers."""
 
         def loss_fn(params: PyTree) -> tuple[Any, Any]:
-            own = Network(params, network.stats)
-            logits, stats = self.logits(own, images, train=True)
+            at_params = Network(params, network.stats)
+            logits, stats = self.logits(at_params, images, train=True)
             right = jnp.mean(jnp.argmax(logits, -1) == labels)
             return cross_entropy(logits / TEMPERATURE, labels), (stats, right)
 
@@ -95,15 +101,16 @@ class Forward:
     def evaluate(self, network: Network, dataset: Dataset) -> tuple[float, float]:
         """Returns accuracy and loss, at the training temperature, on the test set."""
         count = len(dataset.y_test)
-        size = min(count, _EVALUATED_AT_ONCE)
-        pieces = []
+        size = min(count, _EVALUATION_BATCH)
+        batches = []
         for start in range(0, count, size):
-            # Filled up where the last piece is short, so that one shape is compiled.
+            # The last batch is filled up from the first images, so that one shape is
+            # compiled; their second logits are cut off below.
             images = dataset.x_test[np.arange(start, start + size) % count]
-            pieces.append(self.predict(network, normalized(images)))
-        logits = np.concatenate([np.asarray(piece) for piece in pieces])[:count]
-        right = np.mean(np.argmax(logits, -1) == dataset.y_test)
-        return float(right), float(_loss(logits / TEMPERATURE, dataset.y_test))
+            batches.append(self.predict(network, normalize_pixels(images)))
+        logits = np.concatenate([np.asarray(batch) for batch in batches])[:count]
+        accuracy = np.mean(np.argmax(logits, -1) == dataset.y_test)
+        return float(accuracy), float(_loss(logits / TEMPERATURE, dataset.y_test))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -112,7 +119,7 @@ def _predict(forward: Forward, network: Network, images: Any) -> jax.Array:
 
 
 def cross_entropy(logits: Any, labels: Any) -> jax.Array:
-    """Returns the mean over examples."""
+    """Returns the cross-entropy of logits, the mean over examples."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses.mean()
 

@@ -20,19 +20,21 @@ from gradflow_jax.scores import (
     score,
 )
 from gradflow_jax.structured import Units, score_units, sum_over_units
+from gradflow_jax.structured.scoring import UnitScores
 from gradflow_jax.trees import PyTree, default_prunable, map_named, named_leaves, widen
 
-# For each family of units, by its name, a number for each; higher is kept.
-UnitScores = Mapping[str, np.ndarray]
-
-# The temperatures of the paper: training's for first-order measures, a flat softmax
-# for GraSP, none for gradient-norm preservation.
+# The paper divides logits by 5 for first-order measures, as in training; by 200, which
+# flattens the softmax, for GraSP; and by nothing for gradient-norm preservation.
 GRASP_TEMPERATURE = 200.0
 PRESERVATION_TEMPERATURE = 1.0
 
 
 def prunable(path: str, leaf: Any) -> bool:
-    """All kernels but the classifier's, which no unit of a batch norm stands for."""
+    """Says whether a leaf is pruned: every kernel but the classifier's is.
+
+    The batch-norm measures have no score for the classifier, which no batch norm
+    follows, and all measures are compared on the same weights.
+    """
     return default_prunable(path, leaf) and not path.startswith("classifier/")
 
 
@@ -42,23 +44,23 @@ class Scorer:
     def __init__(
         self,
         loss: Callable[..., Any],
-        normalised: Mapping[str, str],
+        normalized: Mapping[str, str],
         progress: Callable[[], None] = lambda: None,
     ):
         """Binds the measures to a loss.
 
         Args:
             loss: `loss(params, batch, stats, temperature=)`.
-            normalised: of each batch norm, by its path, the kernel that makes its
+            normalized: of each batch norm, by its path, the kernel that makes its
                 channels.
             progress: called after each batch.
         """
-        of_data = over_batches(loss, progress=lambda done, total: progress())
-        self.first_order = differentiate(of_data, order=1, squares="batch")
-        self.second_order = differentiate(of_data)
-        self.per_example = differentiate(of_data, order=1, squares="example")
-        self.batch_norm_taylor = batch_norm_taylor(of_data)
-        self.spread = jax.jit(functools.partial(_spread, normalised))
+        mean_loss = over_batches(loss, progress=lambda done, total: progress())
+        self.first_order = differentiate(mean_loss, order=1, squares="batch")
+        self.second_order = differentiate(mean_loss)
+        self.per_example = differentiate(mean_loss, order=1, squares="example")
+        self.batch_norm_taylor = batch_norm_taylor(mean_loss)
+        self.spread = jax.jit(functools.partial(_spread, normalized))
 
     def __call__(
         self,
@@ -79,7 +81,7 @@ class Scorer:
             seed: of random scores.
         """
         sample = _Sample(self, network, origin, data, seed)
-        return {name: _of(MEASURES[name].weights, sample) for name in measures}
+        return {name: MEASURES[name].of_weights(sample) for name in measures}
 
     def of_units(
         self,
@@ -133,9 +135,9 @@ class _Sample:
 
     def first_order(self) -> Derivatives:
         """Returns what the first-order measures share."""
-        found = self._first or self.evaluate(self._scorer.first_order)
-        self._first = found
-        return found
+        if self._first is None:
+            self._first = self.evaluate(self._scorer.first_order)
+        return self._first
 
     def from_init(self) -> Derivatives:
         """Returns the same with the initial parameters as origin."""
@@ -167,15 +169,22 @@ class _Sample:
 def _spread(
     kernels: Mapping[str, str], params: PyTree, channels: Mapping[str, jax.Array]
 ) -> PyTree:
-    """Gives each weight of a filter the score of the channel it makes; else 0."""
+    """Gives each weight of a filter the score of the channel it makes, others 0.
+
+    Args:
+        kernels: of each batch norm, by its path, the kernel that makes its channels.
+        params: the parameters.
+        channels: [channel] of scores for each batch norm, by its path.
+    """
     by_kernel = {kernels[path]: scores for path, scores in channels.items()}
     assert set(by_kernel) <= {path for path, _ in named_leaves(params)}
 
-    def of_weights(path: str, leaf: Any) -> jax.Array:
+    def score_weights(path: str, leaf: Any) -> jax.Array:
+        # Filters are a kernel's last axis, along which their scores are broadcast.
         zeros = jnp.zeros_like(widen(leaf))
         return zeros + by_kernel[path] if path in by_kernel else zeros
 
-    return map_named(of_weights, params)
+    return map_named(score_weights, params)
 
 
 class Measure(NamedTuple):
@@ -190,13 +199,13 @@ class Measure(NamedTuple):
     weights: Callable[[_Sample], PyTree] | None
     units: Callable[[_Sample, Units], UnitScores]
 
+    def of_weights(self, sample: _Sample) -> PyTree:
+        """Returns the score of each weight, by a measure that has one."""
+        assert self.weights is not None
+        return self.weights(sample)
 
-def _of(weights: Callable[[_Sample], PyTree] | None, sample: _Sample) -> PyTree:
-    assert weights is not None
-    return weights(sample)
 
-
-def _ruled(rule: str, derivatives: Callable[[_Sample], Derivatives]) -> Measure:
+def _by_rule(rule: str, derivatives: Callable[[_Sample], Derivatives]) -> Measure:
     """Returns a measure that is a rule for sets of weights, single ones among them."""
     return Measure(
         lambda sample: score(derivatives(sample), rule),
@@ -205,17 +214,22 @@ def _ruled(rule: str, derivatives: Callable[[_Sample], Derivatives]) -> Measure:
 
 
 def _of_channels(spread: Callable[[_Sample], PyTree]) -> Measure:
-    """Returns a measure of channels, which every weight of a filter has a share in."""
+    """Returns a measure of channels, spread over the weights of their filters.
 
-    def of_units(sample: _Sample, units: Units) -> UnitScores:
+    Each weight has its filter's score, so that a filter goes as a whole. A unit is to
+    have that score too and not as many times it as it has weights, so they are divided
+    by their number before they are summed.
+    """
+
+    def score_of_units(sample: _Sample, units: Units) -> UnitScores:
         return sum_over_units(_shares(spread(sample)), units)
 
-    return Measure(spread, of_units)
+    return Measure(spread, score_of_units)
 
 
 @jax.jit
 def _shares(scores: PyTree) -> PyTree:
-    """Divides the score of a filter among its weights."""
+    """Divides the score of a filter by its number of weights, size / filters."""
     return jax.tree.map(lambda leaf: leaf * (leaf.shape[-1] / leaf.size), scores)
 
 
@@ -225,18 +239,20 @@ def _random_units(sample: _Sample, units: Units) -> UnitScores:
 
 
 MEASURES: dict[str, Measure] = {
-    "magnitude": _ruled("magnitude", _Sample.weights),
+    "magnitude": _by_rule("magnitude", _Sample.weights),
     "magnitude_1_norm": Measure(
         None, lambda s, units: sum_over_units(jax.tree.map(abs, s.params), units)
     ),
-    "loss_preservation": _ruled("loss_preservation", _Sample.first_order),
-    "biased_loss_preservation": _ruled("biased_loss_preservation", _Sample.first_order),
-    "biased_from_init": _ruled("biased_loss_preservation", _Sample.from_init),
-    "taylor": _ruled("taylor", _Sample.first_order),
-    "fisher": _ruled("fisher", _Sample.first_order),
-    "fisher_per_example": _ruled("fisher", _Sample.per_example),
-    "grasp": _ruled("grasp", lambda s: s.second_order(GRASP_TEMPERATURE)),
-    "gradient_norm_preservation": _ruled(
+    "loss_preservation": _by_rule("loss_preservation", _Sample.first_order),
+    "biased_loss_preservation": _by_rule(
+        "biased_loss_preservation", _Sample.first_order
+    ),
+    "biased_from_init": _by_rule("biased_loss_preservation", _Sample.from_init),
+    "taylor": _by_rule("taylor", _Sample.first_order),
+    "fisher": _by_rule("fisher", _Sample.first_order),
+    "fisher_per_example": _by_rule("fisher", _Sample.per_example),
+    "grasp": _by_rule("grasp", lambda s: s.second_order(GRASP_TEMPERATURE)),
+    "gradient_norm_preservation": _by_rule(
         "gradient_norm_preservation",
         lambda s: s.second_order(PRESERVATION_TEMPERATURE),
     ),
@@ -247,5 +263,5 @@ MEASURES: dict[str, Measure] = {
     ),
 }
 """Each measure of the experiments by name; `biased_from_init` has the initial
-parameters as origin. The batch-norm measures score channels: each weight of the filter
-that a channel normalises gets its score, so that whole filters go."""
+parameters as origin. The batch-norm measures score channels: each weight of a filter
+gets the score of the channel that it makes."""

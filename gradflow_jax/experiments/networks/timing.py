@@ -1,4 +1,4 @@
-"""How long two functions take, called in turn: a busy machine slows both alike."""
+"""Times two functions that are called in turn: a busy machine slows both alike."""
 
 import time
 from collections.abc import Callable
@@ -12,12 +12,12 @@ _WARM_UP = 3
 
 
 class Times(NamedTuple):
-    """Of a function and the one it is compared with.
+    """The times of a function and of the reference that it is compared with.
 
     Attributes:
-        milliseconds: the median of its calls.
-        reference_milliseconds: of the calls of the other.
-        faster: the median over pairs of calls of how many times faster it is.
+        milliseconds: the median of the function's calls.
+        reference_milliseconds: the median of the reference's.
+        faster: how many times faster the function is, the median over pairs of calls.
     """
 
     milliseconds: float
@@ -38,9 +38,11 @@ def time_in_pairs(
     for _ in range(_WARM_UP):
         seconds(reference)
         seconds(call)
-    found = [(seconds(reference), seconds(call)) for _ in range(pairs)]
+    timed = [(seconds(reference), seconds(call)) for _ in range(pairs)]
+    reference_seconds, call_seconds = zip(*timed, strict=True)
+    # A median of ratios, not a ratio of medians: what slows a pair cancels in it.
     return Times(
-        1e3 * median(own for _, own in found),
-        1e3 * median(other for other, _ in found),
-        median(other / own for other, own in found),
+        milliseconds=1e3 * median(call_seconds),
+        reference_milliseconds=1e3 * median(reference_seconds),
+        faster=median(of_reference / of_call for of_reference, of_call in timed),
     )

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.pixels import normalized
+from gradflow_jax.experiments.data.pixels import normalize_pixels
 from gradflow_jax.experiments.networks.architecture import Forward, Network, split
 from gradflow_jax.masks import prune
 from gradflow_jax.models import SmallCNN
@@ -35,11 +35,11 @@ class Trainer:
     def __init__(self, dataset: Dataset):
         """Puts the data on the device."""
         self.dataset = dataset
-        self._x_train = jnp.asarray(normalized(dataset.x_train))
+        self._x_train = jnp.asarray(normalize_pixels(dataset.x_train))
         self._y_train = jnp.asarray(dataset.y_train)
         self._batch_size = min(BATCH_SIZE, len(dataset.y_train))
         self.steps_per_epoch = len(dataset.y_train) // self._batch_size
-        # Of shapes: making weights that nobody trains would take seconds.
+        # Shapes do: making weights that nobody trains would take seconds.
         self.forward = Forward.of(nnx.eval_shape(lambda: self._model(0)))
 
     def init(self, seed: int) -> Network:
@@ -69,19 +69,23 @@ class Trainer:
         Returns:
             The trained network; pruned weights are exactly 0.0.
         """
-        params = network.params if masks is None else masked(network.params, masks)
-        # The step donates its arguments, and these are the caller's.
-        network = copied(Network(params, network.stats))
-        state = untrained(network.params)
+        params = network.params if masks is None else mask_params(network.params, masks)
+        # A step donates its arguments, whose buffers are gone then: the caller's stay.
+        network = copy_tree(Network(params, network.stats))
+        state = initial_optimizer_state(network.params)
         if masks is not None:
-            state = remasked(state, network.params, masks)
+            state = replace_optimizer_masks(state, network.params, masks)
         rng = np.random.default_rng(seed)
         steps = epochs * self.steps_per_epoch
-        order = np.array([], int)
+        upcoming = np.array([], int)
         for step in range(steps):
-            if len(order) < self._batch_size:
-                order = rng.permutation(len(self._y_train))
-            chosen, order = order[: self._batch_size], order[self._batch_size :]
+            # An epoch ends where what is left of the order fills no batch.
+            if len(upcoming) < self._batch_size:
+                upcoming = rng.permutation(len(self._y_train))
+            chosen = upcoming[: self._batch_size]
+            upcoming = upcoming[self._batch_size :]
+            # In float64 on the host: optax's cosine schedule would compute it in
+            # float32 on the device, in other digits and by further dispatches a step.
             rate = peak * 0.5 * (1 + np.cos(np.pi * step / steps))
             network, state = _step(
                 self.forward,
@@ -118,7 +122,7 @@ def sgd() -> optax.GradientTransformationExtraArgs:
 def apply_learning_rate() -> optax.GradientTransformationExtraArgs:
     """Scales updates by −`rate`, an extra argument of each update.
 
-    So one compiled step serves schedules of every length.
+    With the rate as an argument one compiled step serves schedules of every length.
     """
 
     def update(
@@ -132,13 +136,13 @@ def apply_learning_rate() -> optax.GradientTransformationExtraArgs:
 
 
 @jax.jit
-def untrained(params: PyTree) -> Any:
+def initial_optimizer_state(params: PyTree) -> Any:
     """Returns the state of `sgd` before its first step."""
     return sgd().init(params)
 
 
 @jax.jit
-def remasked(state: Any, params: PyTree, masks: PyTree) -> Any:
+def replace_optimizer_masks(state: Any, params: PyTree, masks: PyTree) -> Any:
     """Returns the state of `sgd` with other masks."""
     return replace_masks(sgd(), state, params, masks)
 
@@ -161,6 +165,6 @@ def _step(
     return Network(optax.apply_updates(network.params, updates), stats), state
 
 
-# One program for a tree: leaf by leaf, each shape that a cut leaves would be compiled.
-copied = jax.jit(functools.partial(jax.tree.map, jnp.copy))
-masked = jax.jit(prune)
+# A whole tree is one program: leaf by leaf, every shape that a cut leaves would be one.
+copy_tree = jax.jit(functools.partial(jax.tree.map, jnp.copy))
+mask_params = jax.jit(prune)

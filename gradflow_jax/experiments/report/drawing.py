@@ -1,12 +1,12 @@
-"""The figures of a report, of one block each."""
+"""Draws the figures of a report, each of one block of runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-from gradflow_jax.experiments.formatting import counted
-from gradflow_jax.experiments.report.runs import Block, Run, left, spread_of
+from gradflow_jax.experiments.formatting import rounds_in_words
+from gradflow_jax.experiments.report.runs import Block, RecordedRun, left, spread_of
 from gradflow_jax.experiments.reproduction.record import EpochRow
 from gradflow_jax.plotting import (
     EpochCurve,
@@ -17,8 +17,8 @@ from gradflow_jax.plotting import (
 )
 from gradflow_jax.plotting.training import DENSE
 
-# What the others are compared with, where it is among them: the paper's own measure of
-# first order, near to which it finds the rest.
+# The other measures are compared with this one where a run has it: the paper finds them
+# near to it, its own measure of first order.
 REFERENCE = "loss_preservation"
 
 _PANEL = 4.6
@@ -37,16 +37,16 @@ def figures(block: Block, order: Sequence[str]) -> dict[str, Figure]:
         Figures by what they show: "training", "layers", "correlations".
     """
     order = [*order, DENSE]
-    found = {"training": _training(block, order)}
+    drawn = {"training": _draw_training(block, order)}
     if block.runs:
-        found["layers"] = _layers(block, order[:-1])
+        drawn["layers"] = _draw_layers(block, order[:-1])
     panels = _correlation_panels(block)
     if panels:
-        found["correlations"] = _correlations(block, panels, order)
-    return found
+        drawn["correlations"] = _draw_correlations(block, panels, order)
+    return drawn
 
 
-def layer_shares(runs: Sequence[Run]) -> dict[str, list[float]]:
+def layer_shares(runs: Sequence[RecordedRun]) -> dict[str, list[float]]:
     """Returns the fraction of filters pruned of each layer, one a run."""
     return {
         layer: [
@@ -56,9 +56,10 @@ def layer_shares(runs: Sequence[Run]) -> dict[str, list[float]]:
     }
 
 
-def _training(block: Block, order: Sequence[str]) -> Figure:
+def _draw_training(block: Block, order: Sequence[str]) -> Figure:
+    """Draws loss and accuracy over epochs, a column for each number of rounds."""
     columns = block.rounds or [0]
-    figure, axes = _panels(2, len(columns), 3.3, sharex="col", sharey="row")
+    figure, axes = _make_panels(2, len(columns), 3.3, sharex="col", sharey="row")
     quantities: dict[Any, Callable[[EpochRow], float]] = {
         "training loss": lambda row: row.train_loss,
         "test accuracy": lambda row: row.test_accuracy,
@@ -76,43 +77,48 @@ def _training(block: Block, order: Sequence[str]) -> Figure:
             )
             ax.label_outer()
     for ax, count in zip(axes[0], columns, strict=True):
-        ax.set_title(counted(count) if count else "unpruned")
-    _finish(figure, axes, block, (*block.runs, *block.dense), order, _BANDS)
+        ax.set_title(rounds_in_words(count) if count else "unpruned")
+    _add_legend(figure, axes, block, (*block.runs, *block.dense), order, _BANDS)
     return figure
 
 
-def _curve(runs: Sequence[Run], number: Callable[[EpochRow], float]) -> EpochCurve:
-    rows = list(zip(*(run.record.epochs for run in runs), strict=False))
-    found = [spread_of([number(row) for row in of_epoch]) for of_epoch in rows]
+def _curve(
+    runs: Sequence[RecordedRun], number: Callable[[EpochRow], float]
+) -> EpochCurve:
+    """Returns the mean and deviation over runs of a number of each epoch."""
+    epochs = list(zip(*(run.record.epochs for run in runs), strict=False))
+    spreads = [spread_of([number(row) for row in of_runs]) for of_runs in epochs]
     return EpochCurve(
-        [of_epoch[0].epoch for of_epoch in rows],
-        [one.mean for one in found],
-        [one.deviation for one in found],
+        [of_runs[0].epoch for of_runs in epochs],
+        [over_runs.mean for over_runs in spreads],
+        [over_runs.deviation for over_runs in spreads],
     )
 
 
-def _round_epochs(runs: Sequence[Run]) -> list[int]:
+def _round_epochs(runs: Sequence[RecordedRun]) -> list[int]:
     return sorted({row.epoch for run in runs for row in run.record.rounds})
 
 
-def _layers(block: Block, order: Sequence[str]) -> Figure:
-    names = list(layer_shares(block.runs))
-    height = max(3.0, 0.27 * len(names))
-    figure, axes = _panels(1, len(block.rounds), height, sharey=True)
+def _draw_layers(block: Block, order: Sequence[str]) -> Figure:
+    """Draws what each layer lost, a column for each number of rounds."""
+    layers = list(layer_shares(block.runs))
+    height = max(3.0, 0.27 * len(layers))
+    figure, axes = _make_panels(1, len(block.rounds), height, sharey=True)
     for ax, count in zip(axes[0], block.rounds, strict=True):
-        shares = {}
+        by_measure = {}
         for measure in block.measures:
             runs = block.of(measure, count)
             if runs:
-                own = layer_shares(runs)
-                found = [spread_of(own[name]) for name in names]
-                shares[measure] = LayerShares(
-                    [one.mean for one in found], [one.deviation for one in found]
+                shares = layer_shares(runs)
+                spreads = [spread_of(shares[layer]) for layer in layers]
+                by_measure[measure] = LayerShares(
+                    [over_runs.mean for over_runs in spreads],
+                    [over_runs.deviation for over_runs in spreads],
                 )
-        pruned_by_layer(ax, names, shares, order=order)
-        ax.set_title(counted(count))
+        pruned_by_layer(ax, layers, by_measure, order=order)
+        ax.set_title(rounds_in_words(count))
         ax.label_outer()
-    _finish(figure, axes, block, block.runs, order, "bars: deviation over seeds")
+    _add_legend(figure, axes, block, block.runs, order, "bars: deviation over seeds")
     return figure
 
 
@@ -122,36 +128,36 @@ _Panel = tuple[str, str, dict[str, EpochCurve], list[int]]
 def _correlation_panels(block: Block) -> list[_Panel]:
     """Returns the title, reference, curves and epochs of rounds of each panel.
 
-    Of several kinds of runs each has a panel, of a single one each reference has.
+    Where there are several kinds of runs, each kind has a panel, in which measures are
+    compared with one reference. Where there is a single kind, each measure has a panel
+    in which it is the reference.
     """
     groups = {DENSE: list(block.dense)}
     for count in block.rounds:
         for measure in block.measures:
-            groups[f"{measure}, {counted(count)}"] = block.of(measure, count)
-    found: list[tuple[str, list[Run]]] = []
-    for name, runs in groups.items():
-        own = [run for run in runs if run.record.correlations]
-        if own:
-            found.append((name, own))
+            groups[f"{measure}, {rounds_in_words(count)}"] = block.of(measure, count)
+    kinds = {name: _correlated(runs) for name, runs in groups.items()}
+    kinds = {name: runs for name, runs in kinds.items() if runs}
     panels = []
-    for name, runs in found:
+    for name, runs in kinds.items():
         measures = runs[0].record.correlations[0].measures
         main = REFERENCE if REFERENCE in measures else measures[0]
-        for reference in (main,) if len(found) > 1 else measures:
+        for reference in (main,) if len(kinds) > 1 else measures:
             curves = {
-                other: _correlation(runs, reference, other)
-                for other in measures
-                if other != reference
+                measure: _correlation(runs, reference, measure)
+                for measure in measures
+                if measure != reference
             }
             panels.append((name, reference, curves, _round_epochs(runs)))
     return panels
 
 
-def _correlated(block: Block) -> list[Run]:
-    return [run for run in (*block.runs, *block.dense) if run.record.correlations]
+def _correlated(runs: Iterable[RecordedRun]) -> list[RecordedRun]:
+    """Returns the runs in which measures were compared."""
+    return [run for run in runs if run.record.correlations]
 
 
-def _correlation(runs: Sequence[Run], first: str, second: str) -> EpochCurve:
+def _correlation(runs: Sequence[RecordedRun], first: str, second: str) -> EpochCurve:
     by_epoch: dict[int, list[float]] = {}
     for run in runs:
         for row in run.record.correlations:
@@ -159,21 +165,23 @@ def _correlation(runs: Sequence[Run], first: str, second: str) -> EpochCurve:
                 i, j = row.measures.index(first), row.measures.index(second)
                 by_epoch.setdefault(row.epoch, []).append(row.spearman[i][j])
     epochs = sorted(by_epoch)
-    found = [spread_of(by_epoch[epoch]) for epoch in epochs]
+    spreads = [spread_of(by_epoch[epoch]) for epoch in epochs]
     return EpochCurve(
-        epochs, [one.mean for one in found], [one.deviation for one in found]
+        epochs,
+        [over_runs.mean for over_runs in spreads],
+        [over_runs.deviation for over_runs in spreads],
     )
 
 
-def _correlations(
+def _draw_correlations(
     block: Block, panels: Sequence[_Panel], order: Sequence[str]
 ) -> Figure:
     names = list(order)
     names += [n for _, _, curves, _ in panels for n in curves if n not in names]
     across = min(3, len(panels))
     down = -(-len(panels) // across)
-    figure, axes = _panels(down, across, 2.7, sharex=True, sharey=False)
-    spare = axes.ravel()[len(panels) :]
+    figure, axes = _make_panels(down, across, 2.7, sharex=True, sharey=False)
+    spare_axes = axes.ravel()[len(panels) :]
     for ax, (name, reference, curves, rounds) in zip(
         axes.ravel(), panels, strict=False
     ):
@@ -181,18 +189,19 @@ def _correlations(
             ax, curves, reference=reference, rounds=rounds, order=names
         )
         ax.set_title(f"network: {name}", fontsize=9)
-    for ax in spare:
+    for ax in spare_axes:
         ax.set_axis_off()
     for ax in axes.ravel()[: len(panels) - across]:
         ax.set_xlabel("")
     for ax in axes.ravel()[len(panels) - across : len(panels)]:
-        # Also above an empty panel.
+        # matplotlib labels the lowest row alone, which may be empty below this panel.
         ax.tick_params(labelbottom=True)
-    _finish(figure, axes, block, _correlated(block), names, _BANDS)
+    runs = _correlated([*block.runs, *block.dense])
+    _add_legend(figure, axes, block, runs, names, _BANDS)
     return figure
 
 
-def _panels(
+def _make_panels(
     down: int,
     across: int,
     height: float,
@@ -200,7 +209,7 @@ def _panels(
     sharex: bool | Literal["col"] = False,
     sharey: bool | Literal["row"] = False,
 ) -> tuple[Figure, Any]:
-    # A Figure and no pyplot: nothing is left open and no window system is asked for.
+    # Unlike pyplot a Figure leaves nothing open and asks for no window system.
     size = (max(7.0, _PANEL * across + 1), height * down + 1.6)
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(
@@ -208,17 +217,23 @@ def _panels(
     )
 
 
-def _finish(
+def _add_legend(
     figure: Figure,
     axes: Any,
     block: Block,
-    runs: Sequence[Run],
+    runs: Sequence[RecordedRun],
     order: Sequence[str],
     notes: str,
 ) -> None:
-    """Adds one legend of all panels, and of what and how many runs it is.
+    """Adds one legend of all panels, and a title: what was run, on how many seeds.
 
-    Of `runs` is what was drawn; of `block` they are.
+    Args:
+        figure: to be completed.
+        axes: its panels.
+        block: the runs that the figure is of.
+        runs: those of them that were drawn.
+        order: the names of the measures, in the legend's order.
+        notes: what bands or bars show.
     """
     entries = {}
     for ax in axes.ravel():

@@ -1,4 +1,4 @@
-"""What the paper says of measures, tested on pairs of runs of one seed each.
+"""Tests what the paper says of measures on pairs of runs of one seed each.
 
 The claims are of Lubana and Dick, A Gradient Flow Framework For Analyzing Network
 Pruning, ICLR 2021. A pair is two runs that differ in the measure alone, or in the
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any, NamedTuple
 
-from gradflow_jax.experiments.formatting import counted
+from gradflow_jax.experiments.formatting import rounds_in_words
 from gradflow_jax.experiments.reproduction.record import RunRecord, RunSettings
 from gradflow_jax.observations.findings import Verdict, confidence_interval, verdict_on
 
@@ -19,11 +19,11 @@ class Claim(NamedTuple):
     """One sentence of the paper, as a sign of a difference.
 
     Attributes:
-        letter: by which tables refer to it.
+        letter: its name in tables.
         sentence: what is claimed.
         difference: what is subtracted from what; the claim is that it is positive.
         unit: of the difference; points are of accuracies, which are fractions here.
-        strict: whether 0 would be against the claim.
+        strict: whether 0 is against the claim.
     """
 
     letter: str
@@ -78,7 +78,7 @@ class Ordering:
         mean: of the differences.
         interval: of the mean, by Student's t over the seeds; None of a single seed.
             Seeds that agree exactly make it a point.
-        verdict: what follows.
+        verdict: what they say of the claim.
     """
 
     claim: Claim
@@ -90,7 +90,7 @@ class Ordering:
     verdict: Verdict
 
 
-def judged(records: Iterable[RunRecord]) -> list[Ordering]:
+def judge_claims(records: Iterable[RunRecord]) -> list[Ordering]:
     """Tests every claim on the runs that it is about, claim by claim.
 
     Args:
@@ -105,35 +105,38 @@ def judged(records: Iterable[RunRecord]) -> list[Ordering]:
     groups: dict[Any, list[RunRecord]] = {}
     for record in records:
         if record.settings.rounds > 0:
-            groups.setdefault(alike(record), []).append(record)
-    found = []
+            groups.setdefault(comparable_part(record), []).append(record)
+    orderings: list[Ordering] = []
     for group in groups.values():
-        by_place = {
+        runs = {
             (r.settings.measure, r.settings.rounds, r.settings.seed): r for r in group
         }
-        found += _of_measures(
-            by_place, GRASP, "gradient_norm_preservation", "grasp", _gain
-        )
-        found += _of_measures(
-            by_place, BIASED, "biased_loss_preservation", "loss_preservation", _gain
-        )
-        found += _of_measures(
-            by_place, FASTER, "loss_preservation", "magnitude", _area_saved
-        )
-        found += _of_rounds(by_place)
-    return sorted(found, key=lambda one: one.claim.letter)
+        orderings += [
+            *_compare_measures(
+                runs, GRASP, "gradient_norm_preservation", "grasp", _gain
+            ),
+            *_compare_measures(
+                runs, BIASED, "biased_loss_preservation", "loss_preservation", _gain
+            ),
+            *_compare_measures(
+                runs, FASTER, "loss_preservation", "magnitude", _area_saved
+            ),
+            *_compare_rounds(runs),
+        ]
+    return sorted(orderings, key=lambda ordering: ordering.claim.letter)
 
 
-def alike(record: RunRecord) -> tuple[str, RunSettings]:
-    """Returns what equal runs share: all but measure, rounds and seed, and the data.
+def comparable_part(record: RunRecord) -> tuple[str, RunSettings]:
+    """Returns what runs that can be compared share: their data and most settings.
 
-    Whether measures were correlated meanwhile decides nothing of a run and is left out.
+    Measure, rounds and seed are blanked, since these may differ; so is how often
+    measures were correlated, which decides no number of a run.
     """
     common = {"measure": "", "rounds": 0, "seed": 0, "correlate_every": 0}
     return record.data, replace(record.settings, **common)
 
 
-def ordering(
+def judge_differences(
     claim: Claim, where: str, seeds: Sequence[int], differences: Sequence[float]
 ) -> Ordering:
     """Returns the mean of differences, its interval and what they say of the claim."""
@@ -143,7 +146,13 @@ def ordering(
     interval = confidence_interval(differences)
     verdict = verdict_on(center, interval, strict=claim.strict)
     return Ordering(
-        claim, where, tuple(seeds), tuple(differences), center, interval, verdict
+        claim=claim,
+        where=where,
+        seeds=tuple(seeds),
+        differences=tuple(differences),
+        mean=center,
+        interval=interval,
+        verdict=verdict,
     )
 
 
@@ -176,34 +185,37 @@ def _area_saved(slower: RunRecord, faster: RunRecord) -> float | None:
     return areas[0] - areas[1]
 
 
-def _of_measures(
+def _compare_measures(
     runs: _Runs, claim: Claim, first: str, second: str, difference: _Difference
 ) -> Iterable[Ordering]:
     """Compares two measures, one test for each number of rounds."""
     for count in sorted({rounds for _, rounds, _ in runs}):
-        found = {}
+        by_seed = {}
         for seed in sorted({seed for _, _, seed in runs}):
             pair = [runs.get((measure, count, seed)) for measure in (first, second)]
             if pair[0] is not None and pair[1] is not None:
-                value = difference(pair[0], pair[1])
-                if value is not None:
-                    found[seed] = value
-        if found:
-            yield ordering(claim, counted(count), list(found), list(found.values()))
+                gap = difference(pair[0], pair[1])
+                if gap is not None:
+                    by_seed[seed] = gap
+        if by_seed:
+            where = rounds_in_words(count)
+            yield judge_differences(claim, where, list(by_seed), list(by_seed.values()))
 
 
-def _of_rounds(runs: _Runs) -> Iterable[Ordering]:
+def _compare_rounds(runs: _Runs) -> Iterable[Ordering]:
     """Compares the most rounds with the fewest, one test for each measure."""
     for measure in dict.fromkeys(name for name, _, _ in runs):
         counts = {rounds for name, rounds, _ in runs if name == measure}
         fewest, most = min(counts), max(counts)
         if fewest == most:
             continue
-        found = {}
+        by_seed = {}
         for seed in sorted({seed for _, _, seed in runs}):
             few, many = (runs.get((measure, n, seed)) for n in (fewest, most))
             if few is not None and many is not None:
-                found[seed] = _gain(many, few)
-        if found:
-            where = f"{measure}, {most} and {counted(fewest)}"
-            yield ordering(ROUNDS, where, list(found), list(found.values()))
+                by_seed[seed] = _gain(many, few)
+        if by_seed:
+            where = f"{measure}, {most} and {rounds_in_words(fewest)}"
+            yield judge_differences(
+                ROUNDS, where, list(by_seed), list(by_seed.values())
+            )

@@ -1,4 +1,4 @@
-"""A report as Markdown and as JSON."""
+"""Writes a report as Markdown and as JSON."""
 
 import json
 import math
@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradflow_jax.experiments.report.drawing import layer_shares
-from gradflow_jax.experiments.report.orderings import CLAIMS, Ordering, judged
+from gradflow_jax.experiments.report.orderings import CLAIMS, Ordering, judge_claims
 from gradflow_jax.experiments.report.runs import (
     NUMBERS,
     Block,
-    Run,
-    described,
+    RecordedRun,
+    describe,
     over_seeds,
 )
 from gradflow_jax.experiments.report.tables import Grid, grids, markdown, title
@@ -43,47 +43,51 @@ class Section:
     tested: Sequence[Ordering]
 
 
-def section(block: Block, figures: Mapping[str, str]) -> Section:
+def section_of(block: Block, figures: Mapping[str, str]) -> Section:
     """Returns the section of a block, with its orderings tested."""
-    return Section(block, figures, judged(run.record for run in block.runs))
+    return Section(block, figures, judge_claims(run.record for run in block.runs))
 
 
 def summary(sections: Sequence[Section]) -> list[str]:
     """Returns in a few sentences whether the runs agree with the paper."""
-    tested = [one for own in sections for one in own.tested]
+    tested = [ordering for section in sections for ordering in section.tested]
     if not tested:
         return ["No two runs differ in what the paper's orderings are about."]
-    counts = Counter(one.verdict for one in tested)
-    said = "; ".join(f"{one}: {counts[one]}" for one in VERDICTS if counts[one])
-    lines = [f"Orderings of the paper tested: {len(tested)}. {said}."]
-    for own in sections:
-        against = [one for one in own.tested if one.verdict == "contradicted"]
+    counts = Counter(ordering.verdict for ordering in tested)
+    verdicts = "; ".join(f"{name}: {counts[name]}" for name in VERDICTS if counts[name])
+    lines = [f"Orderings of the paper tested: {len(tested)}. {verdicts}."]
+    for section in sections:
+        against = [o for o in section.tested if o.verdict == "contradicted"]
         if against:
-            named = "; ".join(title(own.block))
-            lines.append(f"These runs disagree with the paper ({named}):")
-        for one in against:
+            block = "; ".join(title(section.block))
+            lines.append(f"These runs disagree with the paper ({block}):")
+        for ordering in against:
+            claim = ordering.claim
             lines.append(
-                f"- ({one.claim.letter}) {one.claim.sentence}: not with {one.where}, "
-                f"{_amount(one, one.mean)} {one.claim.unit} ({_interval(one)})"
+                f"- ({claim.letter}) {claim.sentence}: not with {ordering.where}, "
+                f"{_amount(ordering, ordering.mean)} {claim.unit} "
+                f"({_interval(ordering)})"
             )
     return lines if len(lines) > 1 else [*lines, "None is contradicted."]
 
 
 def to_markdown(sections: Sequence[Section], incomplete: Sequence[RunRecord]) -> str:
     """Returns the report as one Markdown page."""
-    count = sum(len(_runs(own.block)) for own in sections)
-    lines = ["# Pruning while training", "", f"{_counted(count, 'run')}.", ""]
-    lines += [f"- Left out, incomplete: {_unfinished(one)}" for one in incomplete]
+    count = sum(len(_runs(section.block)) for section in sections)
+    runs = f"{count} run{'' if count == 1 else 's'}"
+    lines = ["# Pruning while training", "", f"{runs}.", ""]
+    lines += [f"- Left out, incomplete: {_unfinished(run)}" for run in incomplete]
     lines += [""] * bool(incomplete)
-    for own in sections:
-        first, second = title(own.block)
-        lines += [f"## {first}", "", f"{second}.", ""]
-        for grid in grids(own.block):
+    for section in sections:
+        heading, details = title(section.block)
+        lines += [f"## {heading}", "", f"{details}.", ""]
+        for grid in grids(section.block):
             lines += markdown(grid)
-        for kind, name in own.figures.items():
+        for kind, name in section.figures.items():
             lines += [f"![{_ALT[kind]}]({name})", ""]
         lines += ["### Settings and versions", ""]
-        lines += [f"- {name}: {value}" for name, value in _exact(own.block).items()]
+        settings = _settings_and_versions(section.block)
+        lines += [f"- {name}: {value}" for name, value in settings.items()]
         lines.append("")
     text = "\n".join([*lines, *_orderings(sections)])
     return re.sub("\n{3,}", "\n\n", text).rstrip() + "\n"
@@ -92,11 +96,11 @@ def to_markdown(sections: Sequence[Section], incomplete: Sequence[RunRecord]) ->
 def _orderings(sections: Sequence[Section]) -> list[str]:
     lines = ["## Orderings", ""]
     for line in summary(sections):
-        # A blank line before and after a list, none within.
+        # Markdown wants a blank line before and after a list, and none within.
         lines += [line] if line.startswith("- ") else ["", line, ""]
     lines.append("")
     lines += ["What the paper says:", ""]
-    lines += [f"- ({one.letter}) {one.sentence}." for one in CLAIMS]
+    lines += [f"- ({claim.letter}) {claim.sentence}." for claim in CLAIMS]
     lines += [
         "",
         "Each is tested on pairs of runs of one seed that differ in the measure alone, "
@@ -109,38 +113,41 @@ def _orderings(sections: Sequence[Section]) -> list[str]:
         "Each interval is by itself: of twenty that decide, one may be chance.",
         "",
     ]
-    for own in sections:
-        if own.tested:
-            lines += [f"### {title(own.block)[0]}", "", f"{title(own.block)[1]}.", ""]
-            lines += markdown(_tested(own.tested))
+    for section in sections:
+        if section.tested:
+            heading, details = title(section.block)
+            lines += [f"### {heading}", "", f"{details}.", ""]
+            lines += markdown(_grid_of_orderings(section.tested))
     return lines
 
 
-def _tested(found: Sequence[Ordering]) -> Grid:
+def _grid_of_orderings(orderings: Sequence[Ordering]) -> Grid:
     header = ["claim", "seeds", "mean difference", "interval", "verdict"]
     rows = []
-    for one in found:
+    for ordering in orderings:
+        claim = ordering.claim
         rows.append(
             [
-                f"({one.claim.letter}) {one.where}: {one.claim.difference}",
-                str(len(one.seeds)),
-                f"{_amount(one, one.mean)} {one.claim.unit}",
-                _interval(one),
-                one.verdict,
+                f"({claim.letter}) {ordering.where}: {claim.difference}",
+                str(len(ordering.seeds)),
+                f"{_amount(ordering, ordering.mean)} {claim.unit}",
+                _interval(ordering),
+                ordering.verdict,
             ]
         )
     return Grid("Differences", header, rows)
 
 
-def _interval(one: Ordering) -> str:
-    if one.interval is None:
+def _interval(ordering: Ordering) -> str:
+    if ordering.interval is None:
         return "none"
-    return " to ".join(_amount(one, end) for end in one.interval)
+    return " to ".join(_amount(ordering, end) for end in ordering.interval)
 
 
-def _amount(one: Ordering, value: float) -> str:
-    scale = 100 if one.claim.unit == "points" else 1
-    # Without this a difference that rounds to 0 would keep its sign.
+def _amount(ordering: Ordering, value: float) -> str:
+    """Returns a difference as pages show it: +1.25, −0.30 or 0.00."""
+    scale = 100 if ordering.claim.unit == "points" else 1
+    # A difference that rounds to −0.0 would keep its sign; 0.0 stands for both.
     rounded = round(scale * value, 2) or 0.0
     return f"{rounded:+.2f}".replace("-", "−") if rounded else "0.00"
 
@@ -148,27 +155,30 @@ def _amount(one: Ordering, value: float) -> str:
 def to_json(sections: Sequence[Section], incomplete: Sequence[RunRecord]) -> str:
     """Returns the numbers behind tables, orderings and layers, for each seed."""
     content = {
-        "incomplete": [_unfinished(one) for one in incomplete],
-        "blocks": [_block(own) for own in sections],
+        "incomplete": [_unfinished(run) for run in incomplete],
+        "blocks": [_block_numbers(section) for section in sections],
     }
-    return json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n"
+    plain = _nulls_for_infinities(content)
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
 
 
-def _block(own: Section) -> dict[str, Any]:
-    block = own.block
+def _block_numbers(section: Section) -> dict[str, Any]:
+    block = section.block
     groups = [block.of(m, count) for m in block.measures for count in block.rounds]
     return {
         "title": title(block),
-        "settings": _exact(block),
-        "figures": own.figures,
-        "results": [_group(runs) for runs in (block.dense, *groups) if runs],
+        "settings": _settings_and_versions(block),
+        "figures": section.figures,
+        "results": [_group_numbers(runs) for runs in (block.dense, *groups) if runs],
+        # `asdict` leaves named tuples as they are, and JSON would have lists of them.
         "orderings": [
-            {**asdict(one), "claim": one.claim._asdict()} for one in own.tested
+            {**asdict(ordering), "claim": ordering.claim._asdict()}
+            for ordering in section.tested
         ],
     }
 
 
-def _group(runs: Sequence[Run]) -> dict[str, Any]:
+def _group_numbers(runs: Sequence[RecordedRun]) -> dict[str, Any]:
     settings = runs[0].record.settings
     numbers = {}
     for name, number in NUMBERS.items():
@@ -187,28 +197,26 @@ def _group(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _exact(block: Block) -> dict[str, Any]:
-    """Returns the settings and versions of a block, all there are of each."""
+def _settings_and_versions(block: Block) -> dict[str, Any]:
+    """Returns the settings and versions of a block's runs, with all values of each."""
     runs = _runs(block)
-    found: dict[str, list[str]] = {"data": [block.data]}
+    values: dict[str, list[str]] = {"data": [block.data]}
     for run in runs:
-        # Of a dense run, what it has in common with the pruned ones only.
         settings = asdict(run.record.settings)
-        names = ("model", "seed") if not run.record.settings.rounds else settings
-        if not block.runs:
-            names = settings
-        for name in names:
-            _add(found, name, settings[name])
+        # How a dense run would have been pruned means nothing beside pruned runs.
+        is_reference = block.runs and not run.record.settings.rounds
+        for name in ("model", "seed") if is_reference else settings:
+            _add_if_new(values, name, settings[name])
     for run in runs:
-        for name, value in run.record.versions.items():
-            _add(found, name, value)
-    return {name: "; ".join(values) for name, values in found.items()}
+        for name, version in run.record.versions.items():
+            _add_if_new(values, name, version)
+    return {name: "; ".join(texts) for name, texts in values.items()}
 
 
-def _add(found: dict[str, list[str]], name: str, value: Any) -> None:
-    own = found.setdefault(name, [])
-    if (text := _text(value)) not in own:
-        own.append(text)
+def _add_if_new(values: dict[str, list[str]], name: str, value: Any) -> None:
+    texts = values.setdefault(name, [])
+    if (text := _text(value)) not in texts:
+        texts.append(text)
 
 
 def _text(value: Any) -> str:
@@ -220,26 +228,22 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _runs(block: Block) -> list[Run]:
+def _runs(block: Block) -> list[RecordedRun]:
     return [*block.dense, *block.runs]
 
 
 def _unfinished(record: RunRecord) -> str:
     settings = record.settings
     done = f"{len(record.epochs)} of {settings.epochs} epochs"
-    return f"{described(settings)} on {record.data}, {done}"
+    return f"{describe(settings)} on {record.data}, {done}"
 
 
-def _counted(count: int, name: str) -> str:
-    return f"{count} {name}{'' if count == 1 else 's'}"
-
-
-def _finite(value: Any) -> Any:
-    """Replaces numbers that JSON has not by null."""
+def _nulls_for_infinities(value: Any) -> Any:
+    """Replaces infinities and not-a-numbers, which JSON has not, by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {name: _finite(own) for name, own in value.items()}
-    return (
-        [_finite(own) for own in value] if isinstance(value, (list, tuple)) else value
-    )
+        return {name: _nulls_for_infinities(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nulls_for_infinities(part) for part in value]
+    return value

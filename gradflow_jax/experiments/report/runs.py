@@ -1,4 +1,4 @@
-"""Records of runs on disk, gathered into blocks that can be compared."""
+"""Reads records of runs from disk and gathers them into blocks that can be compared."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from gradflow_jax.experiments.formatting import counted
+from gradflow_jax.experiments.formatting import rounds_in_words
 from gradflow_jax.experiments.names import MEASURE_NAMES
-from gradflow_jax.experiments.report.orderings import alike, final_accuracy
+from gradflow_jax.experiments.report.orderings import comparable_part, final_accuracy
 from gradflow_jax.experiments.reproduction.record import (
     RECORD_NAME,
     RunRecord,
@@ -20,14 +20,15 @@ from gradflow_jax.experiments.reproduction.record import (
 from gradflow_jax.experiments.reproduction.times import read_times
 from gradflow_jax.observations.findings import Spread
 
-# Settings that say how to prune and mean nothing of a dense run; and the seed.
-_CUTS = frozenset(
+# These settings say how to prune, which decides nothing of a dense run. The seed, too,
+# is none of what runs must share to be trained alike.
+_NOT_OF_TRAINING = frozenset(
     "measure prune rounds seed warmup thresholds tracked momentum cut_stem "
     "published_rules correlate_every".split()
 )
 
 
-class Run(NamedTuple):
+class RecordedRun(NamedTuple):
     """One run and what was timed of it.
 
     Attributes:
@@ -40,14 +41,14 @@ class Run(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What was found.
+    """The runs that were read.
 
     Attributes:
         runs: the complete ones.
-        incomplete: the file and the record of each of the rest.
+        incomplete: the file and the record of each that has not ended.
     """
 
-    runs: list[Run]
+    runs: list[RecordedRun]
     incomplete: list[tuple[Path, RunRecord]]
 
 
@@ -64,20 +65,20 @@ class Block:
 
     data: str
     settings: RunSettings
-    runs: Sequence[Run]
-    dense: Sequence[Run]
+    runs: Sequence[RecordedRun]
+    dense: Sequence[RecordedRun]
 
     @property
     def measures(self) -> list[str]:
         """Their names, in the order of all tables."""
-        return ordered({run.record.settings.measure for run in self.runs})
+        return in_listed_order({run.record.settings.measure for run in self.runs})
 
     @property
     def rounds(self) -> list[int]:
         """The numbers of rounds, from fewest to most."""
         return sorted({run.record.settings.rounds for run in self.runs})
 
-    def of(self, measure: str, rounds: int) -> list[Run]:
+    def of(self, measure: str, rounds: int) -> list[RecordedRun]:
         """Returns the runs of one cell of the table, by seed."""
         return [
             run
@@ -87,7 +88,7 @@ class Block:
         ]
 
 
-def ordered(measures: Iterable[str]) -> list[str]:
+def in_listed_order(measures: Iterable[str]) -> list[str]:
     """Returns names of measures as the package lists them, unknown ones last."""
     known = {name: i for i, name in enumerate(MEASURE_NAMES)}
     return sorted(measures, key=lambda name: (known.get(name, len(known)), name))
@@ -102,76 +103,78 @@ def collect(paths: Iterable[Path]) -> Collected:
         ValueError: if a folder has none, one cannot be read, or two are of one run; it
             names the files.
     """
-    found: dict[Path, Path] = {}
+    by_real_path: dict[Path, Path] = {}
     for path in paths:
         files = sorted(path.rglob(RECORD_NAME)) if path.is_dir() else [path]
         if not files:
             raise ValueError(f"{path} holds no {RECORD_NAME}, at any depth.")
         for file in files:
-            found.setdefault(file.resolve(), file)
-    runs: list[Run] = []
+            by_real_path.setdefault(file.resolve(), file)
+    runs: list[RecordedRun] = []
     incomplete = []
-    taken: dict[Any, Path] = {}
-    for file in found.values():
+    file_of_run: dict[Any, Path] = {}
+    for file in by_real_path.values():
         record = _read(file)
         if not record.complete:
             incomplete.append((file, record))
             continue
-        first = taken.setdefault(_identity(record), file)
+        first = file_of_run.setdefault(_identity(record), file)
         if first is not file:
             raise ValueError(
-                f"{first} and {file} are one run, {described(record.settings)} on "
+                f"{first} and {file} are one run, {describe(record.settings)} on "
                 f"{record.data}: leave one of them out."
             )
         times = read_times(file.parent)
-        runs.append(Run(record, times[-1].faster if times else None))
+        runs.append(RecordedRun(record, times[-1].faster if times else None))
     return Collected(runs, incomplete)
 
 
-def blocks(runs: Iterable[Run]) -> list[Block]:
+def blocks(runs: Iterable[RecordedRun]) -> list[Block]:
     """Gathers runs, sorted by model, data and what was pruned.
 
     A dense run stands in each block that was trained as it was, or in one of its own.
     """
-    dense: dict[Any, list[Run]] = {}
-    pruned: dict[Any, list[Run]] = {}
+    dense: dict[Any, list[RecordedRun]] = {}
+    pruned: dict[Any, list[RecordedRun]] = {}
     runs = list(runs)
-    names = ordered({run.record.settings.measure for run in runs})
+    names = in_listed_order({run.record.settings.measure for run in runs})
 
-    def place(run: Run) -> Any:
-        own = run.record.settings
-        return names.index(own.measure), own.rounds, own.seed
+    def order_in_tables(run: RecordedRun) -> Any:
+        settings = run.record.settings
+        return names.index(settings.measure), settings.rounds, settings.seed
 
-    for run in sorted(runs, key=place):
+    for run in sorted(runs, key=order_in_tables):
         if run.record.settings.rounds == 0:
             dense.setdefault(_training(run.record), []).append(run)
         else:
-            pruned.setdefault(alike(run.record), []).append(run)
-    found = []
-    for (data, settings), own in pruned.items():
-        found.append(
-            Block(data, settings, own, dense.get(_training(own[0].record), ()))
-        )
-    met = {_training(run.record) for own in pruned.values() for run in own}
-    for training, own in dense.items():
-        if training not in met:
-            found.append(Block(*alike(own[0].record), (), own))
+            pruned.setdefault(comparable_part(run.record), []).append(run)
+    gathered = []
+    for (data, settings), group in pruned.items():
+        trained_alike = dense.get(_training(group[0].record), ())
+        gathered.append(Block(data, settings, group, trained_alike))
+    placed = {_training(run.record) for group in pruned.values() for run in group}
+    for training, group in dense.items():
+        if training not in placed:
+            gathered.append(Block(*comparable_part(group[0].record), (), group))
     return sorted(
-        found, key=lambda one: (one.settings.model, one.data, repr(one.settings))
+        gathered,
+        key=lambda block: (block.settings.model, block.data, repr(block.settings)),
     )
 
 
-def described(settings: RunSettings) -> str:
+def describe(settings: RunSettings) -> str:
     """Returns which run it is, in the words of its settings."""
     if settings.rounds == 0:
         return f"{settings.model}, dense, seed {settings.seed}"
     return (
-        f"{settings.model}, {settings.measure}, {counted(settings.rounds)}, "
+        f"{settings.model}, {settings.measure}, {rounds_in_words(settings.rounds)}, "
         f"seed {settings.seed}"
     )
 
 
-def over_seeds(runs: Iterable[Run], number: Callable[[Run], float | None]) -> Spread:
+def over_seeds(
+    runs: Iterable[RecordedRun], number: Callable[[RecordedRun], float | None]
+) -> Spread:
     """Returns mean and deviation of a number over the runs that have it."""
     return spread_of([value for run in runs if (value := number(run)) is not None])
 
@@ -184,42 +187,42 @@ def spread_of(values: Sequence[float]) -> Spread:
     return Spread(mean(values), deviation, len(values))
 
 
-def final(run: Run) -> float:
+def final(run: RecordedRun) -> float:
     """Returns the test accuracy after the last epoch."""
     return final_accuracy(run.record)
 
 
-def best(run: Run) -> float | None:
+def best(run: RecordedRun) -> float | None:
     """Returns the best test accuracy after the last round, if there is an epoch."""
     return run.record.best_accuracy
 
 
-def left(run: Run) -> Size:
+def left(run: RecordedRun) -> Size:
     """Returns the size after the last round."""
     return run.record.rounds[-1].size if run.record.rounds else run.record.dense
 
 
-def filters_left(run: Run) -> float:
+def filters_left(run: RecordedRun) -> float:
     """Returns the fraction of filters that is left."""
     return left(run).filters / run.record.dense.filters
 
 
-def parameters_left(run: Run) -> float:
+def parameters_left(run: RecordedRun) -> float:
     """Returns the fraction of parameters that is left."""
     return left(run).parameters / run.record.dense.parameters
 
 
-def flops_left(run: Run) -> float:
+def flops_left(run: RecordedRun) -> float:
     """Returns the fraction of multiply-accumulates that is left."""
     return left(run).flops / run.record.dense.flops
 
 
-def times_faster(run: Run) -> float | None:
+def times_faster(run: RecordedRun) -> float | None:
     """Returns how many times faster the forward pass is than dense, if timed."""
     return run.times_faster
 
 
-NUMBERS: dict[str, Callable[[Run], float | None]] = {
+NUMBERS: dict[str, Callable[[RecordedRun], float | None]] = {
     "accuracy": final,
     "best_accuracy": best,
     "filters_left": filters_left,
@@ -244,14 +247,16 @@ def _read(file: Path) -> RunRecord:
 
 def _training(record: RunRecord) -> Any:
     """Returns what decides a run that is not pruned, but for its seed."""
-    own = record.settings
-    values = [getattr(own, one.name) for one in fields(own) if one.name not in _CUTS]
+    names = [field.name for field in fields(record.settings)]
+    values = [
+        getattr(record.settings, name) for name in names if name not in _NOT_OF_TRAINING
+    ]
     return record.data, tuple(values)
 
 
 def _identity(record: RunRecord) -> Any:
-    """Returns what two different runs differ in."""
-    own = record.settings
-    if own.rounds == 0:
-        return _training(record), own.seed
-    return record.data, replace(own, correlate_every=0)
+    """Returns what tells two runs apart: equal ones are one run, done twice."""
+    settings = record.settings
+    if settings.rounds == 0:
+        return _training(record), settings.seed
+    return record.data, replace(settings, correlate_every=0)

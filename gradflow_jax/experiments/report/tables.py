@@ -1,17 +1,16 @@
-"""The tables of a report: one content for the terminal and for Markdown."""
+"""The tables of a report, made once and shown in the terminal and in Markdown."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-import rich.box
 from rich.table import Table
 from rich.text import Text
 
-from gradflow_jax.experiments.formatting import counted
+from gradflow_jax.experiments.formatting import plain_table, rounds_in_words
 from gradflow_jax.experiments.report.runs import (
     Block,
-    Run,
+    RecordedRun,
     best,
     filters_left,
     final,
@@ -46,18 +45,18 @@ class Grid(NamedTuple):
 
 def title(block: Block) -> list[str]:
     """Returns what a block is of: the model and data, then what else decides it."""
-    own = block.settings
-    stages = ", ".join(f"{epochs} at {rate:g}" for epochs, rate in own.schedule)
-    words = [f"width {own.width:g}", f"epochs: {stages}"]
+    settings = block.settings
+    stages = ", ".join(f"{epochs} at {rate:g}" for epochs, rate in settings.schedule)
+    words = [f"width {settings.width:g}", f"epochs: {stages}"]
     if block.runs:
-        words.insert(0, f"{100 * own.prune:g} % of filters pruned")
-    # Those of the title and those of rows and columns.
-    named = "model measure prune rounds seed width schedule correlate_every".split()
-    for one in fields(own):
-        value = getattr(own, one.name)
-        if one.name not in named and value != getattr(_DEFAULTS, one.name):
-            words.append(f"{one.name} {_word(value)}")
-    return [f"{own.model} on {block.data}", "; ".join(words)]
+        words.insert(0, f"{100 * settings.prune:g} % of filters pruned")
+    # Titles, rows and columns say these; others are said where they are no defaults.
+    shown = "model measure prune rounds seed width schedule correlate_every".split()
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name not in shown and value != getattr(_DEFAULTS, field.name):
+            words.append(f"{field.name} {_word(value)}")
+    return [f"{settings.model} on {block.data}", "; ".join(words)]
 
 
 def _word(value: object) -> str:
@@ -68,65 +67,77 @@ def _word(value: object) -> str:
 
 def grids(block: Block) -> list[Grid]:
     """Returns the tables of a block: accuracy at the end, the best, what is left."""
-    counts = {len(block.of(m, r)) for m in block.measures for r in block.rounds} - {0}
-    counts |= {len(block.dense)} - {0}
+    seeds = {len(block.of(m, r)) for m in block.measures for r in block.rounds} - {0}
+    seeds |= {len(block.dense)} - {0}
     optimistic = "chosen by the test set, so that it flatters"
-    found = [
-        _accuracies(block, counts, "Test accuracy (%) after the last epoch", final),
+    accuracies = [
+        _accuracies(block, seeds, "Test accuracy (%) after the last epoch", final),
         _accuracies(
             block,
-            counts,
+            seeds,
             "Best test accuracy (%) of the epochs after the last round",
             best,
             optimistic,
         ),
     ]
-    # Of dense networks all is left.
-    return [*found, _reached(block)] if block.runs else found
+    # A block of dense networks alone needs no table of what is left: all is.
+    return [*accuracies, _sizes(block)] if block.runs else accuracies
 
 
 def _accuracies(
     block: Block,
-    counts: set[int],
+    seeds: set[int],
     name: str,
-    number: Callable[[Run], float | None],
+    number: Callable[[RecordedRun], float | None],
     *notes: str,
 ) -> Grid:
-    def cell(runs: Iterable[Run]) -> str:
-        found = over_seeds(runs, number)
-        several = f" ({found.seeds})" if len(counts) > 1 and found.seeds else ""
-        return percent(found) + several
+    """Returns a grid of accuracies, a row a measure and a column a number of rounds.
+
+    Args:
+        block: the runs.
+        seeds: the numbers of seeds that its cells have; cells name theirs if they
+            differ.
+        name: the grid's title.
+        number: the accuracy of a run.
+        *notes: what else the grid says below.
+    """
+
+    def cell(runs: Iterable[RecordedRun]) -> str:
+        accuracy = over_seeds(runs, number)
+        several = f" ({accuracy.seeds})" if len(seeds) > 1 and accuracy.seeds else ""
+        return percent(accuracy) + several
 
     rounds = block.rounds
     rows: list[list[str]] = []
     if block.dense:
-        # The same under each number of rounds: what pruned networks compare with.
+        # Pruned networks of any number of rounds compare with the same dense ones.
         rows.append(["dense", *[cell(block.dense)] * max(1, len(rounds))])
     for measure in block.measures:
         rows.append([measure, *(cell(block.of(measure, count)) for count in rounds)])
-    header = ["measure", *(map(counted, rounds) if rounds else ["unpruned"])]
-    return Grid(name, header, rows, [_seeds(counts), *notes])
+    header = ["measure", *(map(rounds_in_words, rounds) if rounds else ["unpruned"])]
+    return Grid(name, header, rows, [_seeds_in_words(seeds), *notes])
 
 
-def _seeds(counts: set[int]) -> str:
-    if len(counts) > 1:
+def _seeds_in_words(seeds: set[int]) -> str:
+    if len(seeds) > 1:
         return "mean±deviation of the sample (number of seeds)"
-    (count,) = counts
+    (count,) = seeds
     if count == 1:
         return "a single seed"
     return f"mean±deviation of the sample over {count} seeds"
 
 
-def _reached(block: Block) -> Grid:
+def _sizes(block: Block) -> Grid:
+    """Returns a grid of what is left of the networks and how fast they are."""
     header = ["measure", "rounds", "filters", "parameters", "FLOPs", "faster"]
     rows = []
     for measure in block.measures:
         for count in block.rounds:
             runs = block.of(measure, count)
             if runs:
-                rows.append([measure, str(count), *_left(runs)])
+                rows.append([measure, str(count), *_size_cells(runs)])
     if block.dense:
-        rows.insert(0, ["dense", NONE, *_left(block.dense)])
+        rows.insert(0, ["dense", NONE, *_size_cells(block.dense)])
     notes = [
         "means over seeds; FLOPs: multiply-accumulates of an image",
         "faster: times the speed of the dense network's forward pass, where timed",
@@ -138,25 +149,25 @@ def _reached(block: Block) -> Grid:
     return Grid("What is left after the last round (%)", header, rows, notes)
 
 
-def _left(runs: Sequence[Run]) -> list[str]:
-    found = [
+def _size_cells(runs: Sequence[RecordedRun]) -> list[str]:
+    shares = [
         over_seeds(runs, number)
         for number in (filters_left, parameters_left, flops_left)
     ]
     faster = over_seeds(runs, times_faster)
     return [
-        *(f"{100 * one.mean:.1f}" if one.seeds else NONE for one in found),
+        *(f"{100 * share.mean:.1f}" if share.seeds else NONE for share in shares),
         f"{faster.mean:.2f}×" if faster.seeds else NONE,
     ]
 
 
-def percent(found: Spread) -> str:
+def percent(accuracy: Spread) -> str:
     """Returns the mean in percent, with the deviation where there are several seeds."""
-    if not found.seeds:
+    if not accuracy.seeds:
         return NONE
-    if found.seeds == 1:
-        return f"{100 * found.mean:.2f}"
-    return f"{100 * found.mean:.2f}±{100 * found.deviation:.2f}"
+    if accuracy.seeds == 1:
+        return f"{100 * accuracy.mean:.2f}"
+    return f"{100 * accuracy.mean:.2f}±{100 * accuracy.deviation:.2f}"
 
 
 def screen(grid: Grid) -> list[Text | Table]:
@@ -168,40 +179,36 @@ def screen(grid: Grid) -> list[Text | Table]:
         max(len(name), *(len(row[i]) for row in grid.rows))
         for i, name in enumerate(grid.header)
     ]
-    # Of each part: the columns beside the first, and their width with it.
+    # A part is a list of columns that fit beside the first, which each part repeats;
+    # `used` is the width of the part that is being filled.
     parts: list[list[int]] = [[]]
     used = widths[0] + 1
-    for i in range(1, len(widths)):
-        if parts[-1] and used + widths[i] + 2 > COLUMNS:
+    for column in range(1, len(widths)):
+        if parts[-1] and used + widths[column] + 2 > COLUMNS:
             parts.append([])
             used = widths[0] + 1
-        parts[-1].append(i)
-        used += widths[i] + 2
-    # Not as title and caption of the table, which wrap at its width.
+        parts[-1].append(column)
+        used += widths[column] + 2
+    # A title or a caption of the table itself would be wrapped at the table's width.
     return [
         Text(grid.title, "italic"),
-        *(_table(grid, [0, *part]) for part in parts),
+        *(_make_table(grid, [0, *part]) for part in parts),
         *(Text(note, "dim italic") for note in grid.notes),
     ]
 
 
-def _table(grid: Grid, columns: Sequence[int]) -> Table:
-    table = Table(
-        box=rich.box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 2, 0, 0),
-        pad_edge=False,
-    )
-    for i in columns:
-        justify = "right" if i else "left"
-        table.add_column(Text(grid.header[i]), justify=justify, no_wrap=True)
-    before = None
+def _make_table(grid: Grid, columns: Sequence[int]) -> Table:
+    table = plain_table(gap=3, show_edge=False)
+    for column in columns:
+        justify = "right" if column else "left"
+        table.add_column(Text(grid.header[column]), justify=justify, no_wrap=True)
+    name_above = None
     for row in grid.rows:
-        cells = [Text(row[i]) for i in columns]
+        cells = [Text(row[column]) for column in columns]
         # A name that is repeated from the row above is not shown again.
-        if row[0] == before:
+        if row[0] == name_above:
             cells[0] = Text("")
-        before = row[0]
+        name_above = row[0]
         table.add_row(*cells)
     return table
 

@@ -2,9 +2,11 @@
 
     record              settings, and what a run tells
     run                 the run itself
+    watching            who is told what the run is doing
     folder              a run in a folder, which goes on where it was stopped
     rounds              how much each round removes, and which filters
     published_rules     the choices of the authors' release, quirks and all
+    dense_network       the network before anything is cut
     shrinking_network   a network in training that becomes smaller
     sizes               its filters, parameters and FLOPs
     checkpoints         its state on disk, by Orbax
@@ -12,5 +14,5 @@
     times               the times of its networks
     table               its table in the terminal
 
-Imports `data`, `networks` and `sweep`.
+Imports `data` and `networks`.
 """

@@ -68,9 +68,11 @@ class Checkpoints:
             for file in sorted(partial.rglob("*"))
             if file.is_file()
         }
+        # `about.json` holds the hash of every other file and that of its own content,
+        # so that `restore` can tell whether all is as it was written.
         content = {"files": files, "about": dict(about)}
-        own = {"version": _VERSION, "sha256": _sha256(_text(content)), **content}
-        (partial / _ABOUT).write_bytes(_text(own))
+        header = {"version": _VERSION, "sha256": _sha256(_to_json(content))}
+        (partial / _ABOUT).write_bytes(_to_json({**header, **content}))
         partial.rename(path)
         for old in self._epochs()[:-_KEPT]:
             delete_whole(self._path(old))
@@ -90,14 +92,15 @@ class Checkpoints:
             content = json.loads((path / _ABOUT).read_bytes())
             version, expected = content.pop("version"), content.pop("sha256")
             if version == _VERSION:
-                # Before Orbax reads: it trusts its files.
-                _check(path, content, expected)
-                found = self._orbax.restore(path / _ARRAYS)
-                return Saved(jax.tree.map(np.asarray, found), content["about"])
-        # Whatever Orbax, TensorStore and JSON raise for files that are not as written.
+                # Hashes are checked before Orbax reads, since it trusts its files.
+                _check_hashes(path, content, expected)
+                arrays = self._orbax.restore(path / _ARRAYS)
+                return Saved(jax.tree.map(np.asarray, arrays), content["about"])
+        # Orbax, TensorStore and JSON raise nearly anything for damaged files.
         except Exception as error:
+            reason = _first_line(error)
             raise CheckpointError(
-                f"the checkpoint {path} is damaged: {_line(error)}. Delete that folder "
+                f"the checkpoint {path} is damaged: {reason}. Delete that folder "
                 "to go on from the one before it, or start anew with --force."
             ) from error
         raise CheckpointError(
@@ -114,9 +117,18 @@ class Checkpoints:
         return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _check(path: Path, content: Mapping[str, Any], expected: str) -> None:
-    """Checks that all is as it was written."""
-    if _sha256(_text(content)) != expected:
+def _check_hashes(path: Path, content: Mapping[str, Any], expected: str) -> None:
+    """Checks that every file of a checkpoint is as it was written.
+
+    Args:
+        path: of the checkpoint.
+        content: of its `about.json`: hashes of the other files, and what a run is.
+        expected: the hash of this content.
+
+    Raises:
+        ValueError: naming the first file that is not.
+    """
+    if _sha256(_to_json(content)) != expected:
         raise ValueError(f"{_ABOUT} is not as it was written")
     for name, sha256 in content["files"].items():
         if _sha256((path / name).read_bytes()) != sha256:
@@ -127,34 +139,37 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _text(content: Mapping[str, Any]) -> bytes:
+def _to_json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content).encode()
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def by_path(tree: PyTree) -> PyTree:
+def nest_by_path(tree: PyTree) -> PyTree:
     """Returns a tree as nested dicts of NumPy arrays, which files can hold."""
     return nested({path: np.asarray(leaf) for path, leaf in named_leaves(tree)})
 
 
-def arranged(arrays: PyTree, like: PyTree) -> PyTree:
-    """Returns arrays in the tree of `like` that they were taken from by `by_path`.
+def arrange_like(arrays: PyTree, like: PyTree) -> PyTree:
+    """Arranges arrays in the tree of `like`: it undoes what `nest_by_path` did.
 
     Raises:
         ValueError: if a leaf is missing, left over, or of another shape or dtype.
     """
-    found, wanted = dict(named_leaves(arrays)), dict(named_leaves(like))
-    odd = sorted(set(found) ^ set(wanted))
-    odd += [
+    saved, expected = dict(named_leaves(arrays)), dict(named_leaves(like))
+    odd_paths = sorted(set(saved) ^ set(expected))
+    odd_paths += [
         path
-        for path in sorted(set(found) & set(wanted))
-        if found[path].shape != wanted[path].shape
-        or found[path].dtype != wanted[path].dtype
+        for path in sorted(set(saved) & set(expected))
+        if saved[path].shape != expected[path].shape
+        or saved[path].dtype != expected[path].dtype
     ]
-    if odd:
-        raise ValueError(f"{odd[0]!r} is not what the network of this run has there")
-    return jax.tree.structure(like).unflatten(found[path] for path in wanted)
+    if odd_paths:
+        raise ValueError(
+            f"{odd_paths[0]!r} is not what the network of this run has there"
+        )
+    # `named_leaves` gives leaves in the order in which JAX flattens the tree.
+    return jax.tree.structure(like).unflatten(saved[path] for path in expected)

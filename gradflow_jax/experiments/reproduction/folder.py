@@ -1,4 +1,10 @@
-"""A run in a folder: it goes on from where it was stopped, whenever that was."""
+"""A run in a folder, which goes on from where it was stopped, whenever that was.
+
+An epoch ends in this order: the run's state becomes a checkpoint, which appears whole
+or not at all; then the record and the times are written from it. So a run that is
+killed between the two writes its record anew when it goes on, and one that is killed
+before trains the epoch again, from the checkpoint of the one before.
+"""
 
 import hashlib
 import json
@@ -16,7 +22,7 @@ from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.data.errors import CheckpointError, FolderError
 from gradflow_jax.experiments.environment import versions
 from gradflow_jax.experiments.networks.timing import Times
-from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints, by_path
+from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints, nest_by_path
 from gradflow_jax.experiments.reproduction.record import (
     RECORD_NAME,
     RunRecord,
@@ -24,8 +30,9 @@ from gradflow_jax.experiments.reproduction.record import (
     from_json,
     to_json,
 )
-from gradflow_jax.experiments.reproduction.run import Progress, Run, Silent, Watcher
+from gradflow_jax.experiments.reproduction.run import Run, RunProgress
 from gradflow_jax.experiments.reproduction.times import TIMES_NAME, write_times
+from gradflow_jax.experiments.reproduction.watching import RunWatcher, SilentRunWatcher
 from gradflow_jax.structured import save_cut
 
 MODEL_NAME = "model.safetensors"
@@ -34,7 +41,10 @@ NAMES = (RECORD_NAME, TIMES_NAME, MODEL_NAME, CHECKPOINTS_NAME)
 
 
 def run_in_folder(
-    out: Path, settings: RunSettings, dataset: Dataset, watcher: Watcher | None = None
+    out: Path,
+    settings: RunSettings,
+    dataset: Dataset,
+    watcher: RunWatcher | None = None,
 ) -> RunRecord:
     """Runs, or goes on with, what `settings` say.
 
@@ -57,10 +67,10 @@ def run_in_folder(
         CheckpointError: if its checkpoint is damaged or not of this run.
         SettingsError: if the settings cannot be met.
     """
-    watcher = watcher or Silent()
+    watcher = watcher or SilentRunWatcher()
     run = Run(settings, dataset, watcher)
     if set("*?[") & set(str(out.absolute())):
-        # Orbax takes its own folder for a pattern, and saves no arrays.
+        # Orbax would take the path for a pattern of file names, and save no arrays.
         raise FolderError(
             f"{out.absolute()} has one of * ? [ in it, where no checkpoint can be "
             "saved: choose another --out."
@@ -71,7 +81,10 @@ def run_in_folder(
         raise FolderError(f"{out} cannot be made: {error.strerror}.") from error
     with _alone_in(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
         tidy(out)
-        about = {"data": fingerprint(dataset), "settings": _plain(asdict(settings))}
+        about = {
+            "data": fingerprint(dataset),
+            "settings": _through_json(asdict(settings)),
+        }
         latest = checkpoints.latest()
         if latest is not None:
             _resume(run, out, checkpoints, latest, about)
@@ -83,12 +96,13 @@ def run_in_folder(
         while True:
             watcher.epoch(run.progress.epoch)
             if run.progress.epoch:
-                _write(out, run.progress)
+                # Written after the checkpoint, also after one that a killed run left.
+                _write_progress(out, run.progress)
             if run.done:
                 break
             run.next_epoch()
             progress = run.progress
-            own = {
+            after_epoch = {
                 "keep": {
                     name: np.flatnonzero(flags).tolist()
                     for name, flags in progress.keep.items()
@@ -96,8 +110,8 @@ def run_in_folder(
                 "record": json.loads(to_json(progress.record)),
                 "times": [time._asdict() for time in progress.times],
             }
-            arrays = by_path(jax.device_get(run.network.state))
-            checkpoints.save(progress.epoch, arrays, {**about, **own})
+            arrays = nest_by_path(jax.device_get(run.network.state))
+            checkpoints.save(progress.epoch, arrays, {**about, **after_epoch})
         network = run.network
         save_cut(out / MODEL_NAME, network.variables(), network.units, network.keep)
         return run.progress.record
@@ -124,26 +138,33 @@ def existing(out: Path) -> list[Path]:
 
 def fingerprint(dataset: Dataset) -> str:
     """Returns a SHA-256 of all images and labels."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for array in dataset:
         if isinstance(array, np.ndarray):
-            found.update(f"{array.dtype} {array.shape} ".encode())
-            found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+            sha256.update(f"{array.dtype} {array.shape} ".encode())
+            sha256.update(np.ascontiguousarray(array).tobytes())
+    return sha256.hexdigest()
 
 
 def _resume(
     run: Run, out: Path, checkpoints: Checkpoints, epoch: int, about: dict[str, Any]
 ) -> None:
-    arrays, found = checkpoints.restore(epoch)
-    asked, was = about["settings"], found.get("settings", {})
+    """Brings a run to where a checkpoint is, if that is one of the same run.
+
+    Raises:
+        FolderError: if settings, images or versions were others.
+        CheckpointError: if the checkpoint is damaged or of another network.
+    """
+    arrays, saved = checkpoints.restore(epoch)
+    asked, before = about["settings"], saved.get("settings", {})
     for name in asked:
-        if asked[name] != was.get(name):
+        if asked[name] != before.get(name):
             raise FolderError(
-                f"{out} holds a run with {name} {_said(was.get(name))}, but now it is "
-                f"{_said(asked[name])}: choose another --out, or --force to start anew."
+                f"{out} holds a run with {name} {_or_unsaid(before.get(name))}, but "
+                f"now it is {_or_unsaid(asked[name])}: choose another --out, or "
+                "--force to start anew."
             )
-    if found.get("data") != about["data"]:
+    if saved.get("data") != about["data"]:
         raise FolderError(
             f"{out} holds a run on other images: pass the same --data, choose another "
             "--out, or --force to start anew."
@@ -156,41 +177,42 @@ def _resume(
         )
 
     try:
-        record = from_json(json.dumps(found["record"]))
+        record = from_json(json.dumps(saved["record"]))
         keep = {
-            family.name: np.isin(np.arange(family.size), found["keep"][family.name])
+            family.name: np.isin(np.arange(family.size), saved["keep"][family.name])
             for family in run.network.units
         }
-        times = [Times(**time) for time in found["times"]]
+        times = [Times(**time) for time in saved["times"]]
     except (KeyError, TypeError, ValueError) as error:
         raise foreign(error) from error
     if dict(record.versions) != versions():
-        odd = next(
+        package = next(
             name
             for name, value in versions().items()
             if record.versions.get(name) != value
         )
         raise FolderError(
-            f"{out} holds a run with {odd} {record.versions.get(odd)}, and here is "
-            f"{versions()[odd]}: numbers would be of both. Go on with what it was "
-            "started with, choose another --out, or --force to start anew."
+            f"{out} holds a run with {package} {record.versions.get(package)}, and "
+            f"here is {versions()[package]}: numbers would be of both. Go on with what "
+            "it was started with, choose another --out, or --force to start anew."
         )
     try:
-        run.resume(Progress(epoch, keep, record, times), arrays)
+        run.resume(RunProgress(epoch, keep, record, times), arrays)
     except ValueError as error:
         raise foreign(error) from error
 
 
-def _said(value: Any) -> Any:
+def _or_unsaid(value: Any) -> Any:
+    """Returns a setting as messages name it."""
     return "unsaid" if value is None else value
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns settings as JSON gives them back."""
+def _through_json(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings as JSON gives them back, to be compared with saved ones."""
     return json.loads(json.dumps(settings))
 
 
-def _write(out: Path, progress: Progress) -> None:
+def _write_progress(out: Path, progress: RunProgress) -> None:
     record = to_json(progress.record)
     write_whole(out / RECORD_NAME, lambda path: path.write_text(record))
     write_times(out, progress.times)
@@ -204,7 +226,7 @@ def _alone_in(out: Path) -> Iterator[None]:
         FolderError: if another process has it.
     """
     with open(out / ".lock", "w") as file:
-        # Windows has no such locks; there nobody is warned.
+        # Windows has no such locks, and warns nobody of a second run.
         with suppress(ModuleNotFoundError):
             import fcntl
 

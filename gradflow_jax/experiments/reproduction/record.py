@@ -1,4 +1,4 @@
-"""What a run of pruning while training tells: settings, epochs, rounds, the end."""
+"""The record of a run of pruning while training: settings, epochs, rounds, the end."""
 
 import dataclasses
 import json
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 RECORD_NAME = "run.json"
-"""Of the file of a record in the folder of a run."""
+"""The name of the file that holds a record in the folder of a run."""
 
 VERSION = 1
-"""Of the format of records; another one is refused."""
+"""The format of records; files of another one are refused."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class RunSettings:
 
     @property
     def epochs(self) -> int:
-        """How many there are in all."""
+        """The number of epochs of all stages."""
         return sum(epochs for epochs, _ in self.schedule)
 
     def learning_rate(self, epoch: int) -> float:
@@ -199,7 +199,7 @@ def from_json(text: str) -> RunRecord:
         version = content.pop("version")
         if version != VERSION:
             raise ValueError(f"its format is {version}, this version reads {VERSION}")
-        record = _made(RunRecord, content)
+        record = _parse(RunRecord, content)
         parts = [(record.settings, RunSettings), (record.dense, Size)]
         if not all(isinstance(part, kind) for part, kind in parts):
             raise TypeError("settings and dense are objects")
@@ -218,20 +218,28 @@ _PARTS: dict[str, Any] = {
 }
 
 
-def _made(kind: Any, content: Any) -> Any:
+def _parse(kind: Any, content: Any) -> Any:
+    """Returns the dataclass, or the tuple of them, that JSON tells of.
+
+    Raises:
+        KeyError: naming the fields that are missing or unknown.
+    """
     if isinstance(content, list):
-        return tuple(_made(kind, item) for item in content)
-    fields = {own.name for own in dataclasses.fields(kind)}
-    if set(content) != fields:
-        odd = sorted(set(content) ^ fields)
+        return tuple(_parse(kind, row) for row in content)
+    names = {field.name for field in dataclasses.fields(kind)}
+    if set(content) != names:
+        odd = sorted(set(content) ^ names)
         raise KeyError(f"{kind.__name__}: {', '.join(odd)}")
-    values = {}
+    fields = {}
     for name, value in content.items():
-        # Of settings, rounds is a number.
+        # `rounds` is an int in RunSettings and a list of rows in RunRecord: only what
+        # is a dict or a list is parsed as parts.
         part = _PARTS.get(name) if isinstance(value, (dict, list)) else None
-        values[name] = _made(part, value) if part else _tuples(value)
-    return kind(**values)
+        fields[name] = _parse(part, value) if part else _lists_to_tuples(value)
+    return kind(**fields)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _lists_to_tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_lists_to_tuples, value))
+    return value

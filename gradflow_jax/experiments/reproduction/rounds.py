@@ -12,7 +12,7 @@ from gradflow_jax.structured import Family, Units, choose_units
 from gradflow_jax.structured.units import program_of
 
 MAX_REMOVED = 0.95
-"""Of what a family had at first, over all rounds; the paper's."""
+"""The paper's limit of how much a family loses of its units, over all rounds."""
 
 
 def share(round: int, rounds: int, prune: float) -> float:
@@ -41,6 +41,7 @@ def shares(settings: RunSettings) -> list[float]:
     if settings.thresholds is None:
         rounds = settings.rounds
         return [share(k, rounds, settings.prune) for k in range(1, rounds + 1)]
+    # Of the 1 − before that is left ahead of a round, it removes after − before.
     gone = [0.0, *settings.thresholds]
     pairs = zip(gone, gone[1:], strict=False)
     return [(after - before) / (1 - before) for before, after in pairs]
@@ -59,24 +60,25 @@ def check_rounds(settings: RunSettings) -> None:
             f"{settings.rounds} rounds are asked to remove {settings.prune:g}: both "
             "are 0, for training alone, or none is."
         )
-    first = settings.schedule[0][0]
-    if settings.warmup + settings.rounds > first:
+    first_stage = settings.schedule[0][0]
+    if settings.warmup + settings.rounds > first_stage:
         raise SettingsError(
             f"{settings.warmup} epochs of warm-up and {settings.rounds} rounds of one "
-            f"epoch do not fit into the first stage of {first} epochs."
+            f"epoch do not fit into the first stage of {first_stage} epochs."
         )
-    gone = settings.thresholds
-    if gone is not None:
-        rising = all(a < b for a, b in zip((0.0, *gone), gone, strict=False))
+    thresholds = settings.thresholds
+    if thresholds is not None:
+        steps = zip((0.0, *thresholds), thresholds, strict=False)
+        rising = all(before < after for before, after in steps)
         if (
-            len(gone) != settings.rounds
+            len(thresholds) != settings.rounds
             or not rising
-            or (gone and gone[-1] != settings.prune)
+            or (thresholds and thresholds[-1] != settings.prune)
         ):
+            fractions = ", ".join(f"{fraction:g}" for fraction in thresholds)
             raise SettingsError(
-                f"thresholds are {', '.join(f'{t:g}' for t in gone)}: they rise from "
-                f"above 0 to {settings.prune:g}, one for each of the "
-                f"{settings.rounds} rounds."
+                f"thresholds are {fractions}: they rise from above 0 to "
+                f"{settings.prune:g}, one for each of the {settings.rounds} rounds."
             )
 
 
@@ -103,7 +105,8 @@ def removed_by(shares: Sequence[float], filters: int) -> list[int]:
     left, gone = float(filters), []
     for fraction in shares:
         left *= 1 - fraction
-        # A hair is allowed for, since 1 − p is seldom met to the last bit.
+        # The products meet 1 − p to rounding only: without the 1e-6 a count that is
+        # whole could be rounded up by one.
         gone.append(math.ceil(filters - left - 1e-6))
     return gone
 
@@ -150,16 +153,16 @@ def check_reachable(units: Units, settings: RunSettings) -> None:
     """
     if settings.published_rules:
         return
-    kept = floors({family.name: family.size for family in units})
+    least = floors({family.name: family.size for family in units})
     total = sum(family.size for family in units)
-    free = sum(
-        family.size - kept[family.name]
+    removable = sum(
+        family.size - least[family.name]
         for family in units
         if settings.cut_stem or not is_stem(family)
     )
-    if removed_by([settings.prune], total)[-1] > free:
-        # Rounded down, so that what is named can be reached.
-        most = math.floor(1e4 * free / total) / 1e4
+    if removed_by([settings.prune], total)[-1] > removable:
+        # The fraction is rounded down, so that what the message names can be reached.
+        most = math.floor(1e4 * removable / total) / 1e4
         raise SettingsError(
             f"prune is {settings.prune:g}, but a layer keeps 5 % of its filters and "
             "one at least, and a ResNet's first all that it has: "
@@ -170,7 +173,11 @@ def check_reachable(units: Units, settings: RunSettings) -> None:
 def in_order(units: Units) -> list[Family]:
     """Returns families in the order in which the network first reads their makers."""
     first = first_uses(program_of(units).frame.jaxpr, units.leaves)
-    return sorted(units, key=lambda f: min(first[own.path] for own in f.producers))
+
+    def first_maker(family: Family) -> int:
+        return min(first[producer.path] for producer in family.producers)
+
+    return sorted(units, key=first_maker)
 
 
 def layer_names(units: Units) -> dict[str, str]:
@@ -178,7 +185,8 @@ def layer_names(units: Units) -> dict[str, str]:
     first = first_uses(program_of(units).frame.jaxpr, units.leaves)
 
     def layer(family: Family) -> str:
-        path = min((own.path for own in family.producers), key=first.__getitem__)
+        producers = [producer.path for producer in family.producers]
+        path = min(producers, key=first.__getitem__)
         return path.removesuffix("/kernel").removesuffix("/conv")
 
     return {family.name: layer(family) for family in in_order(units)}

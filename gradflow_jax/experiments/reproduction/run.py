@@ -1,7 +1,7 @@
 """The paper's experiment: a network is pruned in rounds while it is trained."""
 
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,11 +12,13 @@ from gradflow_jax.experiments.data.input_pipeline import (
     check_batch_size,
     training_batches,
 )
-from gradflow_jax.experiments.data.pixels import normalized
-from gradflow_jax.experiments.data.scoring_data import ScoringData, for_round
+from gradflow_jax.experiments.data.pixels import normalize_pixels
+from gradflow_jax.experiments.data.scoring_data import (
+    ScoringData,
+    scoring_data_of_round,
+)
 from gradflow_jax.experiments.environment import versions
 from gradflow_jax.experiments.names import PAPER_MEASURES
-from gradflow_jax.experiments.networks.measuring import UnitScores
 from gradflow_jax.experiments.networks.timing import Times
 from gradflow_jax.experiments.reproduction import published_rules, rounds
 from gradflow_jax.experiments.reproduction.record import (
@@ -30,43 +32,23 @@ from gradflow_jax.experiments.reproduction.shrinking_network import (
     Flags,
     ShrinkingNetwork,
 )
+from gradflow_jax.experiments.reproduction.watching import RunWatcher, SilentRunWatcher
 from gradflow_jax.structured import Units
+from gradflow_jax.structured.scoring import UnitScores
 from gradflow_jax.trees import PyTree
 
-# Of an exponential average of importance: the weight of a new mini-batch, and how many.
 TRACKED_WEIGHT = 0.8
+"""The weight of a new mini-batch in the exponential average of importance."""
+
 TRACKED_BATCHES = 20
-# Steps whose loss is on the device still when the next are sent there.
+"""How many mini-batches, the last ones of an epoch, importance is averaged over."""
+
+# The watcher is told the loss of so many steps ago: to read that of the last one would
+# be to wait for the device, which could not compute while the next batch is sent.
 _LAG = 4
 
 
-class Watcher(Protocol):
-    """Is told what a run is doing."""
-
-    def epoch(self, done: int) -> None:
-        """So many epochs are done."""
-
-    def begin(self, what: str, steps: int) -> None:
-        """Begins a stage of so many steps; of 0 where nobody knows."""
-
-    def step(self, loss: float, accuracy: float) -> None:
-        """One step is done, with this loss and accuracy."""
-
-
-class Silent:
-    """A watcher that does nothing."""
-
-    def epoch(self, done: int) -> None:
-        """Does nothing."""
-
-    def begin(self, what: str, steps: int) -> None:
-        """Does nothing."""
-
-    def step(self, loss: float, accuracy: float) -> None:
-        """Does nothing."""
-
-
-class Progress(NamedTuple):
+class RunProgress(NamedTuple):
     """Where a run is, beside its arrays.
 
     Attributes:
@@ -92,7 +74,7 @@ class Run:
     """
 
     def __init__(
-        self, settings: RunSettings, dataset: Dataset, watcher: Watcher | None = None
+        self, settings: RunSettings, dataset: Dataset, watcher: RunWatcher | None = None
     ):
         """Finds the network's units; fresh weights are made when they are looked at.
 
@@ -103,7 +85,7 @@ class Run:
         rounds.check_rounds(settings)
         check_batch_size(dataset, settings.batch_size)
         self.settings, self._dataset = settings, dataset
-        self._watcher = watcher or Silent()
+        self._watcher = watcher or SilentRunWatcher()
         self.network = ShrinkingNetwork(settings, dataset)
         units = self.network.units
         rounds.check_reachable(units, settings)
@@ -113,21 +95,23 @@ class Run:
         self._gone = rounds.removed_by(self._shares, sum(self._widths.values()))
         size = self.network.size({} if settings.published_rules else None)
         record = RunRecord(
-            settings,
-            str(dataset),
-            dataset.x_train.shape[1:],
-            dataset.classes,
-            versions(),
-            size,
+            settings=settings,
+            data=str(dataset),
+            image_shape=dataset.x_train.shape[1:],
+            classes=dataset.classes,
+            versions=versions(),
+            dense=size,
         )
-        self.progress = Progress(0, self.network.keep, record, [])
+        self.progress = RunProgress(
+            epoch=0, keep=self.network.keep, record=record, times=[]
+        )
 
     @property
     def done(self) -> bool:
         """Whether the last epoch is over."""
         return self.progress.record.complete
 
-    def resume(self, progress: Progress, arrays: PyTree) -> None:
+    def resume(self, progress: RunProgress, arrays: PyTree) -> None:
         """Goes on from where another run of these settings was.
 
         Raises:
@@ -146,38 +130,43 @@ class Run:
         loss, accuracy, tracked = self._train(epoch, due and settings.tracked)
         self._watcher.begin(f"epoch {epoch}/{settings.epochs}: evaluating", 0)
         test_accuracy, test_loss = self._evaluate()
-        row = EpochRow(
-            epoch,
-            settings.learning_rate(epoch),
-            loss,
-            accuracy,
-            test_loss,
-            test_accuracy,
-            record.rounds[-1].size.filters if record.rounds else record.dense.filters,
+        size = record.rounds[-1].size if record.rounds else record.dense
+        epoch_row = EpochRow(
+            epoch=epoch,
+            learning_rate=settings.learning_rate(epoch),
+            train_loss=loss,
+            train_accuracy=accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            filters=size.filters,
         )
-        record = replace(record, epochs=(*record.epochs, row))
+        record = replace(record, epochs=(*record.epochs, epoch_row))
         every = settings.correlate_every
         if every and epoch % every == 0:
-            found = self._correlations(epoch)
-            record = replace(record, correlations=(*record.correlations, found))
+            correlations = (*record.correlations, self._correlations(epoch))
+            record = replace(record, correlations=correlations)
         if due:
             zeroed = self._prune(round, epoch, tracked)
             self._watcher.begin(f"epoch {epoch}/{settings.epochs}: measuring", 0)
             times = [*times, self.network.time()]
-            made = RoundRow(
-                round,
-                epoch,
-                self._shares[round - 1],
-                test_accuracy,
-                *self._evaluate(),
-                self.network.size(zeroed),
+            cut_accuracy, cut_loss = self._evaluate()
+            round_row = RoundRow(
+                round=round,
+                epoch=epoch,
+                share=self._shares[round - 1],
+                accuracy_before=test_accuracy,
+                accuracy=cut_accuracy,
+                loss=cut_loss,
+                size=self.network.size(zeroed),
             )
-            record = replace(record, rounds=(*record.rounds, made))
+            record = replace(record, rounds=(*record.rounds, round_row))
         elif round > settings.rounds:
             best = max(record.best_accuracy or 0.0, test_accuracy)
             record = replace(record, best_accuracy=best)
         record = replace(record, complete=epoch == settings.epochs)
-        self.progress = Progress(epoch, self.network.keep, record, times)
+        self.progress = RunProgress(
+            epoch=epoch, keep=self.network.keep, record=record, times=times
+        )
 
     def _evaluate(self) -> tuple[float, float]:
         network = self.network
@@ -197,21 +186,23 @@ class Run:
         steps = len(self._dataset.y_train) // settings.batch_size
         self._watcher.begin(f"epoch {epoch}/{settings.epochs}: training", steps)
         rate = settings.learning_rate(epoch)
-        units = self._ranked() if tracking else None
-        results, tracked = [], None
+        units = self._ranked_units() if tracking else None
+        losses_and_accuracies, tracked = [], None
         for number, (images, labels) in enumerate(batches):
             counters = np.array([settings.seed, epoch, number], np.uint32)
-            results.append(network.step(images, labels, counters, rate))
-            self._watcher.step(*map(float, results[max(0, number - _LAG)]))
+            losses_and_accuracies.append(network.step(images, labels, counters, rate))
+            arrived = losses_and_accuracies[max(0, number - _LAG)]
+            self._watcher.step(*map(float, arrived))
             if units is not None and number >= steps - TRACKED_BATCHES:
-                batch = [(normalized(images), labels)]
-                new = self._scores(units, ScoringData(batch, batch), epoch)
-                tracked = average(tracked, new)
-        loss, accuracy = np.mean(np.asarray(jax.device_get(results), np.float64), 0)
+                batch = [(normalize_pixels(images), labels)]
+                importance = self._scores(units, ScoringData(batch, batch), epoch)
+                tracked = average(tracked, importance)
+        rows = np.asarray(jax.device_get(losses_and_accuracies), np.float64)
+        loss, accuracy = np.mean(rows, 0)
         return float(loss), float(accuracy), tracked
 
-    def _ranked(self) -> Units:
-        """Returns the units as they are ranked."""
+    def _ranked_units(self) -> Units:
+        """Returns the units that are ranked, which the published rules divide."""
         units = self.network.find()
         published = self.settings.published_rules
         return published_rules.by_layer(units) if published else units
@@ -220,20 +211,22 @@ class Run:
         network, _, origin = self.network.state
         measure, seed = self.settings.measure, self.settings.seed + epoch
         score = self.network.scorer.of_units
-        found = score([measure], network, origin, units, data, seed=seed)
-        return found[measure]
+        by_measure = score([measure], network, origin, units, data, seed=seed)
+        return by_measure[measure]
 
     def _prune(self, round: int, epoch: int, scores: UnitScores | None) -> Flags | None:
-        """Scores, chooses and cuts; returns what stays of filters mapped to zero.
+        """Scores, chooses and cuts; returns which filters the release maps to zero.
 
-        None where no filter is mapped, by our own rules.
+        Returns:
+            bool [filter] of each kernel whose filters are mapped and not cut, by its
+            path: True keeps. None by our own rules, which map none.
         """
         settings = self.settings
         about = f"epoch {epoch}/{settings.epochs}: round {round}"
         if scores is None:
             self._watcher.begin(f"{about}, scoring", 0)
-            data = for_round(self._dataset, seed=settings.seed, epoch=epoch)
-            scores = self._scores(self._ranked(), data, epoch)
+            data = scoring_data_of_round(self._dataset, seed=settings.seed, epoch=epoch)
+            scores = self._scores(self._ranked_units(), data, epoch)
         self._watcher.begin(f"{about}, cutting", 0)
         units, zeroed = self.network.find(), None
         if settings.published_rules:
@@ -241,11 +234,12 @@ class Run:
                 scores, units, self._shares, round, self._filters
             )
         else:
-            now = sum(flags.sum() for flags in self.network.keep.values())
-            left = sum(self._widths.values()) - self._gone[round - 1]
+            # `_gone` counts from the start, so a round removes what is missing to it.
+            now = int(sum(flags.sum() for flags in self.network.keep.values()))
+            after = sum(self._widths.values()) - self._gone[round - 1]
             stem = settings.cut_stem
             keep = rounds.choose(
-                scores, units, int(now) - left, self._widths, cut_stem=stem
+                scores, units, now - after, self._widths, cut_stem=stem
             )
         self.network.cut(units, keep)
         if zeroed:
@@ -257,20 +251,31 @@ class Run:
         about = f"epoch {epoch}/{self.settings.epochs}: comparing measures"
         self._watcher.begin(about, 0)
         units = self.network.find()
-        data = for_round(self._dataset, seed=self.settings.seed, epoch=epoch)
+        data = scoring_data_of_round(
+            self._dataset, seed=self.settings.seed, epoch=epoch
+        )
         network, _, origin = self.network.state
-        found = self.network.scorer.of_units(
+        by_measure = self.network.scorer.of_units(
             PAPER_MEASURES, network, origin, units, data, seed=0
         )
-        table = [np.concatenate(list(scores.values())) for scores in found.values()]
-        ranks = np.corrcoef([rankdata(row) for row in table])
+        # Spearman's correlation is Pearson's of the ranks, here of all units together.
+        ranks = [
+            rankdata(np.concatenate(list(scores.values())))
+            for scores in by_measure.values()
+        ]
         return Correlations(
-            epoch, tuple(found), tuple(tuple(map(float, row)) for row in ranks)
+            epoch=epoch,
+            measures=tuple(by_measure),
+            spearman=tuple(tuple(map(float, row)) for row in np.corrcoef(ranks)),
         )
 
 
 def average(before: UnitScores | None, new: UnitScores) -> UnitScores:
-    """Returns the exponential average of importance, from zero at first."""
+    """Returns the exponential average of importance, which starts from zero.
+
+    It is not divided by 1 − 0.2ᵏ, as an average of few batches would be to be unbiased:
+    that factor is one for all units and changes no rank.
+    """
     return {
         name: TRACKED_WEIGHT * scores
         + (1 - TRACKED_WEIGHT) * (0.0 if before is None else before[name])

@@ -1,4 +1,4 @@
-"""A network that a run saved: loaded at its widths and tested."""
+"""Loads a network that a run saved, at the widths that are left, and tests it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from flax import nnx
 
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.networks.architecture import Forward, split
-from gradflow_jax.experiments.reproduction.record import RunSettings, Size
-from gradflow_jax.experiments.reproduction.shrinking_network import (
+from gradflow_jax.experiments.reproduction.dense_network import (
     base_network,
-    example,
+    example_of,
 )
+from gradflow_jax.experiments.reproduction.record import RunSettings, Size
 from gradflow_jax.experiments.reproduction.sizes import size_of
 from gradflow_jax.structured import find_units, load_cut, shrink
 
@@ -50,7 +50,7 @@ def load_network(path: Path, settings: RunSettings, dataset: Dataset) -> nnx.Mod
     """
     base = base_network(settings, dataset)
     saved = load_cut(path, like=nnx.state(base))
-    units = find_units(base, example(dataset))
+    units = find_units(base, example_of(dataset))
     model = shrink(base, units, saved.keep)
     nnx.update(model, saved.variables)
     return model
@@ -59,17 +59,17 @@ def load_network(path: Path, settings: RunSettings, dataset: Dataset) -> nnx.Mod
 def evaluate_saved(path: Path, settings: RunSettings, dataset: Dataset) -> Evaluation:
     """Tests the network in a file; the arguments are those of `load_network`."""
     base = base_network(settings, dataset)
-    units = find_units(base, example(dataset))
+    units = find_units(base, example_of(dataset))
     model = load_network(path, settings, dataset)
     keep = load_cut(path).keep
     accuracy, loss = Forward.of(model).evaluate(split(model), dataset)
     return Evaluation(
-        accuracy,
-        loss,
-        size_of(units, keep),
-        size_of(units, units.checked({})),
-        _bytes(model),
-        _bytes(base),
+        accuracy=accuracy,
+        loss=loss,
+        size=size_of(units, keep),
+        dense=size_of(units, units.checked({})),
+        bytes=_bytes(model),
+        dense_bytes=_bytes(base),
     )
 
 

@@ -1,4 +1,11 @@
-"""A network that is trained, and becomes smaller where units are cut."""
+"""A network in training that becomes smaller: units are cut, and it trains on.
+
+The units that it had at first are found once, and what is left of them is noted by
+their names (`keep`). A cut finds the units of the network as it is, cuts weights,
+statistics, optimizer and initial weights alike, and composes what stays with what
+stayed before. The module is then made anew from the first one at the widths left, so
+that a resumed run, which cuts once, has the same one.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -9,25 +16,41 @@ import numpy as np
 import optax
 from flax import nnx
 
-from gradflow_jax.experiments.data.augmentation import augmented
+from gradflow_jax.experiments.data.augmentation import augment
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.pixels import normalized
-from gradflow_jax.experiments.networks.architecture import Forward, Network, split
+from gradflow_jax.experiments.data.pixels import normalize_pixels
+from gradflow_jax.experiments.networks.architecture import (
+    CUT_TOLERANCE,
+    Forward,
+    Network,
+    split,
+)
 from gradflow_jax.experiments.networks.measuring import Scorer
 from gradflow_jax.experiments.networks.timing import Times, time_in_pairs
-from gradflow_jax.experiments.networks.training import masked, remasked, sgd, untrained
+from gradflow_jax.experiments.networks.training import (
+    initial_optimizer_state,
+    mask_params,
+    replace_optimizer_masks,
+    sgd,
+)
 from gradflow_jax.experiments.reproduction import published_rules
-from gradflow_jax.experiments.reproduction.checkpoints import arranged
+from gradflow_jax.experiments.reproduction.checkpoints import arrange_like
+from gradflow_jax.experiments.reproduction.dense_network import (
+    Maker,
+    base_network,
+    example_of,
+    maker_of,
+)
 from gradflow_jax.experiments.reproduction.record import RunSettings, Size
 from gradflow_jax.experiments.reproduction.sizes import Flags, size_of
-from gradflow_jax.models import MODELS, normalized_kernels
+from gradflow_jax.models import normalized_kernels
 from gradflow_jax.structured import Units, compose_keep, cut, find_units, shrink
 from gradflow_jax.trees import PyTree
 
-# Their logits check a cut; their forward pass is timed.
 CHECKED_IMAGES = 256
-# Relative to the largest logit; a cut that is right differs by rounding.
-TOLERANCE = 1e-4
+"""Test images whose logits check a cut and whose forward pass is timed."""
+
+
 _TIMED_PAIRS = 10
 
 
@@ -45,58 +68,26 @@ class State(NamedTuple):
     origin: PyTree
 
 
-class Maker(NamedTuple):
-    """What makes the network of a run, of a key."""
-
-    model: str
-    image_shape: tuple[int, int, int]
-    classes: int
-    width: float
-    fast: bool
-
-    def __call__(self, key: Any) -> nnx.Module:
-        """Makes a network with fresh weights."""
-        options = {"width": self.width, "fast": self.fast, "rngs": nnx.Rngs(key)}
-        return MODELS[self.model](self.image_shape, self.classes, **options)
-
-
-def _maker(settings: RunSettings, dataset: Dataset) -> Maker:
-    _, *shape = dataset.x_train.shape
-    return Maker(
-        settings.model, tuple(shape), dataset.classes, settings.width, settings.fast
-    )
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _fresh(maker: Maker, key: Any) -> State:
+def _initial_state(maker: Maker, key: Any) -> State:
     network = split(maker(key))
-    # The step gives the first ones away, and these must survive it.
+    # A training step donates the weights it is given: the initial ones, which measures
+    # need later, have buffers of their own.
     origin = jax.tree.map(jnp.copy, network.params)
     return State(network, sgd().init(network.params), origin)
 
 
 @jax.jit
-def _difference(found: Any, expected: Any) -> tuple[Any, Any]:
+def _difference(logits: Any, expected: Any) -> tuple[Any, Any]:
     """Returns the largest difference, and the largest value to compare it with."""
-    return jnp.max(jnp.abs(found - expected)), jnp.max(jnp.abs(expected))
+    return jnp.max(jnp.abs(logits - expected)), jnp.max(jnp.abs(expected))
 
 
+# Networks of equal widths share a scorer and with it what it compiled: runs of several
+# seeds meet the dense network again.
 @functools.lru_cache(maxsize=8)
 def _scorer(forward: Forward, kernels: tuple[tuple[str, str], ...]) -> Scorer:
     return Scorer(forward.loss, dict(kernels))
-
-
-def base_network(settings: RunSettings, dataset: Dataset) -> nnx.Module:
-    """Returns the network before it is cut, of shapes, in eval mode."""
-    maker = _maker(settings, dataset)
-    model = nnx.eval_shape(lambda: maker(jax.random.key(0)))
-    model.eval()
-    return model
-
-
-def example(dataset: Dataset) -> jax.ShapeDtypeStruct:
-    """Returns the shape of a batch of one image."""
-    return jax.ShapeDtypeStruct((1, *dataset.x_train.shape[1:]), np.float32)
 
 
 class ShrinkingNetwork:
@@ -105,48 +96,49 @@ class ShrinkingNetwork:
     Attributes:
         units: of the network before it was cut.
         keep: which of them are left, by family.
-        forward: what the network computes at its present widths.
-        scorer: what scores it.
+        forward: the functions of the network at its present widths.
+        scorer: the measures of them.
     """
 
     def __init__(self, settings: RunSettings, dataset: Dataset):
         """Finds the units; nothing is computed."""
         self._dataset, self._momentum = dataset, settings.momentum
-        self._seed, self._maker = settings.seed, _maker(settings, dataset)
+        self._seed, self._maker = settings.seed, maker_of(settings, dataset)
         self._base = base_network(settings, dataset)
-        self._example = example(dataset)
+        self._example = example_of(dataset)
         self._state: State | None = None
         self._dense = Forward.of(self._base)
-        self._at(self._base, self._dense)
+        self._train_from_now_on(self._base, self._dense)
         self.units = self.find()
         self.keep: Flags = self.units.checked({})
 
     @property
     def state(self) -> State:
-        """Its arrays: fresh weights until others come, as in a run that is resumed."""
+        """Its arrays: fresh weights, made when first asked for, unless it resumed."""
         state = self._state
         if state is None:
-            # The default generator compiles for ten seconds where there are 57 layers.
+            # Under the default generator 57 layers take ten seconds to compile.
             key = jax.random.key(self._seed, impl="rbg")
-            self._state = state = _fresh(self._maker, key)
+            self._state = state = _initial_state(self._maker, key)
         return state
 
     @state.setter
     def state(self, state: State) -> None:
         self._state = state
 
-    def _at(self, model: nnx.Module, forward: Forward) -> None:
-        """Trains this model from now on."""
-        self._model, self.forward, self._found = model, forward, None
+    def _train_from_now_on(self, model: nnx.Module, forward: Forward) -> None:
+        """Makes this model, of shapes, the one that is trained and scored."""
+        self._model, self.forward = model, forward
+        self._units_now: Units | None = None
         kernels = normalized_kernels(split(model).params)
         self.scorer = _scorer(forward, tuple(kernels.items()))
 
     def find(self) -> Units:
         """Returns the units of the network as it is now."""
-        # Looked for once at each width: a round ranks them and cuts them.
-        if self._found is None:
-            self._found = find_units(self._model, self._example)
-        return self._found
+        # They are kept until the next cut: a round asks for them to rank and to cut.
+        if self._units_now is None:
+            self._units_now = find_units(self._model, self._example)
+        return self._units_now
 
     def step(
         self, images: Any, labels: Any, counters: Any, rate: float
@@ -177,20 +169,24 @@ class ShrinkingNetwork:
                 than the one before with zeros in place of what is gone.
         """
         network = self.state.network
-        images = normalized(self._dataset.x_test[:CHECKED_IMAGES])
-        whole = masked(network.params, units.masks(keep, network.params))
-        expected = self.forward.predict(network._replace(params=whole), images)
+        images = normalize_pixels(self._dataset.x_test[:CHECKED_IMAGES])
+        masked_params = mask_params(network.params, units.masks(keep, network.params))
+        masked = network._replace(params=masked_params)
+        expected = self.forward.predict(masked, images)
         self.keep = compose_keep(self.units, self.keep, units, keep)
-        # On the host, where slices of every shape are taken without compiling.
+        # The host takes slices of every shape without compiling a program for each.
         state = jax.device_put(cut(jax.device_get(self.state), units, keep))
         if self._momentum == "reset":
-            state = state._replace(optimizer=untrained(state.network.params))
+            state = state._replace(
+                optimizer=initial_optimizer_state(state.network.params)
+            )
         self.state = state
         model = shrink(self._base, self.units, self.keep)
-        self._at(model, Forward.of(model))
-        found = self.forward.predict(state.network, images)
-        error, largest = map(float, _difference(found, expected))
-        if not error <= TOLERANCE * largest:
+        self._train_from_now_on(model, Forward.of(model))
+        logits = self.forward.predict(state.network, images)
+        error, largest = map(float, _difference(logits, expected))
+        # Negated, so that an error that is not a number is refused too.
+        if not error <= CUT_TOLERANCE * largest:
             raise ValueError(
                 f"the network cut to {self.size().widths} differs from the masked one "
                 f"by {error:.2g} in its logits, more than rounding: no result of this "
@@ -201,8 +197,8 @@ class ShrinkingNetwork:
         """Keeps filters at zero that are not cut; see `published_rules.masks`."""
         network, optimizer, _ = self.state
         masks = published_rules.masks(network.params, zeroed)
-        params = masked(network.params, masks)
-        optimizer = remasked(optimizer, params, masks)
+        params = mask_params(network.params, masks)
+        optimizer = replace_optimizer_masks(optimizer, params, masks)
         self.state = self.state._replace(
             network=network._replace(params=params), optimizer=optimizer
         )
@@ -217,9 +213,9 @@ class ShrinkingNetwork:
         network = split(model)
         optimizer = jax.eval_shape(sgd().init, network.params)
         like = State(network, optimizer, network.params)
-        self.state = jax.device_put(arranged(arrays, like))
+        self.state = jax.device_put(arrange_like(arrays, like))
         self.keep = keep
-        self._at(model, Forward.of(model))
+        self._train_from_now_on(model, Forward.of(model))
 
     def variables(self) -> PyTree:
         """Returns weights and statistics in one tree, as `units` name them."""
@@ -230,16 +226,17 @@ class ShrinkingNetwork:
         """Returns how large the network is.
 
         Args:
-            zeroed: of kernels whose filters are mapped to zero, which are not, maybe
-                of none. Every convolution is counted for itself then, as the release
-                does.
+            zeroed: bool [filter] of kernels whose filters are mapped to zero, by path:
+                True keeps. With it, even if it is empty, each convolution is counted
+                for itself, as the release does; without it, filters that are added to
+                one stream count once.
         """
         return size_of(self.units, self.keep, zeroed)
 
     def time(self) -> Times:
         """Times a forward pass beside that of the network before it was cut."""
-        images = jax.device_put(normalized(self._dataset.x_test[:CHECKED_IMAGES]))
-        # Zeros take as long as any numbers.
+        images = jax.device_put(normalize_pixels(self._dataset.x_test[:CHECKED_IMAGES]))
+        # The dense network's weights are gone; zeros take as long as any numbers.
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), split(self._base))
         dense = jax.device_put(zeros)
         return time_in_pairs(
@@ -272,12 +269,17 @@ def training_step(
         counters: [3] of seed, epoch and step, which decide the augmentation.
         rate: the learning rate.
     """
-    seed, *rest = counters
-    key = functools.reduce(jax.random.fold_in, rest, jax.random.key(seed))
-    prepared = normalized(augmented(images, key))
-    gradient, stats, *result = forward.training_gradient(network, prepared, labels)
+    # A key follows from the counters alone, so a resumed run augments as one that was
+    # never stopped. It is made inside of the program, which saves three dispatches.
+    seed, epoch, number = counters
+    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    key = jax.random.fold_in(key, number)
+    prepared = normalize_pixels(augment(images, key))
+    gradient, stats, loss, accuracy = forward.training_gradient(
+        network, prepared, labels
+    )
     updates, optimizer = transform.update(
         gradient, optimizer, network.params, rate=rate
     )
     params = optax.apply_updates(network.params, updates)
-    return Network(params, stats), optimizer, *result
+    return Network(params, stats), optimizer, loss, accuracy

@@ -24,4 +24,9 @@ def size_of(units: Units, keep: Flags, zeroed: Flags | None = None) -> Size:
     layers = {layer: widths[name] for name, layer in names.items()}
     if zeroed is not None:
         layers = published_rules.widths(units, widths, zeroed)
-    return Size(sum(layers.values()), units.parameters(keep), units.flops(keep), layers)
+    return Size(
+        filters=sum(layers.values()),
+        parameters=units.parameters(keep),
+        flops=units.flops(keep),
+        widths=layers,
+    )

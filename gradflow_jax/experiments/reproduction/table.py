@@ -1,17 +1,16 @@
-"""The table of one run: what each round left, and what came of it."""
+"""The table of one run in the terminal: what each round left, and its accuracies."""
 
 from collections.abc import Sequence
 
-import rich.box
 from rich.table import Table
 
-from gradflow_jax.experiments.formatting import compact
+from gradflow_jax.experiments.formatting import compact_count, plain_table
 from gradflow_jax.experiments.networks.timing import Times
 from gradflow_jax.experiments.reproduction.record import RunRecord, Size
 
 
 def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
-    """Returns a line for each round, the network before and the end.
+    """Returns a table of a line for the dense network and one for each round.
 
     Args:
         record: of the run.
@@ -19,18 +18,13 @@ def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
     """
     settings, last = record.settings, record.epochs[-1]
     best = record.best_accuracy
-    table = Table(
+    table = plain_table(
         title=f"{settings.model} by {settings.measure}, seed {settings.seed}",
         caption=f"after {last.epoch} epochs: {_percent(last.test_accuracy)} % of the "
         "test images"
         + (f", at best {_percent(best)} %" if best is not None else "")
         + "\nbefore, after: test accuracy (%) before the cut and right after it"
         "\nFLOPs: multiply-accumulates an image; faster: a forward pass than dense",
-        title_justify="left",
-        caption_justify="left",
-        box=rich.box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
     )
     for name in (
         "round", "filters", "%", "parameters", "FLOPs", "ms", "faster",
@@ -38,12 +32,13 @@ def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
     ):  # fmt: skip
         table.add_column(name, justify="right", no_wrap=True)
     dense = record.dense
+    # Each round timed the dense network anew, beside its own; the first is shown.
     before = f"{times[0].reference_milliseconds:.1f}" if times else ""
-    table.add_row("dense", *_size(dense, dense), before, *[""] * 3)
+    table.add_row("dense", *_size_cells(dense, dense), before, *[""] * 3)
     for row, time in zip(record.rounds, times, strict=True):
         table.add_row(
             str(row.round),
-            *_size(row.size, dense),
+            *_size_cells(row.size, dense),
             f"{time.milliseconds:.1f}",
             f"{time.faster:.1f}×",
             _percent(row.accuracy_before),
@@ -52,12 +47,12 @@ def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
     return table
 
 
-def _size(size: Size, dense: Size) -> tuple[str, ...]:
+def _size_cells(size: Size, dense: Size) -> tuple[str, ...]:
     return (
         f"{size.filters:,}",
         f"{100 * size.filters / dense.filters:.1f}",
         f"{size.parameters:,}",
-        compact(size.flops),
+        compact_count(size.flops),
     )
 
 

@@ -1,4 +1,4 @@
-"""The times of a run's networks on disk: apart from its record, since they vary."""
+"""The times of a run's networks on disk, apart from its record since they vary."""
 
 import json
 from collections.abc import Sequence

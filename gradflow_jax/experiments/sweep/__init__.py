@@ -1,6 +1,7 @@
 """`gradflow-jax prune`: one trained network, many measures, many sparsities.
 
     settings       what a sweep does; imports no JAX
+    loop           trains, scores, prunes and fine-tunes, whatever is pruned
     weights        prunes weights
     units          cuts units
     cut_and_time   a trained network as a function that is cut, checked and timed

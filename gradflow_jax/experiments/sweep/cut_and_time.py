@@ -5,17 +5,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradflow_jax.experiments.data.pixels import normalized
-from gradflow_jax.experiments.networks.architecture import Network
+from gradflow_jax.experiments.data.pixels import normalize_pixels
+from gradflow_jax.experiments.networks.architecture import CUT_TOLERANCE, Network
 from gradflow_jax.experiments.networks.timing import Times, time_in_pairs
 from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.structured import cut, cut_error, find_units
 from gradflow_jax.trees import PyTree, named_leaves
 
-# Of images, whose forward pass is timed.
 FORWARD_BATCH = 128
-# Relative to the largest logit; a cut that is right differs by rounding.
-TOLERANCE = 1e-4
+"""How many images the forward pass is timed on."""
+
 
 Variables = dict[str, dict[str, Any]]
 
@@ -40,7 +39,7 @@ class Cuttable:
         self._forward = jax.jit(forward)
         tests = trainer.dataset.x_test
         self._batch = jax.device_put(
-            normalized(np.resize(tests, (FORWARD_BATCH, *tests.shape[1:])))
+            normalize_pixels(np.resize(tests, (FORWARD_BATCH, *tests.shape[1:])))
         )
         example = jax.ShapeDtypeStruct((1, *tests.shape[1:]), self._batch.dtype)
         self.units = find_units(self._forward, _variables(network), example)
@@ -49,18 +48,19 @@ class Cuttable:
         }
 
     def variables(self, network: Network) -> Variables:
-        """Returns the leaves of a network by path, on the host.
+        """Returns the leaves of a network by path, in plain dicts on the host.
 
-        Plain dicts, since JAX flattens an NNX state at every call in half a
-        millisecond, which is as long as the forward pass of a small network. On the
-        host, since there slices of every shape are taken without compiling.
+        To flatten an NNX state takes JAX half a millisecond a call, as long as the
+        forward pass of a small network; dicts are flattened faster. The host takes
+        slices of every shape without compiling a program for each.
         """
         return _variables(jax.device_get(network))
 
     def network(self, variables: Variables) -> Network:
         """Returns the network of such leaves."""
-        leaves = (path.split("/", 1) for path in self._paths)
-        return self._structure.unflatten(variables[top][rest] for top, rest in leaves)
+        paths = (path.split("/", 1) for path in self._paths)
+        leaves = (variables[part][path] for part, path in paths)
+        return self._structure.unflatten(leaves)
 
     def cut(self, network: Network, keep: PyTree) -> Network:
         """Returns the network without the units that are not kept.
@@ -71,10 +71,11 @@ class Cuttable:
         """
         variables = self.variables(network)
         error = cut_error(variables, self.units, keep, self._batch)
-        if not error <= TOLERANCE:
+        # Negated, so that an error that is not a number is refused too.
+        if not error <= CUT_TOLERANCE:
             raise ValueError(
                 f"the network cut to {self.widths(keep)} differs from the whole one "
-                f"with zeros by {error:.2g} of its largest logit; {TOLERANCE:g} is "
+                f"with zeros by {error:.2g} of its largest logit; {CUT_TOLERANCE:g} is "
                 "allowed. No result of this cut can be trusted."
             )
         return self.network(jax.device_put(cut(variables, self.units, keep)))
@@ -82,11 +83,11 @@ class Cuttable:
     def time(self, small: Network, dense: Network) -> Times:
         """Measures the forward pass of one network beside that of another."""
 
-        def calls(network: Network) -> Any:
+        def forward_of(network: Network) -> Any:
             variables = jax.device_put(self.variables(network))
             return lambda: self._forward(variables, self._batch)
 
-        return time_in_pairs(calls(small), calls(dense))
+        return time_in_pairs(forward_of(small), forward_of(dense))
 
     def widths(self, keep: PyTree) -> dict[str, int]:
         """Returns how many units of each layer stay, by the layer's name."""

@@ -16,7 +16,7 @@ def write_accuracy_plot(
     settings: Settings, dataset: Dataset, rows: Sequence[AnyRow], path: Path
 ) -> None:
     """Draws accuracy against sparsity right after pruning and after fine-tuning."""
-    # A Figure and no pyplot: nothing is left open and no window system is asked for.
+    # Unlike pyplot a Figure leaves nothing open and asks for no window system.
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     fields = {"pruned_accuracy": "right after pruning", "accuracy": "after fine-tuning"}
@@ -24,13 +24,14 @@ def write_accuracy_plot(
     for ax, (field, title) in zip(axes, fields.items(), strict=True):
         curves = {}
         for measure in settings.measures:
-            found = {s: spread(rows, measure, s, field) for s in settings.sparsities}
-            there = [s for s in settings.sparsities if found[s].seeds]
-            if there:
+            # A sweep that was stopped has no rows yet of some sparsities.
+            spreads = {s: spread(rows, measure, s, field) for s in settings.sparsities}
+            reached = {s: accuracy for s, accuracy in spreads.items() if accuracy.seeds}
+            if reached:
                 curves[measure] = Curve(
-                    there,
-                    [found[s].mean for s in there],
-                    [found[s].deviation for s in there],
+                    list(reached),
+                    [accuracy.mean for accuracy in reached.values()],
+                    [accuracy.deviation for accuracy in reached.values()],
                 )
         accuracy_against_sparsity(
             ax, curves, dense=dense.mean, removed=settings.removed

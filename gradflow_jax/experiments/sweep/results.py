@@ -1,4 +1,4 @@
-"""Results on disk: JSON, CSV, times and a picture, written whole or not at all."""
+"""The results of a sweep on disk: JSON, CSV and times, written whole or not at all."""
 
 import csv
 import io
@@ -12,9 +12,10 @@ from typing import Any
 from gradflow_jax.atomic_files import write_whole
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.environment import versions
+from gradflow_jax.experiments.sweep.loop import TIMED
 from gradflow_jax.experiments.sweep.settings import Settings
 from gradflow_jax.experiments.sweep.units import StructuredRow
-from gradflow_jax.experiments.sweep.weights import TIMED, Row
+from gradflow_jax.experiments.sweep.weights import Row
 from gradflow_jax.observations.findings import Spread
 
 JSON_NAME, CSV_NAME, PLOT_NAME = "results.json", "results.csv", "accuracy.png"
@@ -58,7 +59,7 @@ def write_results(
     names = [JSON_NAME]
     for name, lines in tables.items():
         if name == TIMES_NAME and not lines:
-            # Of another run, whose other files were replaced.
+            # Times that are there are of another run, whose other files are replaced.
             (out / name).unlink(missing_ok=True)
             continue
         table = _csv(settings, dataset, lines)
@@ -80,7 +81,7 @@ def spread(rows: Sequence[AnyRow], measure: str, sparsity: float, field: str) ->
 
 def _timed(row: AnyRow) -> list[str]:
     """Returns the names of the fields that hold a measured time."""
-    return [own.name for own in fields(row) if own.metadata == TIMED]
+    return [field.name for field in fields(row) if field.metadata == TIMED]
 
 
 def _numbers(row: AnyRow) -> dict[str, Any]:
@@ -115,6 +116,7 @@ def _csv(settings: Settings, dataset: Dataset, rows: Sequence[dict[str, Any]]) -
 
 
 def _cell(value: Any) -> Any:
+    """Returns a value as a cell: layers as "conv1=16 conv2=32", lists as "0,3"."""
     if isinstance(value, dict):
-        return " ".join(f"{name}={_cell(own)}" for name, own in value.items())
+        return " ".join(f"{layer}={_cell(part)}" for layer, part in value.items())
     return ",".join(map(str, value)) if isinstance(value, list) else value

@@ -1,7 +1,7 @@
-"""What a sweep does: its settings and their choices, which import no JAX.
+"""The settings of a sweep and their choices, which import no JAX.
 
-They are the choices and defaults of `gradflow-jax prune`, whose `--help` is to be there
-at once.
+They are the choices and defaults of `gradflow-jax prune`, whose `--help` must not wait
+for it.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from typing import Literal
 
 from gradflow_jax.experiments.names import WEIGHT_MEASURES
 
-# The words of `choose_units` for what --scope says.
+# `choose_units` has words of its own for what --scope says.
 UNIT_SCOPES: dict[str, Literal["global", "family"]] = {
     "global": "global",
     "layerwise": "family",
 }
-# `sweep.SCOPES` says how each chooses weights; the last one chooses no units.
+# `weights.SCOPES` says how each chooses weights; the last one chooses no units.
 SCOPE_NAMES = (*UNIT_SCOPES, "erk")
 BUDGETS = ("units", "parameters", "flops")
 
@@ -43,7 +43,7 @@ class Settings:
 
     @property
     def title(self) -> str:
-        """What is done, for the title of a plot."""
+        """The kind of pruning, for the title of a plot."""
         return f"{self.scope} pruning"
 
     @property
@@ -84,7 +84,7 @@ class StructuredSettings(Settings):
 
     @property
     def title(self) -> str:
-        """What is done, for the title of a plot."""
+        """The kind of pruning, for the title of a plot."""
         return f"{self.scope} pruning of whole units"
 
     @property

@@ -1,13 +1,13 @@
-"""Tables of a sweep: accuracies; sizes, speed and accuracy of what was cut."""
+"""The tables of a sweep in the terminal: accuracies, and of cuts sizes and speed."""
 
 from collections.abc import Sequence
 from statistics import mean
 
-import rich.box
+from rich.console import Group
 from rich.table import Table
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.formatting import compact
+from gradflow_jax.experiments.formatting import compact_count, plain_table
 from gradflow_jax.experiments.networks.timing import PAIRS
 from gradflow_jax.experiments.sweep.cut_and_time import FORWARD_BATCH
 from gradflow_jax.experiments.sweep.results import spread
@@ -25,16 +25,10 @@ def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) ->
     """Returns the accuracies after fine-tuning, a line a measure."""
     several = len(settings.seeds) > 1
     dense = spread(rows, "dense", 0.0, "accuracy")
-    table = Table(
+    table = plain_table(
         title=f"Test accuracy (%) on {dataset.name} after pruning and fine-tuning",
         caption=f"dense: {percent(dense)}"
         + (f"; mean ± deviation over {len(settings.seeds)} seeds" if several else ""),
-        title_justify="left",
-        # Narrow, so that the names of measures stand whole in 80 columns.
-        box=rich.box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        caption_justify="left",
     )
     table.add_column("measure", no_wrap=True)
     for sparsity in settings.sparsities:
@@ -50,57 +44,66 @@ def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) ->
 
 def cut_table(
     settings: StructuredSettings, dataset: Dataset, rows: Sequence[StructuredRow]
-) -> str:
-    """Returns the lines of the table, a block a measure, the dense network first."""
+) -> Group:
+    """Returns the tables of a sweep over units, a block a measure, dense first."""
     # Each measure's name stands on a line of its own: as a column the longest would
-    # leave too little of 80 columns for the numbers.
-    lines: list[str | tuple[str, ...]] = [_HEADER, _cells(rows, "dense", 0.0, "dense")]
-    for measure in settings.measures:
-        lines += ["", measure]
-        lines += [
+    # leave too little of 80 columns for the numbers. rich lets no cell span columns, so
+    # each block is a table, and blocks agree in the widths that all cells need.
+    dense = _cells(rows, "dense", 0.0, "dense")
+    blocks = {
+        measure: [
             _cells(rows, measure, sparsity, f"{100 * sparsity:g} %")
             for sparsity in settings.sparsities
         ]
-    cells = [line for line in lines if not isinstance(line, str)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    text = [
-        line
-        if isinstance(line, str)
-        else "  ".join(
-            f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)
-        )
-        for line in lines
-    ]
-    text.insert(1, "─" * len(text[0]))
-    several = len(settings.seeds)
-    words = [
+        for measure in settings.measures
+    }
+    lines = [_HEADER, dense, *(line for block in blocks.values() for line in block)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    parts: list[str | Table] = [
         f"Test accuracy (%) on {dataset.name} right after the cut and fine-tuned",
         "",
-        *text,
+        _block(widths, [dense], show_header=True),
+    ]
+    for measure, block in blocks.items():
+        parts += ["", measure, _block(widths, block, show_header=False)]
+    parts += [
         "",
         f"removed: of all {settings.removed}; widths: {'·'.join(rows[0].widths)}",
         f"FLOPs: multiply-accumulates an image; ms: forward, {FORWARD_BATCH} images",
         f"faster: than dense, the median of {PAIRS} pairs of calls",
     ]
-    if several > 1:
-        words.append(f"means, of accuracies with deviations, over {several} seeds")
-    return "\n".join(words)
+    if len(settings.seeds) > 1:
+        seeds = len(settings.seeds)
+        parts.append(f"means, of accuracies with deviations, over {seeds} seeds")
+    return Group(*parts)
+
+
+def _block(
+    widths: Sequence[int], lines: Sequence[Sequence[str]], *, show_header: bool
+) -> Table:
+    table = plain_table(show_edge=False, show_header=show_header)
+    for name, width in zip(_HEADER, widths, strict=True):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    for line in lines:
+        table.add_row(*line)
+    return table
 
 
 def _cells(
     rows: Sequence[StructuredRow], measure: str, sparsity: float, name: str
 ) -> tuple[str, ...]:
-    own = [row for row in rows if row.measure == measure and row.sparsity == sparsity]
+    """Returns the cells of a line: means over the seeds of one measure and sparsity."""
+    seeds = [r for r in rows if r.measure == measure and r.sparsity == sparsity]
 
     def over_seeds(field: str) -> float:
-        return mean(getattr(row, field) for row in own)
+        return mean(getattr(row, field) for row in seeds)
 
-    layers = [mean(row.widths[layer] for row in own) for layer in own[0].widths]
+    layers = [mean(row.widths[layer] for row in seeds) for layer in seeds[0].widths]
     return (
         name,
         "·".join(f"{width:.0f}" for width in layers),
         f"{over_seeds('parameters'):,.0f}",
-        compact(over_seeds("flops")),
+        compact_count(over_seeds("flops")),
         f"{over_seeds('forward_ms'):.2f}",
         f"{over_seeds('times_faster'):.1f}×",
         percent(spread(rows, measure, sparsity, "pruned_accuracy")),
@@ -108,8 +111,8 @@ def _cells(
     )
 
 
-def percent(found: Spread) -> str:
+def percent(accuracy: Spread) -> str:
     """Returns the mean in percent, with the deviation where there are several seeds."""
-    if found.seeds < 2:
-        return f"{100 * found.mean:.1f}"
-    return f"{100 * found.mean:.1f}±{100 * found.deviation:.1f}"
+    if accuracy.seeds < 2:
+        return f"{100 * accuracy.mean:.1f}"
+    return f"{100 * accuracy.mean:.1f}±{100 * accuracy.deviation:.1f}"

@@ -1,28 +1,27 @@
-"""Cuts one trained network by many measures at many sparsities and fine-tunes."""
+"""Cuts units of one trained network by many measures, and fine-tunes it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.scoring_data import same_for_all
+from gradflow_jax.experiments.data.scoring_data import ScoringData
 from gradflow_jax.experiments.networks.architecture import Network
-from gradflow_jax.experiments.networks.measuring import Scorer, UnitScores
-from gradflow_jax.experiments.networks.timing import Times
-from gradflow_jax.experiments.networks.training import FINETUNE_LEARNING_RATE, Trainer
+from gradflow_jax.experiments.networks.measuring import Scorer
+from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.experiments.sweep.cut_and_time import Cuttable
-from gradflow_jax.experiments.sweep.settings import UNIT_SCOPES, StructuredSettings
-from gradflow_jax.experiments.sweep.weights import (
-    FINETUNE_SEED,
+from gradflow_jax.experiments.sweep.loop import (
     TIMED,
-    Silent,
-    Watcher,
-    digest,
-    watched,
+    SilentSweepWatcher,
+    SweepWatcher,
+    sweep,
 )
+from gradflow_jax.experiments.sweep.settings import UNIT_SCOPES, StructuredSettings
 from gradflow_jax.models import SmallCNN
 from gradflow_jax.structured import choose_units
+from gradflow_jax.structured.scoring import UnitScores
 from gradflow_jax.trees import PyTree
 
 
@@ -76,13 +75,61 @@ def check_reachable(settings: StructuredSettings, dataset: Dataset) -> None:
     choose(cuttable, zeros, max(settings.sparsities), settings)
 
 
+class _UnitPruner:
+    """Cuts out the units of the lowest scores: what is left is a smaller network."""
+
+    def __init__(
+        self, settings: StructuredSettings, trainer: Trainer, watcher: SweepWatcher
+    ):
+        self._settings, self._cuttable = settings, Cuttable(trainer)
+        loss = trainer.forward.loss
+        self._scorer = Scorer(loss, SmallCNN.NORMALIZED, watcher.step)
+
+    def score(
+        self, dense: Network, origin: PyTree, data: ScoringData, seed: int
+    ) -> Mapping[str, PyTree]:
+        measures, units = self._settings.measures, self._cuttable.units
+        return self._scorer.of_units(measures, dense, origin, units, data, seed=seed)
+
+    def choose(self, scores: PyTree, sparsity: float) -> PyTree:
+        return choose(self._cuttable, scores, sparsity, self._settings)
+
+    def prune(self, dense: Network, keep: PyTree) -> Network:
+        return self._cuttable.cut(dense, keep)
+
+    def time(self, pruned: Network, dense: Network) -> Mapping[str, float]:
+        times = self._cuttable.time(pruned, dense)
+        return {
+            "forward_ms": times.milliseconds,
+            "dense_forward_ms": times.reference_milliseconds,
+            "times_faster": times.faster,
+        }
+
+    def masks(self, keep: PyTree) -> None:
+        """Returns None: the units that would be masked are not there."""
+
+    def row(self, keep: PyTree | None, **fields: Any) -> StructuredRow:
+        # A family that is not named keeps all of its units.
+        keep = {} if keep is None else keep
+        return StructuredRow(
+            widths=self._cuttable.widths(keep),
+            parameters=self._cuttable.units.parameters(keep),
+            flops=self._cuttable.units.flops(keep),
+            kept=self._cuttable.kept(keep),
+            **fields,
+        )
+
+
 def run_structured_sweep(
-    settings: StructuredSettings, dataset: Dataset, watcher: Watcher | None = None
+    settings: StructuredSettings,
+    dataset: Dataset,
+    watcher: SweepWatcher | None = None,
 ) -> Iterator[StructuredRow]:
     """Trains a network for each seed, cuts and fine-tunes it; yields each result.
 
-    As `run_sweep`, but for networks that are smaller and not masked: they are trained
-    and evaluated at the widths that are left, and their forward pass is timed.
+    It differs from `run_sweep` in that networks become smaller instead of masked: they
+    are fine-tuned and evaluated at the widths that are left, and their forward pass is
+    timed.
 
     Args:
         settings: what to do.
@@ -93,72 +140,11 @@ def run_structured_sweep(
         For each seed a row of the dense network, then one for each measure and
         sparsity.
     """
-    watcher = watcher or Silent()
+    watcher = watcher or SilentSweepWatcher()
     trainer = Trainer(dataset)
-    cuttable = Cuttable(trainer)
-    scorer = Scorer(trainer.forward.loss, SmallCNN.NORMALISED, watcher.step)
-    fit = watched(trainer, watcher)
-
-    def row(
-        seed: int,
-        measure: str,
-        sparsity: float,
-        keep: PyTree,
-        numbers: tuple[float, float, float, float],
-        times: Times,
-    ) -> StructuredRow:
-        return StructuredRow(
-            seed,
-            measure,
-            sparsity,
-            cuttable.widths(keep),
-            cuttable.units.parameters(keep),
-            cuttable.units.flops(keep),
-            *numbers,
-            cuttable.kept(keep),
-            *times,
-        )
-
-    def tune(
-        what: str, seed: int, dense: Network, keep: PyTree
-    ) -> tuple[tuple[float, float, float, float], Times]:
-        watcher.stage(what, 0)
-        small = cuttable.cut(dense, keep)
-        times = cuttable.time(small, dense)
-        tuned = fit(
-            what,
-            small,
-            settings.finetune_epochs,
-            seed=seed + FINETUNE_SEED,
-            peak=FINETUNE_LEARNING_RATE,
-        )
-        return (*trainer.evaluate(small), *trainer.evaluate(tuned)), times
-
-    for seed in settings.seeds:
-        start = trainer.init(seed)
-        dense = fit(f"seed {seed}: training", start, settings.epochs, seed=seed)
-        accuracy, loss = trainer.evaluate(dense)
-        numbers = accuracy, loss, accuracy, loss
-        yield row(seed, "dense", 0.0, {}, numbers, cuttable.time(dense, dense))
-        watcher.stage(f"seed {seed}: scoring", 0)
-        scores = scorer.of_units(
-            settings.measures,
-            dense,
-            start.params,
-            cuttable.units,
-            same_for_all(dataset, seed),
-            seed=seed,
-        )
-        # Two measures that choose the same units get the same network, trained once.
-        trained = {}
-        for measure in settings.measures:
-            for sparsity in settings.sparsities:
-                keep = choose(cuttable, scores[measure], sparsity, settings)
-                key = digest(keep)
-                if key not in trained:
-                    what = f"seed {seed}: {measure} {100 * sparsity:g} %"
-                    trained[key] = tune(what, seed, dense, keep)
-                yield row(seed, measure, sparsity, keep, *trained[key])
+    yield from sweep(
+        settings, trainer, _UnitPruner(settings, trainer, watcher), watcher
+    )
 
 
 def choose(

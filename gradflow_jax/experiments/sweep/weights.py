@@ -1,18 +1,22 @@
-"""Prunes one trained network by many measures at many sparsities and fine-tunes."""
+"""Prunes weights of one trained network by many measures, and fine-tunes it."""
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.scoring_data import same_for_all
+from gradflow_jax.experiments.data.scoring_data import ScoringData
 from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.measuring import Scorer, prunable
-from gradflow_jax.experiments.networks.training import FINETUNE_LEARNING_RATE, Trainer
+from gradflow_jax.experiments.networks.training import Trainer
+from gradflow_jax.experiments.sweep.loop import (
+    SilentSweepWatcher,
+    SweepWatcher,
+    sweep,
+)
 from gradflow_jax.experiments.sweep.settings import Settings
 from gradflow_jax.masks import (
     erdos_renyi_kernel,
@@ -24,12 +28,6 @@ from gradflow_jax.masks import (
 from gradflow_jax.models import SmallCNN
 from gradflow_jax.trees import PyTree
 
-# Of a row's fields that hold a measured time and differ between equal runs.
-TIMED = {"timed": True}
-
-# Added to a seed: another order of images than the dense network saw last.
-FINETUNE_SEED = 1_000_000
-
 
 def _global(scores: PyTree, sparsity: float) -> PyTree:
     return global_masks(scores, sparsity=sparsity, prunable=prunable)
@@ -40,8 +38,8 @@ def _layerwise(scores: PyTree, sparsity: float) -> PyTree:
 
 
 def _erk(scores: PyTree, sparsity: float) -> PyTree:
-    kept = erdos_renyi_kernel(scores, sparsity=sparsity, prunable=prunable)
-    return layerwise_masks(scores, allocation=kept)
+    densities = erdos_renyi_kernel(scores, sparsity=sparsity, prunable=prunable)
+    return layerwise_masks(scores, allocation=densities)
 
 
 SCOPES: dict[str, Callable[[PyTree, float], PyTree]] = {
@@ -82,47 +80,49 @@ class Row:
     layers: dict[str, int] = field(default_factory=dict)
 
 
-class Watcher(Protocol):
-    """Is told what a sweep is doing."""
+class _WeightPruner:
+    """Masks the weights of the lowest scores; masked weights stay at exactly 0.0."""
 
-    def stage(self, description: str, steps: int) -> None:
-        """Begins a stage of so many steps."""
+    def __init__(self, settings: Settings, trainer: Trainer, watcher: SweepWatcher):
+        self._measures, self._choose = settings.measures, SCOPES[settings.scope]
+        loss = trainer.forward.loss
+        self._scorer = Scorer(loss, SmallCNN.NORMALIZED, watcher.step)
+        params = jax.eval_shape(lambda: trainer.init(0)).params
+        self._all_kept = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params)
 
-    def step(self) -> None:
-        """One step is done."""
+    def score(
+        self, dense: Network, origin: PyTree, data: ScoringData, seed: int
+    ) -> Mapping[str, PyTree]:
+        return self._scorer(self._measures, dense, origin, data, seed=seed)
 
+    def choose(self, scores: PyTree, sparsity: float) -> PyTree:
+        return self._choose(scores, sparsity)
 
-class Silent:
-    """A watcher that does nothing."""
+    def prune(self, dense: Network, keep: PyTree) -> Network:
+        return Network(prune(dense.params, keep), dense.stats)
 
-    def stage(self, description: str, steps: int) -> None:
-        """Does nothing."""
+    def time(self, pruned: Network, dense: Network) -> Mapping[str, float]:
+        """Times nothing: a masked network does all the work of the dense one."""
+        return {}
 
-    def step(self) -> None:
-        """Does nothing."""
+    def masks(self, keep: PyTree) -> PyTree:
+        return keep
 
-
-def rows_in_all(settings: Settings) -> int:
-    """Returns how many rows a sweep yields."""
-    pruned = len(settings.measures) * len(settings.sparsities)
-    return len(settings.seeds) * (1 + pruned)
-
-
-def watched(trainer: Trainer, watcher: Watcher) -> Callable[..., Network]:
-    """Returns `fit(description, network, epochs, **options)`, told to the watcher."""
-
-    def step(done: int, total: int) -> None:
-        watcher.step()
-
-    def fit(description: str, network: Network, epochs: int, **options: Any) -> Network:
-        watcher.stage(description, epochs * trainer.steps_per_epoch)
-        return trainer.fit(network, epochs=epochs, progress=step, **options)
-
-    return fit
+    def row(self, keep: PyTree | None, **fields: Any) -> Row:
+        counts = report(self._all_kept if keep is None else keep, prunable=prunable)
+        return Row(
+            kept=counts.kept,
+            prunable=counts.size,
+            total_sparsity=counts.total_sparsity,
+            layers={
+                layer.path: layer.kept for layer in counts.layers if layer.prunable
+            },
+            **fields,
+        )
 
 
 def run_sweep(
-    settings: Settings, dataset: Dataset, watcher: Watcher | None = None
+    settings: Settings, dataset: Dataset, watcher: SweepWatcher | None = None
 ) -> Iterator[Row]:
     """Trains a network for each seed, prunes and fine-tunes it; yields each result.
 
@@ -139,65 +139,8 @@ def run_sweep(
         For each seed a row of the dense network, then one for each measure and
         sparsity.
     """
-    watcher = watcher or Silent()
+    watcher = watcher or SilentSweepWatcher()
     trainer = Trainer(dataset)
-    scorer = Scorer(trainer.forward.loss, SmallCNN.NORMALISED, watcher.step)
-
-    fit = watched(trainer, watcher)
-    for seed in settings.seeds:
-        start = trainer.init(seed)
-        dense = fit(f"seed {seed}: training", start, settings.epochs, seed=seed)
-        accuracy, loss = trainer.evaluate(dense)
-        whole = report(
-            jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), dense.params),
-            prunable=prunable,
-        )
-        yield Row(
-            seed, "dense", 0.0, whole.kept, whole.size, 0.0,
-            accuracy, loss, accuracy, loss, _layers(whole),
-        )  # fmt: skip
-        watcher.stage(f"seed {seed}: scoring", 0)
-        scores = scorer(
-            settings.measures,
-            dense,
-            start.params,
-            same_for_all(dataset, seed),
-            seed=seed,
-        )
-        # Two measures that choose the same weights get the same network, trained once.
-        trained: dict[bytes, tuple[float, float, float, float]] = {}
-        for measure in settings.measures:
-            for sparsity in settings.sparsities:
-                masks = SCOPES[settings.scope](scores[measure], sparsity)
-                key = digest(masks)
-                if key not in trained:
-                    pruned = Network(prune(dense.params, masks), dense.stats)
-                    tuned = fit(
-                        f"seed {seed}: {measure} {100 * sparsity:g} %",
-                        pruned,
-                        settings.finetune_epochs,
-                        seed=seed + FINETUNE_SEED,
-                        peak=FINETUNE_LEARNING_RATE,
-                        masks=masks,
-                    )
-                    trained[key] = (
-                        *trainer.evaluate(pruned),
-                        *trainer.evaluate(tuned),
-                    )
-                found = report(masks, prunable=prunable)
-                yield Row(
-                    seed, measure, sparsity, found.kept, found.size,
-                    found.total_sparsity, *trained[key], _layers(found),
-                )  # fmt: skip
-
-
-def _layers(found: Any) -> dict[str, int]:
-    return {layer.path: layer.kept for layer in found.layers if layer.prunable}
-
-
-def digest(flags: PyTree) -> bytes:
-    """Returns what tells trees of bool of one structure apart."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(flags):
-        found.update(np.packbits(np.asarray(leaf)).tobytes())
-    return found.digest()
+    yield from sweep(
+        settings, trainer, _WeightPruner(settings, trainer, watcher), watcher
+    )

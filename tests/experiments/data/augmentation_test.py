@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradflow_jax.experiments.data.augmentation import augmented
-from gradflow_jax.experiments.data.pixels import normalized
+from gradflow_jax.experiments.data.augmentation import augment
+from gradflow_jax.experiments.data.pixels import normalize_pixels
 
 
 def possible(image):
@@ -30,7 +30,7 @@ def choices(images, key):
     """Returns row, column and flip of each image."""
     found = []
     for image, result in zip(
-        images, np.asarray(augmented(jnp.asarray(images), key)), strict=True
+        images, np.asarray(augment(jnp.asarray(images), key)), strict=True
     ):
         equal = [how for how, each in possible(image) if np.array_equal(each, result)]
         assert len(equal) == 1, "it is one of the crops, and no two are the same"
@@ -45,14 +45,14 @@ def test_each_image_is_one_of_its_crops(images, strict_ranks):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_shape_and_dtype_stay(images, dtype):
-    result = augmented(jnp.asarray(images.astype(dtype)), jax.random.key(0))
+    result = augment(jnp.asarray(images.astype(dtype)), jax.random.key(0))
     assert result.shape == images.shape and result.dtype == dtype
 
 
 def test_the_key_decides(images):
-    first = augmented(jnp.asarray(images), jax.random.key(0))
-    again = jax.jit(augmented)(jnp.asarray(images), jax.random.key(0))
-    other = augmented(jnp.asarray(images), jax.random.key(1))
+    first = augment(jnp.asarray(images), jax.random.key(0))
+    again = jax.jit(augment)(jnp.asarray(images), jax.random.key(0))
+    other = augment(jnp.asarray(images), jax.random.key(1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -64,7 +64,7 @@ def test_offsets_and_flips_are_uniform():
     image = np.concatenate([image, np.zeros_like(image)], -1)
     image[0, :, 4:, 1] = 1
     batch = jnp.asarray(np.repeat(image, count, 0))
-    result = np.asarray(augmented(batch, jax.random.key(2)))
+    result = np.asarray(augment(batch, jax.random.key(2)))
     middle = result[:, 4, 4, 0]
     # Chance differs from 40 of each by √40 ≈ 6.3.
     seen = np.bincount(middle, minlength=82)[1:]
@@ -75,11 +75,14 @@ def test_offsets_and_flips_are_uniform():
     assert abs(flipped[marks[:, 0] != marks[:, -1]].mean() - 0.5) < 0.05
 
 
-def test_normalised_is_what_training_scales(images, strict_ranks):
+def test_normalize_pixels_is_what_training_scales(images, strict_ranks):
     every = np.arange(256, dtype=np.uint8)
-    for result in (normalized(jnp.asarray(every)), jax.jit(normalized)(every)):
+    for result in (
+        normalize_pixels(jnp.asarray(every)),
+        jax.jit(normalize_pixels)(every),
+    ):
         assert result.dtype == np.float32
-        np.testing.assert_allclose(result, normalized(every), atol=2e-7)
+        np.testing.assert_allclose(result, normalize_pixels(every), atol=2e-7)
         np.testing.assert_allclose(result, (every - 127.5) / 127.5, atol=2e-7)
 
 
@@ -90,7 +93,7 @@ def test_one_compilation_serves_all_keys(images):
     def prepared(batch, key):
         nonlocal traces
         traces += 1
-        return normalized(augmented(batch, key))
+        return normalize_pixels(augment(batch, key))
 
     for seed in range(3):
         prepared(jnp.asarray(images), jax.random.key(seed))

@@ -7,13 +7,13 @@ import pytest
 from matplotlib.container import ErrorbarContainer
 
 from gradflow_jax.experiments.report.drawing import figures
-from gradflow_jax.experiments.report.runs import Run, blocks
+from gradflow_jax.experiments.report.runs import RecordedRun, blocks
 from gradflow_jax.experiments.report.tables import grids, title
 from tests.experiments.report.made_runs import MEASURES, made_run
 
 
 def of(*records):
-    return [Run(record, None) for record in records]
+    return [RecordedRun(record, None) for record in records]
 
 
 def test_cells_say_how_many_seeds_where_they_differ():

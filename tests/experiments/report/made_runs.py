@@ -99,7 +99,13 @@ def made_run(
         epochs=tuple(epochs),
         rounds=tuple(
             RoundRow(
-                i, own.warmup + i, 0.1, 0.8, 0.4, 2.0, cut if i == rounds else dense
+                round=i,
+                epoch=own.warmup + i,
+                share=0.1,
+                accuracy_before=0.8,
+                accuracy=0.4,
+                loss=2.0,
+                size=cut if i == rounds else dense,
             )
             for i in range(1, rounds + 1)
         ),

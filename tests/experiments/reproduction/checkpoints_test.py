@@ -16,8 +16,8 @@ from gradflow_jax.experiments.data.errors import CheckpointError
 from gradflow_jax.experiments.reproduction import checkpoints as module
 from gradflow_jax.experiments.reproduction.checkpoints import (
     Checkpoints,
-    arranged,
-    by_path,
+    arrange_like,
+    nest_by_path,
 )
 from gradflow_jax.trees import named_leaves
 
@@ -282,9 +282,9 @@ LIKE = {
 
 
 def test_arrays_are_arranged_as_they_were():
-    arrays = by_path(LIKE)
+    arrays = nest_by_path(LIKE)
     assert arrays["a"]["0"] is LIKE["a"][0] or arrays["a"]["0"].dtype == bool
-    found = arranged(arrays, LIKE)
+    found = arrange_like(arrays, LIKE)
     assert isinstance(found["a"], tuple)
     assert bits(found) == bits(LIKE)
 
@@ -310,7 +310,7 @@ def retyped(arrays):
     [(without, "b/kernel"), (left_over, "c"), (reshaped, "b/kernel"), (retyped, "a/1")],
 )
 def test_arrays_of_another_network_are_refused_by_name(change, named):
-    arrays = by_path(LIKE)
+    arrays = nest_by_path(LIKE)
     change(arrays)
     with pytest.raises(ValueError, match=f"^'{named}' is not what the network"):
-        arranged(arrays, LIKE)
+        arrange_like(arrays, LIKE)

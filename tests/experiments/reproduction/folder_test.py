@@ -22,8 +22,8 @@ from gradflow_jax.experiments.reproduction.record import (
     RunSettings,
     from_json,
 )
-from gradflow_jax.experiments.reproduction.run import Silent
 from gradflow_jax.experiments.reproduction.times import TIMES_NAME, read_times
+from gradflow_jax.experiments.reproduction.watching import SilentRunWatcher
 from gradflow_jax.structured import load_cut
 
 # The measure is of initial weights too, which must be kept and come back.
@@ -54,7 +54,7 @@ class Stopped(Exception):
     """Stands for whatever ends a process."""
 
 
-class Stopping(Silent):
+class Stopping(SilentRunWatcher):
     """A watcher that stops a run when it has been told so often, or of this epoch."""
 
     def __init__(self, *, calls=None, epoch=None):
@@ -366,7 +366,7 @@ def test_a_whole_checkpoint_of_something_else_is_refused(copied, change):
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
-    class Second(Silent):
+    class Second(SilentRunWatcher):
         said = ""
 
         def epoch(self, done):
@@ -464,7 +464,7 @@ def leaves_of(arrays):
 def test_a_run_in_use_is_not_deleted(copied):
     before = tree(copied)
 
-    class Deleting(Silent):
+    class Deleting(SilentRunWatcher):
         def epoch(self, done):
             with pytest.raises(FolderError, match="is in use by another run"):
                 delete_run(copied)

@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 
 import gradflow_jax as gf
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.pixels import normalized
-from gradflow_jax.experiments.data.scoring_data import for_round
+from gradflow_jax.experiments.data.pixels import normalize_pixels
+from gradflow_jax.experiments.data.scoring_data import scoring_data_of_round
 from gradflow_jax.experiments.names import PAPER_MEASURES
 from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.measuring import MEASURES
@@ -104,7 +104,7 @@ def check_cuts(run, cuts):
     leaves = jax.tree.leaves(run.network.state.network.params)
     assert sum(leaf.size for leaf in leaves) == sizes[-1].parameters
     for units, keep, (whole, before), (small, after) in cuts:
-        x = normalized(TINY.x_test)
+        x = normalize_pixels(TINY.x_test)
         masked = np.asarray(whole.predict(without(before.network, units, keep), x))
         found = np.asarray(small.predict(after.network, x))
         error = np.abs(found - masked).max() / np.abs(masked).max()
@@ -175,7 +175,7 @@ def test_every_measure_ranks_the_filters_of_every_network(model):
     units, (weights, _, origin) = network.units, network.state
     widths = {family.name: family.size for family in units}
     filters = sum(widths.values())
-    data = for_round(TINY, seed=0, epoch=1)
+    data = scoring_data_of_round(TINY, seed=0, epoch=1)
     scores = network.scorer.of_units(MEASURES, weights, origin, units, data, seed=0)
     assert scores.keys() == MEASURES.keys()
     for measure, found in scores.items():

@@ -1,11 +1,13 @@
 import csv
+import io
 import re
 from dataclasses import replace
 
 import numpy as np
+from rich.console import Console
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.formatting import compact
+from gradflow_jax.experiments.formatting import compact_count
 from gradflow_jax.experiments.sweep.results import write_results
 from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
 from gradflow_jax.experiments.sweep.table import cut_table
@@ -30,7 +32,19 @@ CUT = StructuredRow(
     dense_forward_ms=200.0,
     times_faster=1.62,
 )
-MASKED = Row(0, "dense", 0.0, 10, 10, 0.0, 0.9, 0.3, 0.95, 0.2, {"conv1/kernel": 10})
+MASKED = Row(
+    seed=0,
+    measure="dense",
+    sparsity=0.0,
+    kept=10,
+    prunable=10,
+    total_sparsity=0.0,
+    pruned_accuracy=0.9,
+    pruned_loss=0.3,
+    accuracy=0.95,
+    loss=0.2,
+    layers={"conv1/kernel": 10},
+)
 
 
 def test_times_stand_apart_and_go_with_the_run_they_are_of(tmp_path):
@@ -71,7 +85,10 @@ def test_the_table_of_cut_networks_fits_80_columns():
         )
         for sparsity in sparsities
     ]
-    text = cut_table(settings, DATA, rows)
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as screen:
+        console.print(cut_table(settings, DATA, rows))
+    text = screen.get()
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     for line in lines[4:5] + lines[7:9]:
@@ -83,8 +100,8 @@ def test_the_table_of_cut_networks_fits_80_columns():
 
 
 def test_counts_are_said_in_three_digits():
-    assert compact(599) == "599"
-    assert compact(13_662) == "13.7 k"
-    assert compact(999_700) == "1 M"
-    assert compact(1_234_567) == "1.23 M"
-    assert compact(5e12) == "5 T"
+    assert compact_count(599) == "599"
+    assert compact_count(13_662) == "13.7 k"
+    assert compact_count(999_700) == "1 M"
+    assert compact_count(1_234_567) == "1.23 M"
+    assert compact_count(5e12) == "5 T"

@@ -5,20 +5,23 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax.experiments.data.dataset import load
-from gradflow_jax.experiments.data.pixels import normalized
-from gradflow_jax.experiments.data.scoring_data import balanced_batches, same_for_all
+from gradflow_jax.experiments.data.pixels import normalize_pixels
+from gradflow_jax.experiments.data.scoring_data import (
+    balanced_batches,
+    balanced_scoring_data,
+)
 from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.measuring import MEASURES, Scorer
 from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.experiments.sweep import cut_and_time as cutting
 from gradflow_jax.experiments.sweep.cut_and_time import Cuttable
+from gradflow_jax.experiments.sweep.loop import rows_in_all
 from gradflow_jax.experiments.sweep.settings import StructuredSettings
 from gradflow_jax.experiments.sweep.units import (
     check_reachable,
     choose,
     run_structured_sweep,
 )
-from gradflow_jax.experiments.sweep.weights import rows_in_all
 from gradflow_jax.models import SmallCNN
 
 LAYERS = {"conv1": 16, "conv2": 32, "dense": 64}
@@ -78,13 +81,13 @@ def test_a_cut_network_is_the_masked_one_with_fewer_numbers(
     small = cuttable.cut(network, keep)
     sizes = [leaf.size for leaf in jax.tree.leaves(small.params)]
     assert sum(sizes) == cuttable.units.parameters(keep)
-    images = normalized(tiny.x_test)
+    images = normalize_pixels(tiny.x_test)
     masks = cuttable.units.masks(keep, network.params)
     masked = Network(gf.prune(network.params, masks), network.stats)
     expected, _ = trainer.forward.logits(masked, images)
     found, _ = trainer.forward.logits(small, images)
     np.testing.assert_allclose(found, expected, atol=1e-4 * jnp.abs(expected).max())
-    monkeypatch.setattr(cutting, "TOLERANCE", -1.0)
+    monkeypatch.setattr(cutting, "CUT_TOLERANCE", -1.0)
     with pytest.raises(ValueError, match="{'conv1': .*differs from the whole one"):
         cuttable.cut(network, keep)
 
@@ -114,8 +117,8 @@ def test_units_are_scored_by_each_measure_s_rule_at_its_temperature(
     trainer, cuttable, tiny
 ):
     network, origin = trainer.init(0), trainer.init(1).params
-    scorer = Scorer(trainer.forward.loss, SmallCNN.NORMALISED)
-    scoring = network, origin, cuttable.units, same_for_all(tiny, 5)
+    scorer = Scorer(trainer.forward.loss, SmallCNN.NORMALIZED)
+    scoring = network, origin, cuttable.units, balanced_scoring_data(tiny, 5)
     scores = scorer.of_units(MEASURES, *scoring, seed=5)
     assert list(scores) == list(MEASURES)
     for found in scores.values():

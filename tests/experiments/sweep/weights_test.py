@@ -5,13 +5,17 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax.experiments.data.dataset import load
-from gradflow_jax.experiments.data.scoring_data import balanced_batches, same_for_all
+from gradflow_jax.experiments.data.scoring_data import (
+    balanced_batches,
+    balanced_scoring_data,
+)
 from gradflow_jax.experiments.names import WEIGHT_MEASURES
 from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.measuring import Scorer
 from gradflow_jax.experiments.networks.training import Trainer
+from gradflow_jax.experiments.sweep.loop import rows_in_all
 from gradflow_jax.experiments.sweep.settings import Settings
-from gradflow_jax.experiments.sweep.weights import SCOPES, rows_in_all, run_sweep
+from gradflow_jax.experiments.sweep.weights import SCOPES, run_sweep
 from gradflow_jax.models import SmallCNN
 
 
@@ -86,7 +90,7 @@ def test_fine_tuning_keeps_pruned_weights_at_zero_and_its_input_as_it_was(traine
 
 
 def scorer(trainer):
-    return Scorer(trainer.forward.loss, SmallCNN.NORMALISED)
+    return Scorer(trainer.forward.loss, SmallCNN.NORMALIZED)
 
 
 def test_training_learns(trainer):
@@ -102,7 +106,9 @@ def test_scores_are_of_the_paper_s_losses(trainer, tiny):
     network = trainer.fit(trainer.init(0), epochs=1, seed=0)
     names = ("grasp", "gradient_norm_preservation", "biased_from_init")
     origin = trainer.init(0).params
-    scores = scorer(trainer)(names, network, origin, same_for_all(tiny, 5), seed=5)
+    scores = scorer(trainer)(
+        names, network, origin, balanced_scoring_data(tiny, 5), seed=5
+    )
     batches = balanced_batches(tiny, 5)
     images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     expected = {
@@ -147,7 +153,7 @@ def test_batch_norm_measures_remove_whole_filters(trainer, tiny):
         ("batch_norm_scale",),
         Network(params, stats),
         params,
-        same_for_all(tiny, 0),
+        balanced_scoring_data(tiny, 0),
         seed=0,
     )
     kernel = score["batch_norm_scale"]["conv2"]["kernel"][...]

@@ -1,7 +1,6 @@
-"""The README's table of methods: every row is run. Its examples are doctests."""
+"""The page of `transforms`: every row of its table of methods is run."""
 
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +8,8 @@ import pytest
 
 import gradflow_jax as gf
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-METHODS = dict(re.findall(r"^\| ([^|`]+?) \|.* \| `(gf\..*)` \|$", README, re.M))
+PAGE = gf.transforms.__doc__
+METHODS = dict(re.findall(r"^\| ([^|`]+?) \|.* \| `(gf\..*)` \|$", PAGE, re.M))
 
 
 def loss_fn(params, batch):

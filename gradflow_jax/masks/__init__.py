@@ -13,6 +13,54 @@
 Imports `trees` and `scores`. To add an allocation, return how many weights each leaf
 keeps, beside `allocation.erdos_renyi`; to add a pattern or a sparse layout, open
 `patterns`.
+
+## Which masks there are
+
+`global_masks` ranks all prunable weights together, `group_masks` those of each family of
+layers, named by a pattern, and `layerwise_masks` each leaf by itself, at one sparsity or
+by an allocation: `erdos_renyi`, `erdos_renyi_kernel`, or `quotas` by name. Exactly the
+number asked for is kept, whatever ties there are. `floor=0.05` lets no layer lose more
+than 95 %, `previous=masks` lets no pruned weight return, `n_of_m_masks` keeps 2 of every
+4. `prune`, `combine`, `overlap` and `report` do what they say. Kernels and embeddings are
+prunable; `prunable=lambda path, leaf: ...` decides otherwise.
+
+>>> import jax.numpy as jnp
+>>> import gradflow_jax as gf
+>>> params = {"dense": {"kernel": jnp.arange(1.0, 13).reshape(4, 3), "bias": jnp.ones(3)},
+...           "head": {"kernel": jnp.arange(1.0, 7).reshape(3, 2)}}
+>>> masks = gf.global_masks(gf.magnitude(params), sparsity=0.5)
+>>> print(gf.report(masks))
+leaf              shape  kept  of    sparsity
+---------------------------------------------
+dense/bias            3     3   3  not pruned
+dense/kernel        4×3     8  12      33.33%
+head/kernel         3×2     1   6      83.33%
+---------------------------------------------
+prunable weights            9  18      50.00%
+all weights                12  21      42.86%
+>>> gentler = gf.global_masks(gf.magnitude(params), sparsity=0.5, floor=0.5)
+>>> int(gentler["head"]["kernel"].sum())  # half of the layer is safe
+3
+>>> int(gf.prune(params, masks)["head"]["kernel"].sum())  # 6 alone is left of 1 to 6
+6
+
+Masks as bools are a byte a weight; `pack_masks` and `unpack_masks` make bits of them, an
+eighth of the memory. The masked optimizer of `transforms` holds either.
+
+## Does it matter which weights are kept?
+
+Whether a score tells more than how many weights each layer needs is checked by
+`gf.masks.shuffle_masks(key, masks)`, within layers or over the network, and its
+neighbors `invert_scores`, `shuffle_labels` and `shuffle_pixels`: a method that does not
+beat them has found proportions of layers, not weights. The room `connectivity` says
+which kept weights are on a path from input to output at all. The functions of
+`gradflow_jax.plotting` draw all of this.
+
+## What selection costs
+
+Exact global masks take ten times as long as one read of the scores; a stable sort takes
+210 times as long as they do. The threshold is found by counting, and of scores that lie
+on several devices counts travel alone. `tests/benchmarks` has the figures.
 """
 
 from gradflow_jax.masks.algebra import combine as combine

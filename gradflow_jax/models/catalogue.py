@@ -107,7 +107,7 @@ MODELS: dict[str, Make] = {
         [(n, n, "M") for n in (64, 128, 256, 512, 512)],
         [(8, "M"), (12, "M"), (16,)],
     ),
-    # First come the filters of the first convolution, then filters and stride of blocks.
+    # The first convolution has its filters, each block its filters and stride.
     "mobilenet": _maker(
         _mobilenet,
         [32, (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)]

@@ -11,8 +11,8 @@ from gradflow_jax.trees import named_leaves
 Order = Literal["norm_first", "relu_first", "linear"]
 
 # This is PyTorch's default for convolutions and linear layers, uniform in ±1/√fan_in:
-# the bound is √(3 · scale / fan_in). All layers share the object, since Flax keeps it in
-# the model, and models with different ones would be different to `jax.jit`.
+# the bound is √(3 · scale / fan_in). All layers share the object, since Flax keeps it
+# in the model, and models with different ones would be different to `jax.jit`.
 UNIFORM = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 # Flax before 0.12 has no list of its own, and since then it refuses plain ones.

@@ -21,6 +21,75 @@
 Imports `trees`, `programs`, `scores` and `masks`. To add the rule of a primitive, open
 `coupling` (and `proof`, `running` where its parameters hold shapes); to support a layer
 whose attributes hold widths, open `running/linen_widths` or `running/nnx_widths`.
+
+## Whole channels
+
+A mask saves no time: the zeros are computed with. `cut` removes filters, neurons, heads
+and residual channels from the arrays, and what is left runs faster: a VGG-13 with half of
+its channels gone 6.6 times at batch 16 on two CPU cores, a ResNet-56 1.9 times; the
+masked ones as fast as the dense ones.
+
+>>> import jax, jax.numpy as jnp, optax
+>>> from flax import linen as nn
+>>> import gradflow_jax as gf
+>>> x = jnp.zeros((16, 32, 32, 3))
+>>> class Net(nn.Module):
+...     @nn.compact
+...     def __call__(self, x, train):
+...         x = nn.Conv(32, (3, 3), strides=2)(x)
+...         x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+...         x = nn.relu(nn.Conv(64, (3, 3), strides=2)(x))
+...         return nn.Dense(10)(x.reshape(len(x), -1))
+>>> net = Net()
+>>> variables = net.init(jax.random.key(0), x, train=False)
+>>> units = gf.find_units(net, variables, x, train=False)  # traced, not computed
+>>> print(units)
+family                   units  made by  goes with
+params/Conv_0/kernel[3]     32  1 leaf   6 others
+params/Conv_1/kernel[3]     64  1 leaf   2 others
+96 units in 2 families
+>>> print(units.explain("params/Dense_0/kernel"))
+params/Dense_0/kernel float32[4096,10]
+  axis 0 of 4096: 64 units of params/Conv_1/kernel[3], which are removed with
+  params/Conv_1/bias[0], params/Conv_1/kernel[3]
+    its other part stays: a convolution slides along it (...)
+  axis 1 of 10: cannot be cut: it is an axis of the model's output
+>>> scores = gf.score_units(variables["params"], units)  # by magnitude
+>>> keep = gf.choose_units(scores, units, sparsity=0.5, budget="flops", round_to=8)
+>>> small = gf.shrink(net, units, keep)
+>>> weights = gf.cut(variables, units, keep)
+>>> tx = optax.adam(1e-3)
+>>> state = gf.cut(tx.init(variables["params"]), units, keep)  # training goes on
+>>> small(weights, x).shape, units.flops(keep) <= 0.5 * units.flops()
+((16, 10), True)
+>>> gf.structured.cut_error(variables, units, keep, x) < 1e-5  # against the masked model
+True
+
+- `find_units` takes a function `apply(variables, *inputs)`, a linen or an NNX module, and
+  arrays or shapes. It reads the model's jaxpr, so no layer needs a rule: flattening,
+  concatenations, residual streams, grouped convolutions, attention heads and head
+  dimensions, gated and fused projections, tied embeddings, recurrent cells and layers
+  under `scan` follow from the equations. ResNet-50 and a 24-layer transformer take a
+  second.
+- A family of units is offered only where removing it is proved to be masking it:
+  constants are pushed through the program, and every sum must add zeros. What is refused
+  says why and at which line. `leaks="fold"` also offers units that leave a constant,
+  sigmoid(0) = ½, which the cut adds to the next bias. Trace the model in eval mode.
+- `score_units` scores by each measure's own rule, from `gf.differentiate`, over the
+  weights that make a unit or all that go with it. `choose_units` ranks globally, by
+  family or among families of equal structure, under floors (`floor=0.05` is the paper's),
+  multiples (odd widths can be slower than wider ones) and budgets of units, parameters,
+  FLOPs or `gf.structured.forward_time`, measured.
+- `cut` cuts variables, any optax state, masks, averages and initial weights; `shrink`
+  gives the model to run them. An NNX module comes back with its attributes changed. The
+  model's own code runs where, traced at the new widths, it is the program that the cut
+  predicts, number by number; where Python computed from a width (1/√d, a mean over
+  channels) the recorded program runs instead, exactly as the masked model
+  (`small.native`, `small.why`). If your module takes its widths as arguments,
+  `units.widths(keep)` has them, and it runs the cut weights by itself.
+- `save_cut` and `load_cut` (`pip install 'gradflow-jax[saving]'`) keep the weights and
+  which original units they are; the full weights are not needed again.
+  `gf.structured.compose_keep` makes one cut of several.
 """
 
 from gradflow_jax.programs.rules import register_rule as register_rule

@@ -124,7 +124,7 @@ def found(machine, folder):
     if not many:
         yield from trained(machine, folder)
         yield from cut(machine)
-    yield "readme/masks", masks_as_in_the_readme()
+    yield "page/masks", masks_as_on_the_page_of_scores()
     yield "error", np.asarray(error_of_a_bad_leaf(machine))
 
 
@@ -176,10 +176,11 @@ def cut(machine):
     yield "cut/moments", small["moments"].mu
 
 
-def masks_as_in_the_readme():
-    """Runs the README's lines for many hosts, on this process's part of the data."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    (block,) = re.findall(r"```python\n(>>> from jax.sharding.+?)```", text, re.DOTALL)
+def masks_as_on_the_page_of_scores():
+    """Runs that page's lines for many hosts, on this process's part of the data."""
+    (block,) = re.findall(
+        r"^(>>> from jax.sharding.+?)\n\n", gf.scores.__doc__, re.DOTALL | re.MULTILINE
+    )
     lines = [line[4:] for line in block.splitlines()]
     # Done by `main`, which must name the others: here is no cluster to ask.
     lines.remove("jax.distributed.initialize()  # doctest: +SKIP")

@@ -91,9 +91,9 @@ def alone(tmp_path_factory):
 def test_processes_find_what_one_device_finds(tmp_path, alone, count):
     """Scores and masks, to the bit, with the data split by process."""
     every = run_processes(tmp_path, count)
-    # Of many processes each looks at a part: two measures, and the README's lines.
+    # Each process looks at a part: two measures, and the lines of the page of scores.
     assert {name.split("/")[0] for name in every[0]} == (
-        {"first", "second", "readme", "error"}
+        {"first", "second", "page", "error"}
         | ({"trained", "cut"} if count == 2 else set())
     )
     for found in every:

@@ -159,10 +159,9 @@ def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
         if path.exists():
             problem = f"is another kind of {'folder' if path.is_dir() else 'file'}"
         raise DataError(
-            f"{path} {problem}: pass 'subset', 'digits', 'auto', 'cifar10', 'cifar100', "
-            f"an .npz with {', '.join(_ARRAYS)}, a folder of IDX files, CIFAR as "
-            "published, or "
-            f"a folder or tar of images {image_folder.FORM}."
+            f"{path} {problem}: pass 'subset', 'digits', 'auto', 'cifar10', "
+            f"'cifar100', an .npz with {', '.join(_ARRAYS)}, a folder of IDX files, "
+            f"CIFAR as published, or a folder or tar of images {image_folder.FORM}."
         )
     return _known_name(arrays["x_train"]) or archive.stem(path), arrays
 

@@ -36,7 +36,7 @@ def read(raw: bytes, label_key: bytes, where: str) -> tuple[np.ndarray, np.ndarr
         batch = _BatchUnpickler(raw, where).load()
     except DataError:
         raise
-    # The unpickler raises nearly every exception that there is where bytes are no pickle.
+    # Bytes that are no pickle make it raise nearly every exception that there is.
     except Exception as error:
         raise DataError(
             f"{where} cannot be read as a pickled batch: {error or type(error)}"

@@ -135,9 +135,10 @@ class _Sample:
 
     def first_order(self) -> Derivatives:
         """Returns what the first-order measures share."""
-        if self._first is None:
-            self._first = self.evaluate(self._scorer.first_order)
-        return self._first
+        first = self._first
+        if first is None:
+            first = self._first = self.evaluate(self._scorer.first_order)
+        return first
 
     def from_init(self) -> Derivatives:
         """Returns the same with the initial parameters as origin."""

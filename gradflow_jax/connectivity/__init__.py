@@ -6,6 +6,7 @@
     signals     what is known of a value: where it can be nonzero, where it is reached
     rules       where signals pass each primitive
     products    where they pass those that multiply
+    indexing    where they pass those that read or write at indices
 
 `rules` fills `programs.rules.SIGNAL_RULES`. Imports `trees`, `programs`, `masks` and
 `structured`. To add a primitive, write a function of an equation and its operands'

@@ -46,9 +46,10 @@ def effective_masks(
     input and goes on to an output. Additions let a signal through from any side, maxima
     and activations too, products where the other factor is not always zero; so biases
     are on no path. What looks along a whole axis, such as a softmax or a layer norm,
-    lets every number of it depend on every other. Loops of unknown length, scatters and
-    primitives without a rule (`gf.connectivity.effective_report` lists them) count as
-    if every result depended on every operand, which can only keep too much.
+    lets every number of it depend on every other. Loops of unknown length, writes
+    at places that are computed, and primitives without a rule
+    (`gf.connectivity.effective_report` lists them) count as if every result depended on
+    every operand, which can only keep too much.
 
     The program is compiled once for each set of shapes and kept for the last models
     asked for; of a module that holds its variables it is compiled at each call.

@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from gradflow_jax.connectivity.signals import Indicators, Signal, live, live_sum
+from gradflow_jax.connectivity.signals import (
+    Indicators,
+    Signal,
+    live,
+    live_sum,
+    unknown,
+)
 
 
 def bilinear(function: Callable[..., jax.Array], a: Signal, b: Signal) -> Indicators:
@@ -51,6 +57,37 @@ def dot_general(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
             lambda a, b: lax.dot_general(a, b, dimension_numbers=numbers), *operands
         )
     ]
+
+
+def ragged_dot_general(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Takes each row to meet every group's matrix, as experts of a mixture.
+
+    Which group a row belongs to is computed from the sizes of the groups, so a signal
+    in these reaches all that any choice of matrices makes.
+    """
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    (contracted, batch) = numbers.dot_dimension_numbers
+    groups = numbers.rhs_group_dimensions
+    if (
+        batch[0]
+        or not groups
+        or set(numbers.lhs_ragged_dimensions) & set(contracted[0])
+    ):
+        return unknown(eqn, operands)
+    rows, matrices, sizes = operands
+    # The axes of the groups are summed over, and the later ones move up.
+    moved = [axis - sum(group < axis for group in groups) for axis in contracted[1]]
+
+    def multiply_any(a: jax.Array, b: jax.Array) -> jax.Array:
+        any_matrix = live(jnp.sum(b, groups))
+        return lax.dot_general(a, any_matrix, ((contracted[0], moved), ((), ())))
+
+    nonzero, reached = bilinear(multiply_any, rows, matrices)
+    if sizes.reached is not None:
+        products = multiply_any(rows.factor, matrices.factor)
+        by_sizes = live(jnp.sum(sizes.reached)) * live(products)
+        reached = by_sizes if reached is None else live(reached + by_sizes)
+    return [(nonzero, reached)]
 
 
 def conv_general_dilated(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:

@@ -7,7 +7,7 @@ place of each value. It does one of four things with an equation:
     it calls a program       that is read in its place; of branches the one that a
                              constant chooses, or else all of them
     it is a scan             its body is read once, and the reading is scanned
-    else                     the rule of its primitive, or `rules.unknown`
+    else                     the rule of its primitive, or `signals.unknown`
 
 Where the operands also have the numbers of one run of the model, the results have them
 too, and say where constants are carried on (`_add_numbers`).
@@ -29,6 +29,7 @@ from gradflow_jax.connectivity.signals import (
     constant_signal,
     gate,
     reached_of,
+    unknown,
 )
 from gradflow_jax.programs.calls import (
     CALLS,
@@ -110,7 +111,7 @@ class Reader:
         if COUPLING_RULES.get(name) is couple_by_index:
             return rules.elementwise
         self.guessed.add(name)
-        return rules.unknown
+        return unknown
 
     def _read_branches(
         self, eqn: JaxprEqn, operands: Sequence[Signal]

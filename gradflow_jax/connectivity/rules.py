@@ -1,8 +1,8 @@
 """Where signals pass the primitives of a program.
 
 A rule takes an equation and the signals of its operands, and returns for each result
-where it can be other than zero and where the input reaches it. `unknown` is the rule of
-every other primitive: each number of a result depends on all of each operand.
+where it can be other than zero and where the input reaches it. `signals.unknown` is the
+rule of every other primitive: each number of a result depends on all of each operand.
 
 A rule may claim too many paths, never too few: then a weight that does nothing counts
 as effective, and no weight that does something is dropped. Both indicators are sums of
@@ -18,11 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradflow_jax.connectivity.indexing import look_up, scatter, update
 from gradflow_jax.connectivity.products import (
     conv_general_dilated,
     divide,
     dot_general,
     multiply,
+    ragged_dot_general,
 )
 from gradflow_jax.connectivity.signals import Indicators, Signal, each, live, live_sum
 from gradflow_jax.programs.rules import SIGNAL_RULES
@@ -157,80 +159,25 @@ def _sum_windows(eqn: Any, array: jax.Array) -> jax.Array:
     return lax.reduce_window(array, 0.0, lax.add, *window)
 
 
-def _sum_along(eqn: Any, array: jax.Array) -> jax.Array:
-    total = jnp.sum(array, eqn.params.get("dimension", -1), keepdims=True)
+def _sum_ordered(eqn: Any, array: jax.Array) -> jax.Array:
+    names = ("dimension", "axis", "reduction_dimension")
+    # `top_k` of older versions names no axis: it takes the last.
+    axis = next((eqn.params[name] for name in names if name in eqn.params), -1)
+    total = jnp.sum(array, axis, keepdims=True)
     return jnp.broadcast_to(total, eqn.outvars[0].aval.shape)
 
 
-def look_up(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
-    """Reads the indicators of a table at the places where its numbers are read.
-
-    Where the places are no constants a result may be read anywhere along the axes that
-    they index, and depends on all that stands there. Where the input reaches a place,
-    it reaches what is read there.
-    """
-    table, *places = operands
-    shape, sizes = table.nonzero.shape, eqn.params["slice_sizes"]
-    indices = [place.constant for place in places]
-    numbers = eqn.params.get("dimension_numbers")
-    axes = range(len(shape)) if numbers is None else numbers.start_index_map
-    summed_axes: tuple[int, ...] = ()
-    if any(index is None for index in indices):
-        # Any indices will do: along the summed axes the same stands at all of them.
-        indices = [
-            np.zeros(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars[1:]
-        ]
-        # A slice of a whole axis can only start at its beginning.
-        summed_axes = tuple(i for i in axes if sizes[i] != shape[i])
-    params = dict(eqn.params)
-    if "fill_value" in params:
-        # Outside of the table stands no signal, where the program may fill in NaN.
-        params["fill_value"] = 0
-
-    def read(array: jax.Array) -> jax.Array:
-        total = jnp.sum(array, summed_axes, keepdims=True)
-        table_of_sums = live(jnp.broadcast_to(total, shape))
-        return eqn.primitive.bind(table_of_sums, *indices, **params)
-
-    ((nonzero, reached),) = each(read, [table])
-    place_reached = [place.reached for place in places if place.reached is not None]
-    if place_reached:
-        any_place = live(sum(jnp.sum(array) for array in place_reached))
-        by_places = any_place * read(table.factor)
-        reached = live(by_places if reached is None else by_places + reached)
-    return [(nonzero, reached)]
+def top_k(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Lets each number of an axis reach the chosen ones, and their positions."""
+    values, positions = _rule_of_sets(_sum_ordered)(eqn, operands)
+    # Zeros too have positions.
+    return [values, (jnp.ones_like(positions[0]), positions[1])]
 
 
-def update(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
-    """Puts indicators in the places of others, if these places are constants."""
-    table, new, *places = operands
-    if any(place.constant is None for place in places):
-        return unknown(eqn, operands)
-    indices = [place.constant for place in places]
-    return each(
-        lambda *arrays: eqn.primitive.bind(*arrays, *indices, **eqn.params),
-        [table, new],
-    )
-
-
-def unknown(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
-    """Lets every number of every operand reach every number of a result."""
-    totals = [
-        jnp.sum(signal.reached) for signal in operands if signal.reached is not None
-    ]
-    reached = None
-    if totals:
-        # The factors add nothing to the value. They are here for its derivative: the
-        # weights that are operands count as multiplied by the signal.
-        factors = live(jnp.asarray(sum(jnp.sum(signal.factor) for signal in operands)))
-        reached = live(live(sum(totals)) * (1.0 + factors))
-    return [
-        (
-            jnp.ones(atom.aval.shape, jnp.float32),
-            None if reached is None else jnp.broadcast_to(reached, atom.aval.shape),
-        )
-        for atom in eqn.outvars
-    ]
+def _sum_transformed(eqn: Any, array: jax.Array) -> jax.Array:
+    axes = range(-len(eqn.params["fft_lengths"]), 0)
+    total = jnp.sum(array, tuple(axes), keepdims=True)
+    return jnp.broadcast_to(total, eqn.outvars[0].aval.shape)
 
 
 SIGNAL_RULES.fill(
@@ -262,13 +209,19 @@ SIGNAL_RULES.fill(
             "reduce_window_sum reduce_window_max reduce_window_min".split(),
             _rule_of_sets(_sum_windows),
         ),
-        **dict.fromkeys(("sort", "top_k"), _rule_of_sets(_sum_along)),
+        "sort": _rule_of_sets(_sum_ordered),
+        **dict.fromkeys(("top_k", "approx_top_k"), top_k),
+        "fft": _rule_of_sets(_sum_transformed),
         "mul": multiply,
         "div": divide,
         "dot_general": dot_general,
+        "ragged_dot_general": ragged_dot_general,
         "conv_general_dilated": conv_general_dilated,
         "select_n": select_n,
         **dict.fromkeys(("gather", "dynamic_slice"), look_up),
         "dynamic_update_slice": update,
+        **dict.fromkeys(
+            "scatter scatter-add scatter-sub scatter-max scatter-min".split(), scatter
+        ),
     }
 )

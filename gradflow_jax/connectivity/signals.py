@@ -127,3 +127,23 @@ def reached_of(signal: Signal) -> jax.Array:
 
 def _as_list(arrays: Any) -> list[jax.Array]:
     return list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
+
+
+def unknown(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
+    """Lets every number of every operand reach every number of a result."""
+    totals = [
+        jnp.sum(signal.reached) for signal in operands if signal.reached is not None
+    ]
+    reached = None
+    if totals:
+        # The factors add nothing to the value. They are here for its derivative: the
+        # weights that are operands count as multiplied by the signal.
+        factors = live(jnp.asarray(sum(jnp.sum(signal.factor) for signal in operands)))
+        reached = live(live(sum(totals)) * (1.0 + factors))
+    return [
+        (
+            jnp.ones(atom.aval.shape, jnp.float32),
+            None if reached is None else jnp.broadcast_to(reached, atom.aval.shape),
+        )
+        for atom in eqn.outvars
+    ]

@@ -21,6 +21,12 @@ FUNCTIONS = {
     "cumlogsumexp": lambda h: lax.cumlogsumexp(h),
     "sort": lambda h: jnp.sort(h),
     "top_k": lambda h: lax.top_k(h, 2)[0],
+    "approx_top_k": lambda h: lax.approx_max_k(
+        h.reshape(2, 2), 1, reduction_dimension=0
+    )[0],
+    "spectrum": lambda h: jnp.abs(jnp.fft.rfft(h.reshape(2, 2))),
+    "added": lambda h: jnp.ones(3).at[jnp.array([2, 2])].add(h[1:3]),
+    "segments": lambda h: jax.ops.segment_sum(h, np.array([0, 1, 0, 2]), 3),
     "reverse": lambda h: h[::-1],
     "roll": lambda h: jnp.roll(h, 1),
     "tile": lambda h: jnp.tile(h, 2),
@@ -119,3 +125,40 @@ def test_weights_that_make_a_constant_factor_are_on_the_path_of_what_it_multipli
     effective = find(params, masks, jnp.ones(2))
     for name in ("bias", "gate", "kernel"):
         assert effective[name].tolist() == [True, False]
+
+
+def test_rows_of_a_mixture_meet_any_expert_that_keeps_a_weight():
+    def apply(v, x):
+        return lax.ragged_dot(x * v["scale"], v["experts"], jnp.array([1, 1]))
+
+    masks = {"scale": jnp.ones(3, bool), "experts": np.zeros((2, 3, 2), bool)}
+    masks["experts"][0, 0], masks["experts"][1, 2, 1] = True, True
+    params = jax.tree.map(lambda mask: jnp.ones(mask.shape), masks)
+    find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
+    effective = find(params, masks, jnp.ones((2, 3)))
+    assert effective["scale"].tolist() == [True, False, True]
+    np.testing.assert_array_equal(effective["experts"], masks["experts"])
+
+
+def test_sizes_that_are_computed_reach_what_the_experts_make():
+    def apply(v, x):
+        sizes = jnp.int32(v["router"] * x)
+        return lax.ragged_dot(jnp.ones((2, 3)), v["experts"], sizes)
+
+    masks = {"router": jnp.array([True, False]), "experts": jnp.ones((2, 3, 2), bool)}
+    params = jax.tree.map(lambda mask: jnp.ones(mask.shape), masks)
+    find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
+    effective = find(params, masks, jnp.ones(2))
+    assert effective["router"].tolist() == [True, False]
+    assert effective["experts"].all()
+
+
+def test_a_position_is_not_zero_where_the_numbers_that_it_orders_are():
+    def apply(v, x):
+        positions = lax.top_k(v["order"], 2)[1]
+        return positions * (v["kernel"] * x)
+
+    masks = {"order": jnp.zeros(4, bool), "kernel": jnp.ones(2, bool)}
+    params = jax.tree.map(lambda mask: jnp.ones(mask.shape), masks)
+    find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
+    assert find(params, masks, jnp.ones(2))["kernel"].tolist() == [True, True]

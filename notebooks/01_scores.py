@@ -230,8 +230,8 @@ labels_of = [name.replace("_", " ") for name in names]
 ax.set_xticks(range(len(names)), labels_of, rotation=40, ha="right")
 ax.set_yticks(range(len(names)), labels_of)
 for (i, j), value in np.ndenumerate(overlaps):
-    colour = "white" if value > 0.6 else "black"
-    ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
+    color = "white" if value > 0.6 else "black"
+    ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=color, fontsize=9)
 fig.colorbar(picture, label="overlap of the kept weights")
 ax.set_title(f"Masks at a sparsity of {SPARSITY:.0%}")
 fig.tight_layout()

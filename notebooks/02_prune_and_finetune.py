@@ -269,7 +269,7 @@ fig.tight_layout()
 # dotted line is the dense network, trained as long. Fine-tuning wins back much of what
 # pruning cost, and brings the measures closer together: a network wider than its task
 # can be trained without many of its weights, even of those that a random draw removes.
-# GraSP was made for networks at initialisation, and asks which weights raise the
+# GraSP was made for networks at initialization, and asks which weights raise the
 # gradient norm; of a trained network it removes what the loss needs. These are the
 # numbers after fine-tuning:
 

@@ -109,7 +109,7 @@ def _mirrors(
     raise ValueError(
         f"{what} leaf {path!r} is {describe(leaf)}, but the model's {owner!r} is "
         f"{describe(leaves[owner])}. If the model changed, find its units again; if "
-        "it is a factored state such as Adafactor's, initialise it anew from the cut "
+        "it is a factored state such as Adafactor's, initialize it anew from the cut "
         "parameters by tx.init."
     )
 

@@ -9,7 +9,7 @@ Indices = dict[str, dict[int, np.ndarray]]
 
 
 def kept_indices(units: Units, keep: Keep) -> Indices:
-    """Returns which indices of each leaf stay, in the numbers of the model analysed.
+    """Returns which indices of each leaf stay, in the numbers of the model analyzed.
 
     Args:
         units: of the model.

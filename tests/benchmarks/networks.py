@@ -132,7 +132,7 @@ class _Draw:
 
 
 def scale_and_bias(width: int) -> Tree:
-    """Returns the parameters of a normalisation that does nothing more."""
+    """Returns the parameters of a normalization that does nothing more."""
     one, zero = np.ones(width, np.float32), np.zeros(width, np.float32)
     return {"scale": jnp.asarray(one), "bias": jnp.asarray(zero)}
 
@@ -248,9 +248,9 @@ def _attention(params: Tree, x: jax.Array, heads: int = 4) -> jax.Array:
 
 
 def _layer_norm(params: Tree, x: jax.Array) -> jax.Array:
-    centred = x - jnp.mean(x, -1, keepdims=True)
-    variance = jnp.mean(centred * centred, -1, keepdims=True)
-    return centred * lax.rsqrt(variance + 1e-5) * params["scale"] + params["bias"]
+    centered = x - jnp.mean(x, -1, keepdims=True)
+    variance = jnp.mean(centered * centered, -1, keepdims=True)
+    return centered * lax.rsqrt(variance + 1e-5) * params["scale"] + params["bias"]
 
 
 def resnet50_shapes(width: int = 64, classes: int = 1000) -> list[tuple[int, ...]]:

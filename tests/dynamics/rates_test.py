@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 def assert_agree(measured, predicted):
-    """To 1e-4 of what a rate is at most, at the times with neighbours on both sides.
+    """To 1e-4 of what a rate is at most, at the times with neighbors on both sides.
 
     A weight without a gradient, such as the bias of the keys, has rates of 0, which
     are measured to rounding.

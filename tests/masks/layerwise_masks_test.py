@@ -186,7 +186,7 @@ class TestErrors:
         ):
             select(jnp.ones((2, 2)), sparsity=sparsity)
 
-    def test_a_sparsity_in_per_cent_is_recognised(self, select):
+    def test_a_sparsity_in_per_cent_is_recognized(self, select):
         with pytest.raises(ValueError, match="a fraction, not per cent"):
             select(jnp.ones((2, 2)), sparsity=90)
 

@@ -239,7 +239,7 @@ def convolved(x, kernel, strides=1):
     return out.reshape(*out.shape[:3], -1)
 
 
-def normalised(x, leaves, path):
+def normalized(x, leaves, path):
     mean, var, scale, bias = (
         leaves[f"{path}norm/{part}"] for part in ("mean", "var", "scale", "bias")
     )
@@ -271,21 +271,21 @@ def test_a_layer_is_what_pytorch_computes(size, strides, groups, length, order):
     y = convolved(x, leaves["conv/kernel"], strides)
     assert y.shape == (2, -(-length // strides), -(-length // strides), 8)
     if order == "relu_first":
-        y = normalised(np.maximum(y, 0), leaves, "")
+        y = normalized(np.maximum(y, 0), leaves, "")
     else:
-        y = normalised(y, leaves, "")
+        y = normalized(y, leaves, "")
         y = np.maximum(y, 0) if order == "norm_first" else y
     np.testing.assert_allclose(called(layer, x), y, rtol=1e-4, atol=1e-4)
 
 
-def test_training_normalises_by_the_batch_and_keeps_nine_tenths():
+def test_training_normalizes_by_the_batch_and_keeps_nine_tenths():
     layer = drawn(nnx.eval_shape(lambda: ConvNorm(3, 5, rngs=nnx.Rngs(0))))
     before = numbers(layer)
     layer.train()
     x = normal(4, 6, 6, 3)
     y = convolved(x, before["conv/kernel"])
     batch = {"norm/mean": y.mean((0, 1, 2)), "norm/var": y.var((0, 1, 2))}
-    expected = np.maximum(normalised(y, before | batch, ""), 0)
+    expected = np.maximum(normalized(y, before | batch, ""), 0)
     np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-4)
     after = numbers(layer)
     for path, value in batch.items():
@@ -300,7 +300,7 @@ def test_vgg_is_convolution_then_relu_then_norm():
     y = x
     for number in range(3):
         y = np.maximum(convolved(y, leaves[f"layers/{number}/conv/kernel"]), 0)
-        y = normalised(y, leaves, f"layers/{number}/")
+        y = normalized(y, leaves, f"layers/{number}/")
         if number < 2:  # The last row of nine is not pooled.
             height, width = y.shape[1] // 2, y.shape[2] // 2
             y = y[:, : 2 * height, : 2 * width]

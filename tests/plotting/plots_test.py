@@ -99,7 +99,7 @@ def test_training_curves_are_drawn_with_bands_and_rounds(ax, quantity):
     assert labels == list(EPOCHS)
 
 
-def test_losses_are_labelled_in_plain_numbers(ax):
+def test_losses_are_labeled_in_plain_numbers(ax):
     training_curves(ax, EPOCHS)
     ax.figure.canvas.draw()
     labels = {tick.get_text() for tick in ax.get_yticklabels()}

@@ -251,7 +251,7 @@ def primitive(name, function):
 
 
 half = primitive("half_of_the_test", lambda x: x / 2)
-centred = primitive("centred_of_the_test", lambda x: x - x.mean(0))
+centered = primitive("centered_of_the_test", lambda x: x - x.mean(0))
 A, B, X = (
     np.random.default_rng(1).normal(size=shape).astype(np.float32)
     for shape in ((4, 6), (6, 2), (5, 4))
@@ -261,7 +261,7 @@ PARAMS = {"a": A, "b": B}
 
 def mix(equation):
     (dims,) = equation.operands
-    equation.pin(dims[:1], "it is centred along this axis")
+    equation.pin(dims[:1], "it is centered along this axis")
     return [dims]
 
 
@@ -269,7 +269,7 @@ def mix(equation):
     "function, name, rule",
     [
         (half, "half_of_the_test", gf.structured.elementwise),
-        (centred, "centred_of_the_test", mix),
+        (centered, "centered_of_the_test", mix),
         (jax.jit(half), "half_of_the_test", gf.structured.elementwise),
     ],
 )

@@ -17,7 +17,7 @@ from tests.structured.zoo import linen as zoo_linen
 from tests.structured.zoo import plain as zoo_plain
 
 checked = settings(max_examples=200, deadline=None, derandomize=True, database=None)
-# Layers 0 and 1 have the same structure; the others' neighbours have other names.
+# Layers 0 and 1 have the same structure; the others' neighbors have other names.
 WIDTHS = [5, 6, 4, 9, 5, 3]
 NAMES = ["stem/w[1]", "0/w[1]", "1/w[1]", "2/w[1]"]
 GROUPS = {"stem/w[1]": "first", "0/w[1]": "inner", "1/w[1]": "inner", "2/w[1]": "last"}

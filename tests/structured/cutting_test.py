@@ -86,7 +86,7 @@ def test_optimizer_states_are_what_the_small_parameters_make(name):
 def test_adafactors_factored_state_is_refused_with_the_remedy():
     units, params = units_of(LINEN), case(LINEN)[2]["params"]
     state = optax.adafactor(1e-2, min_dim_size_to_factor=2).init(params)
-    with pytest.raises(ValueError, match="v_row.*initialise it anew"):
+    with pytest.raises(ValueError, match="v_row.*initialize it anew"):
         gf.cut(state, units, keep_of(units))
 
 

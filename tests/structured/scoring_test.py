@@ -223,7 +223,7 @@ def test_half_precision_is_summed_in_single():
     np.testing.assert_allclose(gf.score_units(params, units)["in[1]"], 300**0.5, 1e-6)
 
 
-def test_normalisations():
+def test_normalizations():
     apply, params, inputs = zoo_plain.ZOO["conv_flatten_dense"]()
     units = gf.find_units(apply, params, *inputs)
     d = random_derivatives(params)

@@ -1,6 +1,6 @@
 """Images: what is read from disk, and what of it networks are trained and scored on.
 
-    dataset          labelled images, and `load`, which finds out what a source is
+    dataset          labeled images, and `load`, which finds out what a source is
     by_name          where sets that are asked for by name are found
     cifar            CIFAR-10 and CIFAR-100 as published
     pickled_batch    reads their files without running what a pickle names

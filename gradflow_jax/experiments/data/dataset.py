@@ -1,4 +1,4 @@
-"""Loads labelled images: the subset that the package ships, and files on disk."""
+"""Loads labeled images: the subset that the package ships, and files on disk."""
 
 import hashlib
 from pathlib import Path
@@ -28,7 +28,7 @@ _FASHION_MNIST_SHA256 = (
 
 
 class Dataset(NamedTuple):
-    """Labelled images, split into training and test.
+    """Labeled images, split into training and test.
 
     Attributes:
         name: of the images, beside every accuracy that is printed.

@@ -56,7 +56,7 @@ def run_in_folder(
     Args:
         out: the folder: the record of the run, times, the network, checkpoints.
         settings: what to do.
-        dataset: labelled images.
+        dataset: labeled images.
         watcher: told of progress.
 
     Returns:

@@ -133,7 +133,7 @@ def run_structured_sweep(
 
     Args:
         settings: what to do.
-        dataset: labelled images.
+        dataset: labeled images.
         watcher: told of progress.
 
     Yields:

@@ -132,7 +132,7 @@ def run_sweep(
 
     Args:
         settings: what to do.
-        dataset: labelled images.
+        dataset: labeled images.
         watcher: told of progress.
 
     Yields:

@@ -113,13 +113,13 @@ def test_jpegs_of_any_case_are_read(tmp_path):
         np.testing.assert_allclose(x, expected, atol=2)
 
 
-def test_grey_images_have_one_channel(tmp_path, images):
-    grey = {name: each[..., 0] for name, each in images.items()}
-    found = load(write_folder(tmp_path / "grey", encoded(grey)))
+def test_gray_images_have_one_channel(tmp_path, images):
+    gray = {name: each[..., 0] for name, each in images.items()}
+    found = load(write_folder(tmp_path / "gray", encoded(gray)))
     assert found.x_train.shape == (5, 5, 4, 1)
-    assert_holds(found, {name: each[..., None] for name, each in grey.items()})
-    # One of colour is enough for three channels.
-    mixed = grey | {"test/cat/9.png": images["test/cat/9.png"]}
+    assert_holds(found, {name: each[..., None] for name, each in gray.items()})
+    # One of color is enough for three channels.
+    mixed = gray | {"test/cat/9.png": images["test/cat/9.png"]}
     found = load(write_folder(tmp_path / "mixed", encoded(mixed)))
     three = {
         name: np.repeat(each[..., None], 3, -1) if each.ndim == 2 else each

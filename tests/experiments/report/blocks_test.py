@@ -74,13 +74,13 @@ def test_figures_have_a_panel_for_each_number_of_rounds_and_one_legend():
     assert [ax.get_title() for ax in training.axes] == ["1 round", "5 rounds", "", ""]
     labels = [text.get_text() for text in training.legends[0].get_texts()]
     assert labels == ["magnitude", "grasp", "dense"]
-    colours = {
+    colors = {
         line.get_color()
         for ax in training.axes
         for line in ax.get_lines()
         if line.get_label() == "grasp"
     }
-    assert len(colours) == 1
+    assert len(colors) == 1
     # A panel for each kind of network, against loss preservation.
     assert len([ax for ax in ranks.axes if ax.axison]) == 4
     assert ranks.axes[0].get_ylabel().endswith("loss_preservation")

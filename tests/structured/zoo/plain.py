@@ -146,7 +146,7 @@ for i, (name, middle) in enumerate({
     "mlp_relu": nn.relu, "mlp_gelu": nn.gelu, "mlp_sigmoid": nn.sigmoid,
     "mlp_tanh": jnp.tanh, "exp_act": jnp.exp,
     "custom_jvp_mlp": cubic, "custom_vjp_mlp": square,
-    "l2_normalise": lambda h: h / jnp.linalg.norm(h, axis=1, keepdims=True),
+    "l2_normalize": lambda h: h / jnp.linalg.norm(h, axis=1, keepdims=True),
     "flip_add": lambda h: nn.relu(h) + h[:, ::-1],
     "roll_add": lambda h: nn.relu(h) + jnp.roll(h, 1, 1),
     "batch_norm_train": lambda h: (h - h.mean(0)) / jnp.sqrt(h.var(0) + 1e-3),

@@ -24,7 +24,7 @@ FOUND = {
     "plain/exp_act": (0, 0, 0),
     "plain/custom_jvp_mlp": (1, 11, 1),
     "plain/custom_vjp_mlp": (1, 12, 1),
-    "plain/l2_normalise": (1, 6, 1),
+    "plain/l2_normalize": (1, 6, 1),
     "plain/flip_add": (1, 4, 1),
     "plain/roll_add": (0, 0, 0),
     "plain/batch_norm_train": (1, 9, 1),

@@ -11,14 +11,16 @@ from gradflow_jax.connectivity.reader import Reader
 from gradflow_jax.connectivity.signals import Signal
 from gradflow_jax.programs.models import (
     HOLDS_VARIABLES,
+    ModelLike,
     as_function,
     kind_of,
     unwrap_apply,
 )
 from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
 from gradflow_jax.trees import (
+    Masks,
+    Params,
     Prunable,
-    PyTree,
     default_prunable,
     mask_leaves,
     prunable_flags,
@@ -26,13 +28,13 @@ from gradflow_jax.trees import (
 
 
 def effective_masks(
-    model: Any,
-    params: PyTree,
-    masks: PyTree,
+    model: ModelLike,
+    params: Params,
+    masks: Masks,
     *inputs: Any,
     prunable: Prunable = default_prunable,
     **options: Any,
-) -> PyTree:
+) -> Masks:
     """Drops from masks the weights that no path from input to output passes through.
 
     A weight whose unit has lost all incoming or all outgoing weights does nothing, kept
@@ -110,7 +112,7 @@ class PathFinder:
         )
 
 
-def path_finder(model: Any, options: Mapping[str, Any]) -> PathFinder:
+def path_finder(model: ModelLike, options: Mapping[str, Any]) -> PathFinder:
     """Returns the path finder of a model, the same for the same model and options."""
     model = unwrap_apply(model)
     if kind_of(model) in HOLDS_VARIABLES:
@@ -133,7 +135,7 @@ def _changes_of_rules() -> tuple[int, int]:
 # The cache keeps its models alive, so it is small.
 @functools.lru_cache(maxsize=8)
 def _finder_of_hashable(
-    model: Any, options: tuple[tuple[str, Any], ...], changes: tuple[int, int]
+    model: ModelLike, options: tuple[tuple[str, Any], ...], changes: tuple[int, int]
 ) -> PathFinder:
     # The changes are a part of the cache's key: a finder compiled before a rule was
     # registered did not ask it.
@@ -142,8 +144,8 @@ def _finder_of_hashable(
 
 
 def replace_prunable(
-    effective: Sequence[Any], params: PyTree, masks: PyTree, prunable: Prunable
-) -> PyTree:
+    effective: Sequence[Any], params: Params, masks: Masks, prunable: Prunable
+) -> Masks:
     """Returns masks whose prunable leaves are replaced by the effective ones."""
     kept = mask_leaves(masks, params)
     flags = prunable_flags(params, prunable)
@@ -169,8 +171,8 @@ class OnPaths(NamedTuple):
 def on_paths(
     reader: Reader,
     apply: Callable[..., Any],
-    params: PyTree,
-    masks: PyTree,
+    params: Params,
+    masks: Masks,
     inputs: Sequence[Any],
     *,
     constants: bool,

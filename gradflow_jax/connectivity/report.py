@@ -14,10 +14,11 @@ from gradflow_jax.masks.tables import (
     shape_cell,
     text_table,
 )
+from gradflow_jax.programs.models import ModelLike
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.families import Family
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import Prunable, PyTree, default_prunable
+from gradflow_jax.trees import Masks, Params, Prunable, default_prunable
 
 _HEADER = ("leaf", "shape", "kept", "effective", "of", "sparsity", "effective sparsity")
 
@@ -122,9 +123,9 @@ class EffectiveReport:
 
 
 def effective_report(
-    model: Any,
-    params: PyTree,
-    masks: PyTree,
+    model: ModelLike,
+    params: Params,
+    masks: Masks,
     *inputs: Any,
     units: Units | None = None,
     prunable: Prunable = default_prunable,

@@ -11,7 +11,7 @@ from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn
-from gradflow_jax.trees import PyTree, check_floating, widen
+from gradflow_jax.trees import Params, check_floating, widen
 
 
 def gradient_descent(
@@ -66,12 +66,12 @@ def gradient_descent(
         return leaf - learning_rate * slope
 
     @jax.jit
-    def solve(params: PyTree, steps: jax.Array, loss_inputs: Any) -> Trajectory:
+    def solve(params: Params, steps: jax.Array, loss_inputs: Any) -> Trajectory:
         args, kwargs = loss_inputs
 
         # A state is (steps made, θ, ∇L(θ), L(θ)): the gradient at θ is computed once,
         # for the loss that is saved and for the step that follows.
-        def state_at(done: jax.Array, params: PyTree) -> Any:
+        def state_at(done: jax.Array, params: Params) -> Any:
             d = derivatives(params, *args, **kwargs)
             return done, params, d.gradient, d.loss
 
@@ -100,7 +100,7 @@ def gradient_descent(
         reached = jnp.where(meets_target(loss), end, jnp.inf)
         return Trajectory(times, states, losses, reached)
 
-    def descent(params: PyTree, steps: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
+    def descent(params: Params, steps: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
         check_floating(params, "params")
         check_rising(steps, "steps")
         steps = steps if isinstance(steps, jax.Array) else np.asarray(steps)

@@ -6,13 +6,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn, scalar_loss
-from gradflow_jax.trees import PyTree, check_floating, mask_leaves, widen
+from gradflow_jax.trees import (
+    ArrayTree,
+    Masks,
+    Params,
+    check_floating,
+    mask_leaves,
+    widen,
+)
 
 
 class RemovalEffects(NamedTuple):
@@ -84,7 +92,7 @@ def removal_effects(
     derivatives_along = differentiate(_derivative_along(loss_fn, has_aux), order=1)
 
     def effects(
-        params: PyTree, masks: PyTree, /, *args: Any, **kwargs: Any
+        params: Params, masks: Masks, /, *args: Any, **kwargs: Any
     ) -> RemovalEffects:
         check_floating(params, "params")
         removed = _removed_weights(params, mask_leaves(masks, params))
@@ -104,7 +112,9 @@ def removal_effects(
     return effects
 
 
-def convergence_order(scales: Any, predicted: Any, measured: Any) -> float:
+def convergence_order(
+    scales: npt.ArrayLike, predicted: npt.ArrayLike, measured: npt.ArrayLike
+) -> float:
     """Returns the order p with which an error falls, |error| ∼ εᵖ as ε → 0.
 
     It is the slope of log |error| over log ε, by least squares. A prediction of the
@@ -156,11 +166,11 @@ def _derivative_along(loss_fn: LossFn, has_aux: bool) -> LossFn:
     loss = scalar_loss(loss_fn.loss_fn if batched else loss_fn, has_aux)
 
     def derivative(
-        params: PyTree, *args_and_direction: Any, **kwargs: Any
+        params: Params, *args_and_direction: Any, **kwargs: Any
     ) -> jax.Array:
         *args, direction = args_and_direction
 
-        def value(params: PyTree) -> jax.Array:
+        def value(params: Params) -> jax.Array:
             return loss(params, *args, **kwargs)[0]
 
         _, slope = jax.jvp(value, (params,), (direction,))
@@ -174,7 +184,7 @@ def _derivative_along(loss_fn: LossFn, has_aux: bool) -> LossFn:
 
 
 @jax.jit
-def _removed_weights(params: PyTree, kept: list[Any]) -> PyTree:
+def _removed_weights(params: Params, kept: list[Any]) -> Params:
     """Returns r: θ where the mask is False, and 0 elsewhere."""
     leaves, structure = jax.tree.flatten(params)
     return structure.unflatten(
@@ -183,7 +193,7 @@ def _removed_weights(params: PyTree, kept: list[Any]) -> PyTree:
 
 
 @jax.jit
-def _shrink(params: PyTree, removed: PyTree, scale: float) -> PyTree:
+def _shrink(params: Params, removed: ArrayTree, scale: float) -> Params:
     """Returns θ − εr."""
     return jax.tree.map(
         lambda leaf, removed_leaf: leaf - scale * removed_leaf, params, removed
@@ -193,7 +203,7 @@ def _shrink(params: PyTree, removed: PyTree, scale: float) -> PyTree:
 @jax.jit
 def _compare(
     scales: Sequence[float],
-    removed: PyTree,
+    removed: ArrayTree,
     along: Derivatives,
     before: Derivatives,
     after: list[Derivatives],
@@ -222,6 +232,6 @@ def _compare(
     )
 
 
-def _dot(a: PyTree, b: PyTree) -> jax.Array:
+def _dot(a: ArrayTree, b: ArrayTree) -> jax.Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return sum((jnp.sum(widen(x) * widen(y)) for x, y in pairs), start=jnp.zeros(()))

@@ -18,7 +18,7 @@ from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import finished
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.trees import Params, named_leaves
 
 
 class Evolution(NamedTuple):
@@ -103,7 +103,7 @@ def loss_and_products(
 
 
 def evolution_of(
-    times: Any, samples: Sequence[Any], params: PyTree, units: Units | None
+    times: Any, samples: Sequence[Any], params: Params, units: Units | None
 ) -> Evolution:
     """Returns samples at times as an evolution, with the products by name.
 

@@ -1,7 +1,7 @@
 """Gradient flow, dθ/dt = −∇L(θ), integrated to a tolerance by diffrax."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,17 @@ from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn
-from gradflow_jax.trees import PyTree, check_floating, is_traced, widen
+from gradflow_jax.trees import ArrayTree, Params, check_floating, is_traced, widen
+
+if TYPE_CHECKING:
+    import diffrax
 
 
 def gradient_flow(
     loss_fn: LossFn,
     *,
     target: float | None = None,
-    solver: Any = None,
+    solver: "diffrax.AbstractSolver | None" = None,
     rtol: float = 1e-6,
     atol: float = 1e-8,
     max_steps: int = 10_000,
@@ -78,16 +81,16 @@ def gradient_flow(
     differentiated = differentiate(loss_fn, order=1, has_aux=has_aux)
     evaluate = drop_aux(differentiated, has_aux)
 
-    def derivatives(params: PyTree, loss_inputs: Any) -> Any:
+    def derivatives(params: Params, loss_inputs: Any) -> Any:
         args, kwargs = loss_inputs
         return evaluate(params, *args, **kwargs)
 
-    def velocity(t: Any, params: PyTree, loss_inputs: Any) -> PyTree:
+    def velocity(t: Any, params: Params, loss_inputs: Any) -> ArrayTree:
         return jax.tree.map(jnp.negative, derivatives(params, loss_inputs).gradient)
 
     # diffrax passes the arguments of an event's condition by keyword, and stops where
     # its sign changes.
-    def gap(t: Any, y: PyTree, args: Any, **kwargs: Any) -> jax.Array:
+    def gap(t: Any, y: ArrayTree, args: Any, **kwargs: Any) -> jax.Array:
         return derivatives(y, args).loss - target
 
     event = None
@@ -95,11 +98,11 @@ def gradient_flow(
         locate = optimistix.Bisection(rtol, max(atol, rtol * abs(target)), flip=True)
         event = diffrax.Event(gap, locate, direction=False)
 
-    def state_at(t: Any, params: PyTree, loss_inputs: Any) -> Any:
+    def state_at(t: Any, params: Params, loss_inputs: Any) -> Any:
         return params, derivatives(params, loss_inputs).loss
 
     @jax.jit
-    def solve(params: PyTree, times: jax.Array, loss_inputs: Any) -> Any:
+    def solve(params: Params, times: jax.Array, loss_inputs: Any) -> Any:
         params = jax.tree.map(widen, params)
         dtype = jnp.result_type(*jax.tree.leaves(params))
         times = times.astype(dtype)
@@ -154,7 +157,7 @@ def gradient_flow(
         arrived = stopped | (solution.result == diffrax.RESULTS.successful)
         return run, arrived, end_times[0]
 
-    def flow(params: PyTree, times: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
+    def flow(params: Params, times: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
         check_floating(params, "params")
         check_rising(times, "times")
         loss_inputs = held_batches(loss_fn, args), kwargs

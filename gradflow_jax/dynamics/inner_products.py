@@ -9,7 +9,7 @@ import numpy as np
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.structured.sums import UnitSums, sum_partially
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import PyTree, widen
+from gradflow_jax.trees import Params, widen
 
 
 class Products(NamedTuple):
@@ -26,11 +26,11 @@ class Products(NamedTuple):
         g_hg: gᵀHg.
     """
 
-    theta2: Any
-    g2: Any
-    theta_g: Any
-    theta_hg: Any
-    g_hg: Any
+    theta2: jax.Array | np.ndarray
+    g2: jax.Array | np.ndarray
+    theta_g: jax.Array | np.ndarray
+    theta_hg: jax.Array | np.ndarray
+    g_hg: jax.Array | np.ndarray
 
 
 class Split(NamedTuple):
@@ -98,7 +98,7 @@ def named_products(packed: np.ndarray, paths: list[str], units: Units | None) ->
 
 
 def _products_of_units(
-    params: PyTree, terms: list[Products], units: Units
+    params: Params, terms: list[Products], units: Units
 ) -> list[jax.Array]:
     """Returns the products of the weights that make the units, [product, unit]."""
     plan = UnitSums(params, units, scope="producing", what="params")

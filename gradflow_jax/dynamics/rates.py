@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from gradflow_jax.dynamics.evolution import Evolution
@@ -22,9 +23,9 @@ class NormRates(NamedTuple):
         g2: d‖g‖²/dt.
     """
 
-    theta2: Any
-    theta2_second: Any
-    g2: Any
+    theta2: jax.Array | np.ndarray
+    theta2_second: jax.Array | np.ndarray
+    g2: jax.Array | np.ndarray
 
 
 class Rates(NamedTuple):
@@ -37,7 +38,7 @@ class Rates(NamedTuple):
         units: of the weights that make each unit, by its family's name, [time, unit].
     """
 
-    loss: np.ndarray
+    loss: jax.Array | np.ndarray
     model: NormRates
     leaves: dict[str, NormRates]
     units: dict[str, NormRates]
@@ -125,7 +126,7 @@ def measured_rates(evolution: Evolution) -> Rates:
 
 def _rates(
     evolution: Evolution,
-    loss: np.ndarray,
+    loss: jax.Array | np.ndarray,
     rates_of: Callable[[Products], NormRates],
 ) -> Rates:
     """Returns the rates of the loss and of every set of weights of an evolution."""

@@ -15,7 +15,7 @@ from gradflow_jax.dynamics.tracking import LearningRate, check_sizes
 from gradflow_jax.scores.evaluation import finished
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import Params
 
 
 class Recorder:
@@ -75,9 +75,9 @@ class Recorder:
         self._capacity, self._stride = capacity, every
         self._count, self._time = 0, 0.0
         self._samples: list[tuple[float, Any]] = []
-        self._params: PyTree = None
+        self._params: Params | None = None
 
-    def __call__(self, params: PyTree, /, *args: Any, **kwargs: Any) -> None:
+    def __call__(self, params: Params, /, *args: Any, **kwargs: Any) -> None:
         """Counts a step and, where one is due, records the model before it."""
         if self._count % self._stride == 0:
             if len(self._samples) == self._capacity:
@@ -98,7 +98,7 @@ class Recorder:
         Raises:
             ValueError: if nothing was recorded yet.
         """
-        if not self._samples:
+        if self._params is None:
             raise ValueError(
                 "nothing was recorded yet: call it with the parameters and what the "
                 "loss takes, at each step."

@@ -30,7 +30,7 @@ from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
 from gradflow_jax.scores.evaluation import finished
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import PyTree, check_floating, widen
+from gradflow_jax.trees import Params, check_floating, widen
 
 LearningRate = float | Callable[[Any], Any]
 
@@ -128,7 +128,7 @@ def track(
         has_aux,
     )
 
-    def init(params: PyTree) -> TrackState:
+    def init(params: Params) -> TrackState:
         check_floating(params, "params")
         dtype = jnp.result_type(*map(widen, jax.tree.leaves(params)))
         sets = len(jax.tree.leaves(params))
@@ -145,7 +145,7 @@ def track(
             products=jnp.zeros((capacity, len(Products._fields), sets), dtype),
         )
 
-    def record(state: TrackState, params: PyTree, loss_args: Any) -> TrackState:
+    def record(state: TrackState, params: Params, loss_args: Any) -> TrackState:
         loss, products = take_sample(params, *loss_args)
         full = state.size == capacity
         # Of full arrays the samples 0, 2, 4, … move to the first half. The second half
@@ -168,13 +168,13 @@ def track(
         )
 
     def update(
-        updates: PyTree,
+        updates: optax.Updates,
         state: Any,
-        params: PyTree | None = None,
+        params: Params | None = None,
         *,
         loss_args: tuple[Any, ...] | None = None,
         **extra_args: Any,
-    ) -> tuple[PyTree, TrackState]:
+    ) -> tuple[optax.Updates, TrackState]:
         del extra_args
         if params is None or loss_args is None:
             lacking = "params" if params is None else "loss_args"
@@ -205,7 +205,7 @@ def track(
 
 
 def tracked(
-    opt_state: PyTree, params: PyTree, *, units: Units | None = None
+    opt_state: optax.OptState, params: Params, *, units: Units | None = None
 ) -> Evolution:
     """Returns what `track` has tracked so far.
 

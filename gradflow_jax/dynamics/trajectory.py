@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradflow_jax.trees import PyTree, is_traced
+from gradflow_jax.trees import Params, is_traced
 
 
 class Trajectory(NamedTuple):
@@ -21,11 +21,11 @@ class Trajectory(NamedTuple):
     """
 
     times: jax.Array
-    params: PyTree
+    params: Params
     loss: jax.Array
     reached: jax.Array
 
-    def at(self, index: int) -> PyTree:
+    def at(self, index: int) -> Params:
         """Returns the parameters at one of the times, a tree like params."""
         return jax.tree.map(lambda leaf: leaf[index], self.params)
 

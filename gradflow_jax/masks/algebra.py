@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.trees import (
+    AnyTree,
+    Masks,
     Prunable,
-    PyTree,
     check_floating,
     check_masks,
     default_prunable,
@@ -17,7 +18,7 @@ from gradflow_jax.trees import (
 )
 
 
-def prune(params: PyTree, masks: PyTree) -> PyTree:
+def prune(params: AnyTree, masks: Masks) -> AnyTree:
     """Sets the weights that the masks remove to exactly 0.0.
 
     Weights removed become 0.0 even where they were NaN or infinite. The weights do
@@ -59,8 +60,8 @@ def all_true_like(leaf: Any) -> jax.Array:
 
 
 def combine(
-    *masks: PyTree, how: Literal["intersection", "union"] = "intersection"
-) -> PyTree:
+    *masks: Masks, how: Literal["intersection", "union"] = "intersection"
+) -> Masks:
     """Combines masks of one tree: keeps what all of them keep, or what any does.
 
     Args:
@@ -97,7 +98,7 @@ def combine(
     )
 
 
-def overlap(a: PyTree, b: PyTree, *, prunable: Prunable = default_prunable) -> float:
+def overlap(a: Masks, b: Masks, *, prunable: Prunable = default_prunable) -> float:
     """Measures how far two masks keep the same weights: |a ∩ b| / |a ∪ b|.
 
     Only prunable leaves count, since all masks keep the others. Two masks of density

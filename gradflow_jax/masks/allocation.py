@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.trees import (
+    Allocation,
+    ArrayTree,
+    Params,
     Prunable,
-    PyTree,
     aligned_leaves,
     check_floating,
     checked_fraction,
@@ -23,8 +25,8 @@ from gradflow_jax.trees import (
 
 
 def erdos_renyi(
-    params: PyTree, *, sparsity: float, prunable: Prunable = default_prunable
-) -> PyTree:
+    params: Params, *, sparsity: float, prunable: Prunable = default_prunable
+) -> Allocation:
     """Allots to each layer a density in proportion to (inputs + outputs) / weights.
 
     Small and narrow layers stay denser than wide ones, as in a random bipartite
@@ -64,8 +66,8 @@ def erdos_renyi(
 
 
 def erdos_renyi_kernel(
-    params: PyTree, *, sparsity: float, prunable: Prunable = default_prunable
-) -> PyTree:
+    params: Params, *, sparsity: float, prunable: Prunable = default_prunable
+) -> Allocation:
     """Allots to each layer a density in proportion to Σ shape / Π shape.
 
     Other than in `erdos_renyi` the window of a convolution counts too: a kernel
@@ -101,12 +103,12 @@ def erdos_renyi_kernel(
 
 
 def quotas(
-    params: PyTree,
+    params: Params,
     by_path: Mapping[str, float],
     *,
     sparsity: float = 0.0,
     prunable: Prunable = default_prunable,
-) -> PyTree:
+) -> Allocation:
     """Allots to each layer a sparsity of its own, by the name of the leaf.
 
     Args:
@@ -177,7 +179,7 @@ def kept_number(size: int, sparsity: float) -> int:
     return size - round(checked_fraction(sparsity, "sparsity") * size)
 
 
-def checked_allocation(allocation: PyTree, like: PyTree) -> list[int]:
+def checked_allocation(allocation: Allocation, like: ArrayTree) -> list[int]:
     """Returns the leaves of an allocation, checked to fit the tree `like`.
 
     Raises:
@@ -207,11 +209,11 @@ def checked_allocation(allocation: PyTree, like: PyTree) -> list[int]:
 
 
 def _allot_in_proportion(
-    params: PyTree,
+    params: Params,
     sparsity: float,
     prunable: Prunable,
     numerator: Callable[[Sequence[int]], int],
-) -> PyTree:
+) -> Allocation:
     """Allots numbers of weights in proportion to `numerator(shape)`, density · size."""
     check_floating(params, "params")
     leaves = jax.tree.leaves(params)

@@ -8,7 +8,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.masks.selection.placement import explicit_sharding, place_like
 from gradflow_jax.trees import (
-    PyTree,
+    ArrayTree,
+    Masks,
     check_masks,
     map_named,
     mask_leaves,
@@ -18,7 +19,7 @@ from gradflow_jax.trees import (
 _BITS = 8
 
 
-def pack_masks(masks: PyTree) -> PyTree:
+def pack_masks(masks: Masks) -> ArrayTree:
     """Packs masks into bits, eight neighbors of the last axis to a byte.
 
     Where memory matters, or to save masks: `gf.apply_mask(masks, packed=True)` keeps
@@ -52,7 +53,7 @@ def pack_masks(masks: PyTree) -> PyTree:
     )
 
 
-def unpack_masks(packed: PyTree, like: PyTree) -> PyTree:
+def unpack_masks(packed: ArrayTree, like: ArrayTree) -> Masks:
     """Unpacks masks that `pack_masks` packed.
 
     Args:
@@ -78,7 +79,11 @@ def unpack_masks(packed: PyTree, like: PyTree) -> PyTree:
 
 
 def unpacked_leaves(
-    packed: PyTree, like: PyTree, *, what: str = "masks", like_what: str = "params"
+    packed: ArrayTree,
+    like: ArrayTree,
+    *,
+    what: str = "masks",
+    like_what: str = "params",
 ) -> list[Any]:
     """Returns the leaves of packed masks as bool, checked to fit `like`.
 

@@ -9,8 +9,9 @@ from gradflow_jax.masks.algebra import all_true_like
 from gradflow_jax.masks.selection.ordering import to_ordered_integers
 from gradflow_jax.masks.selection.placement import place_like
 from gradflow_jax.trees import (
+    Masks,
     Prunable,
-    PyTree,
+    Scores,
     check_finite,
     check_floating,
     default_prunable,
@@ -22,13 +23,13 @@ from gradflow_jax.trees import (
 
 
 def n_of_m_masks(
-    scores: PyTree,
+    scores: Scores,
     *,
     n: int = 2,
     m: int = 4,
     axis: int = -2,
     prunable: Prunable = default_prunable,
-) -> PyTree:
+) -> Masks:
     """Keeps the n highest-scored of every m consecutive weights along an axis.
 
     2 of 4 along the axis that is summed over is what GPUs with sparse tensor cores

@@ -14,8 +14,8 @@ from gradflow_jax.masks.tables import (
     text_table,
 )
 from gradflow_jax.trees import (
+    Masks,
     Prunable,
-    PyTree,
     check_masks,
     default_prunable,
     is_traced,
@@ -119,7 +119,7 @@ class Report:
         return rows, totals
 
 
-def report(masks: PyTree, *, prunable: Prunable = default_prunable) -> Report:
+def report(masks: Masks, *, prunable: Prunable = default_prunable) -> Report:
     """Reports what masks keep, layer by layer and in total.
 
     Args:

@@ -9,12 +9,14 @@ with new initial weights too is seen by `gf.prune(model.init(new_key, ...), mask
 
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from gradflow_jax.trees import (
+    Masks,
     Prunable,
-    PyTree,
+    Scores,
     check_floating,
     check_masks,
     default_prunable,
@@ -26,11 +28,11 @@ from gradflow_jax.trees import (
 
 def shuffle_masks(
     key: jax.Array,
-    masks: PyTree,
+    masks: Masks,
     *,
     scope: Literal["layer", "network"] = "layer",
     prunable: Prunable = default_prunable,
-) -> PyTree:
+) -> Masks:
     """Shuffles which weights are kept: how many of each layer, or in all, stays.
 
     Within each layer it makes a random mask with the same number of weights, all such
@@ -82,7 +84,7 @@ def shuffle_masks(
     return structure.unflatten(leaves)
 
 
-def invert_scores(scores: PyTree, *, prunable: Prunable = default_prunable) -> PyTree:
+def invert_scores(scores: Scores, *, prunable: Prunable = default_prunable) -> Scores:
     """Turns scores round, so that what mattered most is pruned first.
 
     If the network is as good with inverted scores, they have not found what matters.
@@ -113,7 +115,7 @@ def invert_scores(scores: PyTree, *, prunable: Prunable = default_prunable) -> P
     return map_named(lambda path, leaf: -leaf if prunable(path, leaf) else leaf, scores)
 
 
-def shuffle_labels(key: jax.Array, labels: jax.Array) -> jax.Array:
+def shuffle_labels(key: chex.PRNGKey, labels: chex.Array) -> jax.Array:
     """Gives each example another one's label: the classes stay as frequent as they are.
 
     Args:

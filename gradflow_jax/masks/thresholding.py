@@ -16,8 +16,10 @@ from gradflow_jax.masks.allocation import (
 )
 from gradflow_jax.masks.selection.exact_threshold import highest
 from gradflow_jax.trees import (
+    Allocation,
+    Masks,
     Prunable,
-    PyTree,
+    Scores,
     check_finite,
     check_floating,
     checked_fraction,
@@ -30,13 +32,13 @@ from gradflow_jax.trees import (
 
 
 def global_masks(
-    scores: PyTree,
+    scores: Scores,
     *,
     sparsity: float,
     floor: float = 0.0,
-    previous: PyTree | None = None,
+    previous: Masks | None = None,
     prunable: Prunable = default_prunable,
-) -> PyTree:
+) -> Masks:
     """Keeps the highest-scored weights of all prunable leaves ranked together.
 
     Of n prunable weights exactly n − round(sparsity · n) are kept, whatever ties
@@ -98,12 +100,12 @@ def global_masks(
 
 
 def layerwise_masks(
-    scores: PyTree,
+    scores: Scores,
     *,
     sparsity: float | None = None,
-    allocation: PyTree | None = None,
+    allocation: Allocation | None = None,
     prunable: Prunable = default_prunable,
-) -> PyTree:
+) -> Masks:
     """Keeps the highest-scored weights of each leaf by itself.
 
     Of a leaf of n weights exactly n − round(sparsity · n) are kept, or the number
@@ -149,7 +151,7 @@ def layerwise_masks(
         keep = jax.tree.leaves(allocation)
         flags = checked = prunable_flags(scores, prunable)
     else:
-        keep = checked_allocation(allocation, scores)
+        keep = checked_allocation(allocation, scores)  # type: ignore[arg-type]
         # All leaves are ranked, so that another allocation compiles nothing; a leaf
         # that is kept whole may hold NaN.
         flags = [True] * len(sizes)
@@ -160,7 +162,7 @@ def layerwise_masks(
     return _masks_like(scores, flags, kept)
 
 
-def group_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
+def group_masks(scores: Scores, by_path: Mapping[str, float]) -> Masks:
     """Keeps the highest-scored weights of each family of leaves ranked together.
 
     It stands between `global_masks`, which has one family, and `layerwise_masks`, in
@@ -212,7 +214,7 @@ def group_masks(scores: PyTree, by_path: Mapping[str, float]) -> PyTree:
 
 
 def _keep_highest(
-    scores: PyTree,
+    scores: Scores,
     flags: Sequence[bool],
     keep: Sequence[int],
     groups: Sequence[int],
@@ -263,11 +265,11 @@ def _check_alive(alive: Sequence[Any], keep: int) -> None:
 
 
 def _masks_like(
-    scores: PyTree,
+    scores: Scores,
     flags: Sequence[bool],
     kept: Sequence[jax.Array],
-    previous: PyTree | None = None,
-) -> PyTree:
+    previous: Masks | None = None,
+) -> Masks:
     """Returns a mask tree: `kept` where flagged, elsewhere `previous` or all True."""
     leaves, structure = jax.tree.flatten(scores)
     unranked = [None] * len(leaves)

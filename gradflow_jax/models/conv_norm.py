@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 from flax import nnx
 
-from gradflow_jax.trees import named_leaves
+from gradflow_jax.trees import Params, named_leaves
 
 Order = Literal["norm_first", "relu_first", "linear"]
 
@@ -105,7 +105,7 @@ def linear(before: int, after: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     return layer
 
 
-def normalized_kernels(params: Any) -> dict[str, str]:
+def normalized_kernels(params: Params) -> dict[str, str]:
     """Returns for each batch norm, by its path, the kernel whose filters it normalizes.
 
     Example:

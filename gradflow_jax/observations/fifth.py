@@ -11,7 +11,7 @@ from gradflow_jax.observations.averages import geometric_mean
 from gradflow_jax.observations.findings import Finding, finding
 from gradflow_jax.observations.study import Runs, Study
 from gradflow_jax.scores import score
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import ArrayTree
 
 INCREASE, PRESERVE = "grasp", "gradient_norm_preservation"
 
@@ -101,5 +101,5 @@ def preserving_gradient_norm_is_better(
     )
 
 
-def _squared_norm(gradient: PyTree) -> float:
+def _squared_norm(gradient: ArrayTree) -> float:
     return float(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))

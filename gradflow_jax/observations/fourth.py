@@ -11,7 +11,7 @@ from gradflow_jax.observations.study import Runs, Study
 from gradflow_jax.scores import score
 from gradflow_jax.scores.rank_agreement import spearman
 from gradflow_jax.scores.rules import first_order, second_order
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import Masks
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def increasing_gradient_norm_raises_loss(
     )
 
 
-def shares_pruned(study: Study, masks: PyTree) -> dict[str, float]:
+def shares_pruned(study: Study, masks: Masks) -> dict[str, float]:
     """Returns the share pruned of each prunable layer, in the order of their use."""
     depth = study.problem.depth
     layers = [layer for layer in report(masks).layers if layer.prunable]

@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow_jax.programs.models import kind_of
+from gradflow_jax.programs.models import ModelLike, kind_of
 from gradflow_jax.programs.uses import first_uses
-from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.trees import Params, named_leaves
 
-Batch = tuple[Any, Any]
+Data = jax.Array | np.ndarray
+"""Inputs [example, ...] or labels [example]."""
+
+Batch = tuple[Data, Data]
+"""Inputs and their labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +44,10 @@ class Problem:
         1.0986
     """
 
-    init: Callable[[Any], PyTree]
-    apply: Callable[[PyTree, Any], Any]
-    inputs: Any
-    labels: Any
+    init: Callable[[chex.PRNGKey], Params]
+    apply: Callable[..., jax.Array]
+    inputs: Data
+    labels: Data
 
     def __post_init__(self) -> None:
         """Checks the shapes of the data.
@@ -65,7 +70,9 @@ class Problem:
         """All inputs and labels."""
         return jnp.asarray(self.inputs), jnp.asarray(self.labels)
 
-    def loss(self, params: PyTree, batch: Batch, *, temperature: Any = 1.0) -> Any:
+    def loss(
+        self, params: Params, batch: Batch, *, temperature: chex.Numeric = 1.0
+    ) -> jax.Array:
         """Returns the mean cross-entropy of logits / T, in nats."""
         inputs, labels = batch
         logits = self.apply(params, inputs) / temperature
@@ -83,7 +90,11 @@ class Problem:
         }
 
 
-def problem_of(model: Any, inputs: Any, labels: Any) -> Problem:
+def problem_of(
+    model: ModelLike | tuple[Callable[..., Params], Callable[..., jax.Array]],
+    inputs: Data,
+    labels: Data,
+) -> Problem:
     """Makes a problem of a model as the user has it.
 
     Args:
@@ -124,8 +135,8 @@ def problem_of(model: Any, inputs: Any, labels: Any) -> Problem:
     return _of_nnx(model, inputs, labels)
 
 
-def _of_linen(module: Any, inputs: Any, labels: Any) -> Problem:
-    def init(key: Any) -> PyTree:
+def _of_linen(module: Any, inputs: Data, labels: Data) -> Problem:
+    def init(key: chex.PRNGKey) -> Params:
         variables = module.init(key, jnp.asarray(inputs[:1]))
         collections = sorted(set(variables) - {"params"})
         if collections:
@@ -137,13 +148,13 @@ def _of_linen(module: Any, inputs: Any, labels: Any) -> Problem:
             )
         return variables["params"]
 
-    def apply(params: PyTree, x: Any) -> Any:
+    def apply(params: Params, x: chex.Array) -> jax.Array:
         return module.apply({"params": params}, x)
 
     return Problem(init, apply, inputs, labels)
 
 
-def _of_nnx(make: Any, inputs: Any, labels: Any) -> Problem:
+def _of_nnx(make: Any, inputs: Data, labels: Data) -> Problem:
     from flax import nnx
 
     module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
@@ -155,10 +166,10 @@ def _of_nnx(make: Any, inputs: Any, labels: Any) -> Problem:
     # All variables but the params, such as batch statistics, stay those of this module.
     graphdef, _, untrained = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
 
-    def init(key: Any) -> PyTree:
+    def init(key: chex.PRNGKey) -> Params:
         return nnx.state(make(nnx.Rngs(key)), nnx.Param)
 
-    def apply(params: PyTree, x: Any) -> Any:
+    def apply(params: Params, x: chex.Array) -> jax.Array:
         return nnx.merge(graphdef, params, untrained, copy=True)(x)
 
     return Problem(init, apply, inputs, labels)

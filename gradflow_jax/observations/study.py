@@ -14,7 +14,7 @@ from gradflow_jax.masks import global_masks, prune
 from gradflow_jax.observations.problem import Batch, Problem
 from gradflow_jax.scores import Derivatives, differentiate
 from gradflow_jax.transforms import apply_mask, replace_masks
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import Masks, Params, Scores
 
 
 class SeededRun(NamedTuple):
@@ -30,10 +30,10 @@ class SeededRun(NamedTuple):
     """
 
     seed: int
-    initial: PyTree
+    initial: Params
     steps: tuple[int, ...]
-    params: list[PyTree]
-    soon: list[PyTree]
+    params: list[Params]
+    soon: list[Params]
     losses: np.ndarray
 
 
@@ -90,7 +90,7 @@ class Study:
         """Trains a network of each seed."""
         return [self.run(seed) for seed in seeds]
 
-    def pruned_from(self, run: SeededRun) -> PyTree:
+    def pruned_from(self, run: SeededRun) -> Params:
         """Returns the network that is pruned: that of the middle moment.
 
         Earlier it has learned little that pruning could harm; at the end of training
@@ -100,13 +100,13 @@ class Study:
 
     def train(
         self,
-        params: PyTree,
+        params: Params,
         steps: int,
         *,
         seed: int,
-        masks: PyTree | None = None,
+        masks: Masks | None = None,
         keep: Sequence[int] | set[int] = (),
-    ) -> tuple[dict[int, PyTree], np.ndarray]:
+    ) -> tuple[dict[int, Params], np.ndarray]:
         """Trains a network on, with some weights held at zero if there are masks.
 
         Args:
@@ -136,21 +136,21 @@ class Study:
                 params_after[step] = params
         return params_after, np.asarray(jax.device_get(losses))
 
-    def derivatives(self, params: PyTree, *, temperature: float = 1.0) -> Derivatives:
+    def derivatives(self, params: Params, *, temperature: float = 1.0) -> Derivatives:
         """Returns θ, g and Hg of the loss on all data."""
         return self._differentiate(params, self.problem.data, temperature=temperature)
 
-    def loss(self, params: PyTree) -> float:
+    def loss(self, params: Params) -> float:
         """Returns the loss on all data, in nats."""
         return float(self._loss(params, self.problem.data))
 
     def masks(
         self,
-        scores: PyTree,
+        scores: Scores,
         *,
         sparsity: float | None = None,
-        previous: PyTree | None = None,
-    ) -> PyTree:
+        previous: Masks | None = None,
+    ) -> Masks:
         """Returns masks that keep the highest scores, by the paper's rules."""
         sparsity = self.sparsity if sparsity is None else sparsity
         return global_masks(
@@ -182,7 +182,7 @@ class Study:
         loss_and_gradient = jax.value_and_grad(self.problem.loss)
 
         @jax.jit
-        def take_step(params: PyTree, state: Any, data: Batch, indices: Any) -> Any:
+        def take_step(params: Params, state: Any, data: Batch, indices: Any) -> Any:
             batch = jax.tree.map(lambda leaf: leaf[indices], data)
             loss, gradient = loss_and_gradient(params, batch)
             updates, state = transform.update(gradient, state, params)

@@ -1,9 +1,10 @@
 """Histograms of the scores of each layer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
@@ -16,7 +17,7 @@ _HEIGHT = 0.85
 def score_histograms(
     ax: Axes,
     edges: Sequence[float],
-    counts: Mapping[str, Any],
+    counts: Mapping[str, npt.ArrayLike],
     *,
     measure: str = "score",
     unit: str | None = None,

@@ -1,9 +1,10 @@
 """Matrices of measures, with their numbers."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
@@ -22,7 +23,11 @@ class DrawnMatrix(NamedTuple):
 
 
 def correlation_matrix(
-    ax: Axes, names: Sequence[str], values: Any, *, quantity: str = "Spearman's ρ"
+    ax: Axes,
+    names: Sequence[str],
+    values: npt.ArrayLike,
+    *,
+    quantity: str = "Spearman's ρ",
 ) -> DrawnMatrix:
     """Draws how far measures agree, a colored cell with a number for each pair.
 

@@ -1,7 +1,6 @@
 """Pictures of masks: which weights of a layer are kept."""
 
-from typing import Any
-
+import chex
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -14,7 +13,9 @@ _COLORS = ("#FFFFFF", COLORS[5], COLORS[0])
 _NAMES = ("removed", "kept, on no path", "kept")
 
 
-def mask_picture(ax: Axes, mask: Any, *, effective: Any = None) -> AxesImage:
+def mask_picture(
+    ax: Axes, mask: chex.Array, *, effective: chex.Array | None = None
+) -> AxesImage:
     """Draws a layer's mask, a cell for each weight; orange is kept in vain.
 
     Args:

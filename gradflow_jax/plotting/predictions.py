@@ -1,8 +1,9 @@
 """Quantities over time, beside what a theory predicts of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -18,9 +19,9 @@ class PredictionCheck(NamedTuple):
         predicted: what they should be, at the same times.
     """
 
-    times: Sequence[float]
-    measured: Sequence[float]
-    predicted: Sequence[float]
+    times: npt.ArrayLike
+    measured: npt.ArrayLike
+    predicted: npt.ArrayLike
 
 
 class DrawnPredictionCheck(NamedTuple):

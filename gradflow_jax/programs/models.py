@@ -12,7 +12,16 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.trees import PyTree, is_linen_module, is_nnx_module, is_nnx_state
+from gradflow_jax.trees import (
+    ArrayTree,
+    Masks,
+    is_linen_module,
+    is_nnx_module,
+    is_nnx_state,
+)
+
+ModelLike = Callable[..., Any]
+"""A function `apply(variables, *inputs)`, or a module of linen, NNX or Equinox."""
 
 Kind = Literal["function", "linen", "nnx", "equinox"]
 HOLDS_VARIABLES: tuple[Kind, ...] = ("nnx", "equinox")
@@ -35,7 +44,7 @@ class Model:
     kind: Kind
     source: Any
     apply: Callable[..., Any]
-    variables: PyTree
+    variables: ArrayTree
     inputs: tuple[Any, ...]
     is_parameter: Callable[[str], bool]
     options: dict[str, Any]
@@ -52,13 +61,13 @@ class Model:
             return leaf if is_key else jnp.where(mask, leaf, jnp.zeros_like(leaf))
 
         @jax.jit
-        def run(variables: PyTree, masks: PyTree, *inputs: Any) -> Any:
+        def run(variables: ArrayTree, masks: Masks, *inputs: Any) -> Any:
             return self.apply(jax.tree.map(zeroed, variables, masks), *inputs)
 
         return run
 
 
-def kind_of(model: Any) -> Kind:
+def kind_of(model: object) -> Kind:
     """Returns what a model is.
 
     Raises:
@@ -78,7 +87,7 @@ def kind_of(model: Any) -> Kind:
     return "function"
 
 
-def _is_equinox_module(model: Any) -> bool:
+def _is_equinox_module(model: object) -> bool:
     if not any(kind.__module__.startswith("equinox") for kind in type(model).__mro__):
         return False
     import equinox
@@ -125,7 +134,7 @@ def as_function(
     else:
         run = model.apply if kind == "linen" else model
 
-    def apply(variables: PyTree, *inputs: Any, **changed: Any) -> Any:
+    def apply(variables: ArrayTree, *inputs: Any, **changed: Any) -> Any:
         return run(variables, *inputs, **{**options, **changed})
 
     return apply
@@ -137,7 +146,7 @@ def _nnx_function(module: Any) -> Callable[..., Any]:
     graphdef, state = nnx.split(module)
     count = len(jax.tree.leaves(state))
 
-    def apply(variables: PyTree, *inputs: Any, **options: Any) -> Any:
+    def apply(variables: Any, *inputs: Any, **options: Any) -> Any:
         if len(jax.tree.leaves(variables)) < count:
             variables = nnx.merge_state(state, variables)
         return nnx.merge(graphdef, variables, copy=True)(*inputs, **options)
@@ -150,13 +159,13 @@ def _equinox_function(module: Any) -> Callable[..., Any]:
 
     _, rest = equinox.partition(module, _is_array)
 
-    def apply(variables: PyTree, *inputs: Any, **options: Any) -> Any:
+    def apply(variables: Any, *inputs: Any, **options: Any) -> Any:
         return equinox.combine(variables, rest)(*inputs, **options)
 
     return apply
 
 
-def variables_of(module: Any) -> PyTree:
+def variables_of(module: ModelLike) -> ArrayTree:
     """Returns the variables of a module that holds them: a state, or a module.
 
     Of an Equinox module they are the module with its arrays alone.
@@ -171,7 +180,7 @@ def variables_of(module: Any) -> PyTree:
 
 
 def as_model(
-    source: Any, args: Sequence[Any], options: Mapping[str, Any], *, caller: str
+    source: ModelLike, args: Sequence[Any], options: Mapping[str, Any], *, caller: str
 ) -> Model:
     """Makes a model of what the user has.
 
@@ -207,7 +216,7 @@ def as_model(
     return Model(kind, source, apply, variables, inputs, is_parameter, dict(options))
 
 
-def _parameters(kind: str, variables: PyTree) -> Callable[[str], bool]:
+def _parameters(kind: str, variables: ArrayTree) -> Callable[[str], bool]:
     if kind == "nnx" or is_nnx_state(variables):
         return _nnx_parameters(variables).__contains__
     if isinstance(variables, Mapping) and "params" in variables:
@@ -215,7 +224,7 @@ def _parameters(kind: str, variables: PyTree) -> Callable[[str], bool]:
     return lambda path: True
 
 
-def _nnx_parameters(variables: PyTree) -> set[str]:
+def _nnx_parameters(variables: Any) -> set[str]:
     from flax import nnx
 
     return {

@@ -8,9 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.scores.losses import LossFn, batch_size, scalar_loss
-from gradflow_jax.trees import PyTree, label, map_named
+from gradflow_jax.trees import Params, label, map_named
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
+"""Batches of any kind that the loss takes, or a function that yields them anew."""
+
+Weight = Callable[[Any], float]
+"""What a batch counts for in a mean: `weight(batch)`, such as its examples."""
+
 Progress = Callable[[int, int | None], None]
 
 
@@ -20,9 +25,9 @@ class BatchedLoss:
     def __init__(
         self,
         loss_fn: LossFn,
-        weight: Callable[[Any], float],
+        weight: Weight,
         micro_batch: int | None,
-        dtype: Any,
+        dtype: jax.typing.DTypeLike | None,
         progress: Progress | None,
     ):
         self.loss_fn = loss_fn
@@ -33,7 +38,7 @@ class BatchedLoss:
         self._value = jax.jit(scalar_loss(loss_fn, has_aux=False))
 
     def __call__(
-        self, params: PyTree, batches: Batches, /, *args: Any, **kwargs: Any
+        self, params: Params, batches: Batches, /, *args: Any, **kwargs: Any
     ) -> jax.Array:
         """Returns the mean loss over the batches."""
         total, weights = 0.0, 0.0
@@ -131,9 +136,9 @@ class BatchedLoss:
 def over_batches(
     loss_fn: LossFn,
     *,
-    weight: Callable[[Any], float] | None = None,
+    weight: Weight | None = None,
     micro_batch: int | None = None,
-    dtype: Any = None,
+    dtype: jax.typing.DTypeLike | None = None,
     progress: Progress | None = None,
 ) -> BatchedLoss:
     """Turns the loss of a batch into the mean loss over many batches.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gradflow_jax.scores.losses import LossFn, batch_size, scalar_loss
 from gradflow_jax.scores.sharding import Shardings, constrain
-from gradflow_jax.trees import PyTree, widen
+from gradflow_jax.trees import ArrayTree, Params, widen
 
 Squares = Literal["batch", "example"] | None
 
@@ -34,16 +34,16 @@ class Derivatives(NamedTuple):
     All but params and origin are in float32 at least, whatever the parameters' dtype.
     """
 
-    params: PyTree
-    loss: Any
-    gradient: PyTree
-    hessian_gradient: PyTree | None = None
-    squared_gradient: PyTree | None = None
-    origin: PyTree | None = None
+    params: Params
+    loss: jax.Array
+    gradient: ArrayTree
+    hessian_gradient: ArrayTree | None = None
+    squared_gradient: ArrayTree | None = None
+    origin: Params | None = None
 
 
 def derivatives_of_batch(
-    finish: Callable[[Derivatives], PyTree],
+    finish: Callable[[Derivatives], Any],
     loss_fn: LossFn,
     *,
     order: int,
@@ -64,8 +64,8 @@ def derivatives_of_batch(
     @functools.partial(jax.jit, static_argnums=0)
     def evaluate(
         shardings: Shardings,
-        origin: PyTree,
-        params: PyTree,
+        origin: Params,
+        params: Params,
         /,
         *args: Any,
         **kwargs: Any,
@@ -89,10 +89,10 @@ def derivatives_of_batch(
 
 def make_gradient_fn(
     loss: LossFn, args: Any, kwargs: Any, shardings: Shardings
-) -> Callable[[PyTree], Any]:
+) -> Callable[[Params], Any]:
     """Returns `params -> (gradient, (value, aux))`."""
 
-    def gradient_fn(params: PyTree) -> Any:
+    def gradient_fn(params: Params) -> Any:
         with_aux = jax.value_and_grad(loss, has_aux=True)
         (value, aux), gradient = with_aux(params, *args, **kwargs)
         return constrain(gradient, shardings), (value, aux)
@@ -101,8 +101,8 @@ def make_gradient_fn(
 
 
 def hessian_times(
-    direction: PyTree, gradient_fn: Callable[[PyTree], Any], params: PyTree
-) -> PyTree:
+    direction: ArrayTree, gradient_fn: Callable[[Params], Any], params: Params
+) -> ArrayTree:
     """Returns H·direction, the derivative of the gradient in that direction."""
     # A tangent has its primal's dtype: ḡ of bf16 parameters was summed in float32.
     tangent = jax.tree.map(
@@ -113,8 +113,8 @@ def hessian_times(
 
 
 def squared_gradient(
-    squares: Squares, loss: LossFn, gradient: PyTree, params: PyTree, args, kwargs
-) -> PyTree:
+    squares: Squares, loss: LossFn, gradient: ArrayTree, params: Params, args, kwargs
+) -> ArrayTree:
     """Returns g² of the batch, or the mean of g² over its examples."""
     if squares == "batch":
         return jax.tree.map(jnp.square, _widen_leaves(gradient))
@@ -127,7 +127,7 @@ def squared_gradient(
     (batch,) = args
     batch_size(batch)
 
-    def squares_of(example: Any) -> PyTree:
+    def squares_of(example: Any) -> ArrayTree:
         batch_of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)
         gradient = jax.grad(loss, has_aux=True)(params, batch_of_one, **kwargs)[0]
         return jax.tree.map(jnp.square, _widen_leaves(gradient))
@@ -135,5 +135,5 @@ def squared_gradient(
     return jax.tree.map(lambda leaf: jnp.mean(leaf, 0), jax.vmap(squares_of)(batch))
 
 
-def _widen_leaves(tree: PyTree) -> PyTree:
+def _widen_leaves(tree: ArrayTree) -> ArrayTree:
     return jax.tree.map(widen, tree)

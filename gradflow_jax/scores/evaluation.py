@@ -15,17 +15,17 @@ from gradflow_jax.scores.derivatives import (
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.scores.passes import derivatives_over_batches
 from gradflow_jax.scores.sharding import shardings_of
-from gradflow_jax.trees import PyTree, aligned_leaves, check_floating
+from gradflow_jax.trees import Params, aligned_leaves, check_floating
 
 
 class Jitted(Protocol):
     """A jitted function of `(params, *args, **kwargs)`."""
 
-    def __call__(self, params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, params: Params, /, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the function at the arguments."""
         ...
 
-    def lower(self, params: PyTree, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+    def lower(self, params: Params, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
         """Lowers it for the arguments, as the `lower` of `jax.jit` does."""
         ...
 
@@ -35,7 +35,7 @@ def differentiate(
     *,
     order: Literal[1, 2] = 2,
     squares: Squares = None,
-    origin: PyTree | None = None,
+    origin: Params | None = None,
     has_aux: bool = False,
 ) -> Jitted:
     """Evaluates (θ, ḡ, Hḡ), from which every measure of a model can be taken.
@@ -86,12 +86,12 @@ def differentiate(
 
 
 def finished(
-    finish: Callable[[Derivatives], PyTree],
+    finish: Callable[[Derivatives], Any],
     loss_fn: LossFn,
     *,
     order: int = 1,
     squares: Squares = None,
-    origin: PyTree | None = None,
+    origin: Params | None = None,
     has_aux: bool = False,
 ) -> Jitted:
     """Makes `finish(derivatives)` a function of `(params, *args, **kwargs)`.
@@ -114,19 +114,19 @@ def finished(
     else:
         evaluate = derivatives_of_batch(finish, loss_fn, **options)
 
-    def check(params: PyTree) -> None:
+    def check(params: Params) -> None:
         check_floating(params, "params")
         if origin is not None:
             check_floating(origin, "origin")
             aligned_leaves(origin, params, what="origin", like_what="params")
 
     @functools.wraps(finish)
-    def call(params: PyTree, /, *args: Any, **kwargs: Any) -> Any:
+    def call(params: Params, /, *args: Any, **kwargs: Any) -> Any:
         check(params)
         result, aux = evaluate(shardings_of(params), origin, params, *args, **kwargs)
         return (result, aux) if has_aux else result
 
-    def lower(params: PyTree, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+    def lower(params: Params, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
         check(params)
         if not hasattr(evaluate, "lower"):
             raise TypeError(

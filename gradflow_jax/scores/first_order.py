@@ -7,7 +7,7 @@ from gradflow_jax.scores.evaluation import Jitted, finished
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.scores.normalization import ChannelScores, norm_layers
 from gradflow_jax.scores.rules import RULES, bind_measure, first_order, per_weight
-from gradflow_jax.trees import Prunable, PyTree
+from gradflow_jax.trees import Params, Prunable
 
 
 def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
@@ -53,7 +53,7 @@ def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
 
 
 def biased_loss_preservation(
-    loss_fn: LossFn, *, origin: PyTree | None = None, has_aux: bool = False
+    loss_fn: LossFn, *, origin: Params | None = None, has_aux: bool = False
 ) -> Jitted:
     """Scores each weight by |θ| · |θ ⊙ ḡ|: loss preservation biased to large weights.
 

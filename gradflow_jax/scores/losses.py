@@ -5,9 +5,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from gradflow_jax.trees import PyTree, describe, is_real_floating, named_leaves
+from gradflow_jax.trees import Params, describe, is_real_floating, named_leaves
 
 LossFn = Callable[..., Any]
+"""`loss_fn(params, *args, **kwargs)`: a scalar, or `(scalar, aux)` with `has_aux`."""
 
 
 def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
@@ -18,7 +19,7 @@ def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
             is not `(loss, aux)` exactly where `has_aux` says so.
     """
 
-    def checked_loss(params: PyTree, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def checked_loss(params: Params, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         value, aux = loss_fn(params, *args, **kwargs), None
         is_pair = isinstance(value, tuple) and len(value) == 2
         if has_aux:

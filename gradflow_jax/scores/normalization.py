@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.trees import Prunable, PyTree, named_leaves
+from gradflow_jax.trees import ArrayTree, Prunable, named_leaves
 
 ChannelScores = dict[str, jax.Array]
 
 
 def norm_layers(
-    tree: PyTree, prunable: Prunable | None, names: tuple[str, str]
+    tree: ArrayTree, prunable: Prunable | None, names: tuple[str, str]
 ) -> dict[str, dict[str, Any]]:
     """Returns each layer's leaves by name, `{"bn1": {"scale": ..., "bias": ...}}`.
 

@@ -22,11 +22,11 @@ from gradflow_jax.scores.derivatives import (
 )
 from gradflow_jax.scores.losses import LossFn, scalar_loss
 from gradflow_jax.scores.sharding import Shardings, constrain
-from gradflow_jax.trees import PyTree, widen
+from gradflow_jax.trees import ArrayTree, Params, widen
 
 
 def derivatives_over_batches(
-    finish: Callable[[Derivatives], PyTree],
+    finish: Callable[[Derivatives], Any],
     batched: BatchedLoss,
     *,
     order: int,
@@ -56,8 +56,8 @@ def derivatives_over_batches(
 
     def evaluate(
         shardings: Shardings,
-        origin: PyTree,
-        params: PyTree,
+        origin: Params,
+        params: Params,
         batches: Any,
         /,
         *args: Any,
@@ -89,7 +89,7 @@ class Sums:
         weight: Σ w_b.
     """
 
-    def __init__(self, zeros: PyTree, divide: Callable[[PyTree, float], PyTree]):
+    def __init__(self, zeros: Any, divide: Callable[[Any, float], Any]):
         self.total, self.weight = zeros, 0.0
         self._divide = divide
 
@@ -106,7 +106,7 @@ class Sums:
         self.weight += weight
         return aux
 
-    def mean(self) -> PyTree:
+    def mean(self) -> Any:
         """Returns Σ w_b term_b / Σ w_b, in the memory of the sums."""
         return self._divide(self.total, self.weight)
 
@@ -116,7 +116,7 @@ class _Call(NamedTuple):
 
     batched: BatchedLoss
     batches: Any
-    params: PyTree
+    params: Params
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     shardings: Shardings
@@ -140,7 +140,7 @@ def _first_pass(
 
 
 def _second_pass(
-    step: Callable[..., Any], sums: Sums, call: _Call, gradient: PyTree, *, done: int
+    step: Callable[..., Any], sums: Sums, call: _Call, gradient: ArrayTree, *, done: int
 ) -> None:
     """Sums H_b ḡ of each batch: ḡ, of all data, is known after the first pass only."""
 
@@ -170,7 +170,7 @@ def _first_step(loss: LossFn, squares: Squares) -> Callable[..., Any]:
 
     @_jit_step
     def first(
-        sums: Any, weight: Any, params: PyTree, args: Any, kwargs: Any, shardings: Any
+        sums: Any, weight: Any, params: Params, args: Any, kwargs: Any, shardings: Any
     ) -> Any:
         gradient_fn = make_gradient_fn(loss, args, kwargs, shardings)
         gradient, (value, aux) = gradient_fn(params)
@@ -190,8 +190,8 @@ def _second_step(loss: LossFn) -> Callable[..., Any]:
     def second(
         sums: Any,
         weight: Any,
-        gradient: PyTree,
-        params: PyTree,
+        gradient: ArrayTree,
+        params: Params,
         args: Any,
         kwargs: Any,
         shardings: Any,
@@ -203,7 +203,7 @@ def _second_step(loss: LossFn) -> Callable[..., Any]:
     return second
 
 
-def _add_weighted(sums: PyTree, weight: Any, terms: PyTree) -> PyTree:
+def _add_weighted(sums: Any, weight: Any, terms: Any) -> Any:
     """Returns sums + weight · terms, in the dtype of the sums."""
 
     def add(total: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -214,7 +214,7 @@ def _add_weighted(sums: PyTree, weight: Any, terms: PyTree) -> PyTree:
     return jax.tree.map(add, sums, terms)
 
 
-def _zeros_like(params: PyTree, dtype: Any) -> PyTree:
+def _zeros_like(params: Params, dtype: jax.typing.DTypeLike | None) -> ArrayTree:
     def zeros(leaf: Any) -> jax.Array:
         return jnp.zeros_like(leaf, widen(leaf).dtype if dtype is None else dtype)
 

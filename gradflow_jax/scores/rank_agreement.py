@@ -8,7 +8,7 @@ import numpy as np
 
 from gradflow_jax.trees import (
     Prunable,
-    PyTree,
+    Scores,
     aligned_leaves,
     check_finite,
     check_floating,
@@ -34,7 +34,7 @@ class Agreement(NamedTuple):
     values: np.ndarray
 
 
-def spearman(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
+def spearman(a: Scores, b: Scores, *, prunable: Prunable | None = None) -> float:
     """Correlates the ranks of two scores: Spearman's ρ.
 
     Two measures that rank alike prune alike, whatever their units: the paper's third
@@ -66,7 +66,7 @@ def spearman(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float
     return _correlation("spearmanr", *_flatten_pair(a, b, prunable))
 
 
-def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
+def kendall(a: Scores, b: Scores, *, prunable: Prunable | None = None) -> float:
     """Counts how many pairs two scores order alike: Kendall's τ_b.
 
     Stricter than `spearman` and easier to read: without ties, (1 + τ) / 2 is the
@@ -100,7 +100,7 @@ def kendall(a: PyTree, b: PyTree, *, prunable: Prunable | None = None) -> float:
 
 
 def top_overlap(
-    a: PyTree, b: PyTree, *, sparsity: float, prunable: Prunable | None = None
+    a: Scores, b: Scores, *, sparsity: float, prunable: Prunable | None = None
 ) -> float:
     """Measures how many of the weights that one score would keep the other keeps too.
 
@@ -145,7 +145,7 @@ def top_overlap(
 
 
 def agreement(
-    scores: Mapping[str, PyTree], how: Comparison = spearman, **options: Any
+    scores: Mapping[str, Scores], how: Comparison = spearman, **options: Any
 ) -> Agreement:
     """Compares each of several scores, of measures, batches or epochs, with each other.
 
@@ -196,7 +196,7 @@ def _correlation(
 
 
 def _flatten_pair(
-    a: PyTree, b: PyTree, prunable: Prunable | None
+    a: Scores, b: Scores, prunable: Prunable | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the scores that count, as two vectors.
 

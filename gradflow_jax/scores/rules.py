@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, finished
 from gradflow_jax.scores.losses import LossFn
-from gradflow_jax.trees import PyTree, label, map_named, widen
+from gradflow_jax.trees import ArrayTree, Scores, label, map_named, widen
 
 Field = Literal["gradient", "hessian_gradient", "squared_gradient"]
 
@@ -32,37 +32,37 @@ class Rule(NamedTuple):
         needs: the fields of `Derivatives` the term is made of, beside params.
     """
 
-    term: Callable[[Derivatives], PyTree]
+    term: Callable[[Derivatives], Scores]
     outer: Callable[[jax.Array], jax.Array]
     needs: tuple[Field, ...]
 
 
-def _map_widened(fn: Callable[..., jax.Array], *trees: PyTree) -> PyTree:
+def _map_widened(fn: Callable[..., jax.Array], *trees: ArrayTree | None) -> Scores:
     """Maps over leaves in float32 at least."""
     return jax.tree.map(lambda *leaves: fn(*map(widen, leaves)), *trees)
 
 
-def squared_weight(d: Derivatives) -> PyTree:
+def squared_weight(d: Derivatives) -> Scores:
     """Returns θ²."""
     return _map_widened(jnp.square, d.params)
 
 
-def first_order(d: Derivatives) -> PyTree:
+def first_order(d: Derivatives) -> Scores:
     """Returns θ ⊙ ḡ: what removing each weight takes off the loss, to first order."""
     return _map_widened(jnp.multiply, d.params, d.gradient)
 
 
-def second_order(d: Derivatives) -> PyTree:
+def second_order(d: Derivatives) -> Scores:
     """Returns θ ⊙ Hḡ: half of what removing each weight takes off ‖ḡ‖²."""
     return _map_widened(jnp.multiply, d.params, d.hessian_gradient)
 
 
-def absolute_first_order(d: Derivatives) -> PyTree:
+def absolute_first_order(d: Derivatives) -> Scores:
     """Returns |θ ⊙ ḡ|."""
     return jax.tree.map(jnp.abs, first_order(d))
 
 
-def biased(d: Derivatives) -> PyTree:
+def biased(d: Derivatives) -> Scores:
     """Returns |θ − θ₀| · |θ ⊙ ḡ|, with θ₀ = 0 where there is no origin."""
     if d.origin is None:
         distance = _map_widened(jnp.abs, d.params)
@@ -71,7 +71,7 @@ def biased(d: Derivatives) -> PyTree:
     return jax.tree.map(jnp.multiply, distance, absolute_first_order(d))
 
 
-def squared_first_order(d: Derivatives) -> PyTree:
+def squared_first_order(d: Derivatives) -> Scores:
     """Returns θ² ⊙ E[g²]."""
     return _map_widened(lambda x, g2: x**2 * g2, d.params, d.squared_gradient)
 
@@ -121,7 +121,7 @@ def check_needs(d: Derivatives, measure: str) -> None:
             )
 
 
-def per_weight(rule: Rule, d: Derivatives) -> PyTree:
+def per_weight(rule: Rule, d: Derivatives) -> Scores:
     """Returns the score of each weight, outer(term)."""
     if rule.term is squared_weight:
         # In float32 θ² underflows where |θ| is below 1e-19 or so.
@@ -143,7 +143,7 @@ def bind_measure(
     rule = RULES[name]
     squares = "example" if per_example else "batch"
 
-    def scores(d: Derivatives) -> PyTree:
+    def scores(d: Derivatives) -> Scores:
         return per_weight(rule, d)
 
     scores.__name__ = name
@@ -156,7 +156,7 @@ def bind_measure(
     )
 
 
-def score(d: Derivatives, measure: str, *, axis: int | None = None) -> PyTree:
+def score(d: Derivatives, measure: str, *, axis: int | None = None) -> Scores:
     """Takes one measure's scores from derivatives that are already there.
 
     Args:
@@ -202,7 +202,7 @@ def score(d: Derivatives, measure: str, *, axis: int | None = None) -> PyTree:
     return map_named(score_along, rule.term(d))
 
 
-def score_all(d: Derivatives) -> dict[str, PyTree]:
+def score_all(d: Derivatives) -> dict[str, Scores]:
     """Takes every measure's scores from one evaluation of the derivatives.
 
     Args:

@@ -5,14 +5,14 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding
 
-from gradflow_jax.trees import PyTree, is_traced
+from gradflow_jax.trees import ArrayTree, Params, is_traced
 
 # This holds the sharding of each leaf; None if XLA infers it (explicit axes, one
 # device).
 Shardings = tuple[NamedSharding | None, ...]
 
 
-def shardings_of(params: PyTree) -> Shardings:
+def shardings_of(params: Params) -> Shardings:
     """Returns the sharding of each leaf that lies on a mesh of automatic axes.
 
     XLA's partitioner may gather a gradient on every device unless it is told not to. On
@@ -30,7 +30,7 @@ def shardings_of(params: PyTree) -> Shardings:
     return tuple(map(automatic_sharding, jax.tree.leaves(params)))
 
 
-def constrain(tree: PyTree, shardings: Shardings) -> PyTree:
+def constrain(tree: ArrayTree, shardings: Shardings) -> ArrayTree:
     """Constrains a tree like params to lie where the parameters do."""
     leaves, structure = jax.tree.flatten(tree)
     return structure.unflatten(

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from gradflow_jax.scores.normalization import ChannelScores, norm_layers
-from gradflow_jax.trees import Prunable, PyTree, check_floating, widen
+from gradflow_jax.trees import Params, Prunable, Scores, check_floating, widen
 
 
-def magnitude(params: PyTree) -> PyTree:
+def magnitude(params: Params) -> Scores:
     """Scores each weight by |θ|: the smallest weights matter least.
 
     When to use it: first, always; it costs nothing and is hard to beat after
@@ -43,7 +44,7 @@ def magnitude(params: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.abs(widen(leaf)), params)
 
 
-def random(key: jax.Array) -> Callable[..., PyTree]:
+def random(key: chex.PRNGKey) -> Callable[..., Scores]:
     """Scores each weight by chance: the baseline every measure has to beat.
 
     With `gf.global_masks` every layer loses about the same share. A measure that does
@@ -70,7 +71,7 @@ def random(key: jax.Array) -> Callable[..., PyTree]:
         (2, 3)
     """
 
-    def random(params: PyTree, *args: Any, **kwargs: Any) -> PyTree:
+    def random(params: Params, *args: Any, **kwargs: Any) -> Scores:
         del args, kwargs
         check_floating(params, "params")
         leaves, structure = jax.tree.flatten(params)
@@ -84,7 +85,7 @@ def random(key: jax.Array) -> Callable[..., PyTree]:
 
 
 def batch_norm_scale(
-    params: PyTree,
+    params: Params,
     *,
     prunable: Prunable | None = None,
     names: tuple[str, str] = ("scale", "bias"),

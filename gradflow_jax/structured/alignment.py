@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.masks.packing import packed_shape
-from gradflow_jax.trees import PyTree, describe, named_leaves
+from gradflow_jax.trees import ArrayTree, describe, named_leaves
 
 Leaves = Mapping[str, jax.ShapeDtypeStruct]
 
 
 def align(
-    tree: PyTree, leaves: Leaves, *, what: str, strangers: bool = False
+    tree: ArrayTree, leaves: Leaves, *, what: str, strangers: bool = False
 ) -> list[str | None]:
     """Returns for each leaf of a tree the path of the leaf it mirrors, or None.
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
+import chex
 import numpy as np
 
 from gradflow_jax.structured.families import Family
@@ -14,7 +15,7 @@ Scope = Literal["global", "family", "isomorphic"]
 
 
 def choose_units(
-    scores: Mapping[str, Any],
+    scores: Mapping[str, chex.Array],
     units: Units,
     *,
     sparsity: float,
@@ -149,7 +150,9 @@ def _rounded_down(fraction: float) -> float:
     return max(0.0, math.floor(fraction * 1e4) / 1e4)
 
 
-def _checked_scores(scores: Mapping[str, Any], units: Units) -> dict[str, np.ndarray]:
+def _checked_scores(
+    scores: Mapping[str, chex.Array], units: Units
+) -> dict[str, np.ndarray]:
     result = {}
     for family in units.families:
         if family.name not in scores:

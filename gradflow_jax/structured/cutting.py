@@ -16,12 +16,22 @@ from gradflow_jax.structured.composing import kept_indices
 from gradflow_jax.structured.plans import folds_of
 from gradflow_jax.structured.running.fold_into_biases import folded
 from gradflow_jax.structured.units import Keep, Units, program_of
-from gradflow_jax.trees import PyTree, aligned_leaves, is_traced, named_leaves
+from gradflow_jax.trees import (
+    AnyTree,
+    ArrayTree,
+    aligned_leaves,
+    is_traced,
+    named_leaves,
+)
 
 
 def cut(
-    tree: PyTree, units: Units, keep: Keep, *, like: PyTree | None = None
-) -> PyTree:
+    tree: AnyTree,
+    units: Units,
+    keep: Keep,
+    *,
+    like: ArrayTree | None = None,
+) -> AnyTree:
     """Removes units from a tree: the arrays become smaller.
 
     For variables and for all that mirrors parameters: the state of an optax optimizer

@@ -2,14 +2,14 @@
 
 from typing import Any, Literal
 
-from gradflow_jax.programs.models import as_model
+from gradflow_jax.programs.models import ModelLike, as_model
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.grouping import families_of
 from gradflow_jax.structured.units import Units
 
 
 def find_units(
-    model: Any,
+    model: ModelLike,
     *args: Any,
     leaks: Literal["refuse", "fold"] = "refuse",
     **options: Any,

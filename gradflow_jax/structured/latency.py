@@ -10,11 +10,11 @@ import jax
 from gradflow_jax.structured.cutting import cut
 from gradflow_jax.structured.shrinking import Shrunk
 from gradflow_jax.structured.units import Keep, Units
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import ArrayTree
 
 
 def forward_time(
-    variables: PyTree, units: Units, *inputs: Any, calls: int = 20
+    variables: ArrayTree, units: Units, *inputs: Any, calls: int = 20
 ) -> Callable[[Keep], float]:
     """Returns a function that measures how long a cut model's forward pass takes.
 

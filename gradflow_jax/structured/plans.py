@@ -17,7 +17,7 @@ from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Place
 from gradflow_jax.structured.proof.folds import Fold
-from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.trees import ArrayTree, Masks, named_leaves
 
 # Flags [unit] of every family, by its name: True keeps.
 Flags = Mapping[str, np.ndarray]
@@ -59,8 +59,8 @@ def removal_masks(
     families: Sequence[Family],
     flags: Flags,
     leaves: Mapping[str, jax.ShapeDtypeStruct],
-    like: PyTree,
-) -> PyTree:
+    like: ArrayTree,
+) -> Masks:
     """Returns the masks that a cut is equal to, in NumPy, which no device holds yet.
 
     Args:

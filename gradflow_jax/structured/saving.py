@@ -14,7 +14,7 @@ import numpy as np
 from gradflow_jax.atomic_files import write_whole
 from gradflow_jax.structured.composing import Indices, kept_indices
 from gradflow_jax.structured.units import Keep, Units
-from gradflow_jax.trees import PyTree, describe, named_leaves
+from gradflow_jax.trees import ArrayTree, describe, named_leaves
 
 _KEY = "gradflow_jax.cut"
 _VERSION = 1
@@ -32,10 +32,10 @@ class SavedCut:
         original: the tree of variables with the original shapes, without values.
     """
 
-    variables: PyTree
+    variables: ArrayTree
     keep: dict[str, np.ndarray]
     indices: Indices
-    original: PyTree
+    original: ArrayTree
 
 
 def _safetensors() -> Any:
@@ -51,7 +51,7 @@ def _safetensors() -> Any:
 
 
 def save_cut(
-    path: str | os.PathLike, variables: PyTree, units: Units, keep: Keep
+    path: str | os.PathLike, variables: ArrayTree, units: Units, keep: Keep
 ) -> None:
     """Saves a cut model: its arrays, its widths and the units it is made of.
 
@@ -130,7 +130,7 @@ def save_cut(
     )
 
 
-def load_cut(path: str | os.PathLike, *, like: PyTree | None = None) -> SavedCut:
+def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> SavedCut:
     """Loads a cut model, without the original's weights.
 
     A function or a linen module then runs by
@@ -187,8 +187,8 @@ def load_cut(path: str | os.PathLike, *, like: PyTree | None = None) -> SavedCut
 def _arranged(
     leaves: Mapping[str, Any],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
-    like: PyTree | None,
-) -> PyTree:
+    like: ArrayTree | None,
+) -> ArrayTree:
     if like is None:
         return nested(leaves)
     named = named_leaves(like)
@@ -209,7 +209,7 @@ def _arranged(
     return jax.tree.structure(like).unflatten(leaves[path] for path, _ in named)
 
 
-def nested(leaves: Mapping[str, Any]) -> PyTree:
+def nested(leaves: Mapping[str, Any]) -> ArrayTree:
     """Returns leaves by path as dicts in dicts, by the pieces of their paths.
 
     Example:

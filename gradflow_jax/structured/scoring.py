@@ -19,14 +19,14 @@ from gradflow_jax.structured.sums import (
     sum_partially,
 )
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import PyTree, widen
+from gradflow_jax.trees import ArrayTree, Params, widen
 
 UnitScores = Mapping[str, np.ndarray]
 Normalization = Literal["mean", "max", "parameters", "flops"]
 
 
 def score_units(
-    d: Derivatives | PyTree,
+    d: Derivatives | Params,
     units: Units,
     measure: str = "magnitude",
     *,
@@ -77,7 +77,8 @@ def score_units(
                 f"{measure} needs {rule.needs[0]}: pass what gf.differentiate(loss_fn)"
                 "(params, batch) returns, not parameters alone."
             )
-        d = Derivatives(params=d, loss=None, gradient=None)
+        missing: Any = None  # A rule without needs looks at neither of them.
+        d = Derivatives(params=d, loss=missing, gradient=missing)
     check_needs(d, measure)
     plan = UnitSums(d.params, units, scope=scope, what="params")
     squares = rule.term is squared_weight
@@ -107,7 +108,7 @@ def score_units(
     return result
 
 
-def _scales(params: PyTree) -> list[float]:
+def _scales(params: Params) -> list[float]:
     """Returns the largest |θ| of each leaf, or 1 where that is no number to divide by.
 
     Exactly, so that what is divided by it can be multiplied by it again.
@@ -117,7 +118,7 @@ def _scales(params: PyTree) -> list[float]:
 
 
 @jax.jit
-def _largest(params: PyTree) -> list[jax.Array]:
+def _largest(params: Params) -> list[jax.Array]:
     return [
         jnp.max(jnp.abs(widen(leaf))) if jnp.size(leaf) else jnp.ones(())
         for leaf in jax.tree.leaves(params)
@@ -128,7 +129,7 @@ def _largest(params: PyTree) -> list[jax.Array]:
 def _partial_sums(
     d: Derivatives,
     scales: Sequence[float] | None,
-    term: Callable[[Derivatives], PyTree],
+    term: Callable[[Derivatives], ArrayTree],
     partial_sums: Sequence[PartialSum],
 ) -> list[jax.Array]:
     """Returns partial sums of a measure's terms, in one program for all families."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.programs import comparing
-from gradflow_jax.programs.models import kind_of, unwrap_apply, variables_of
+from gradflow_jax.programs.models import ModelLike, kind_of, unwrap_apply, variables_of
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.cutting import cut
@@ -18,7 +18,7 @@ from gradflow_jax.structured.grouping import families_of
 from gradflow_jax.structured.plans import removal_masks
 from gradflow_jax.structured.running import linen_widths, nnx_widths
 from gradflow_jax.structured.units import Keep, Units, plan_cut, program_of
-from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.trees import ArrayTree, named_leaves
 
 
 class Shrunk:
@@ -50,12 +50,12 @@ class Shrunk:
             frozenset() if self.native else program_of(units).coupling.dropped
         )
 
-    def __call__(self, variables: PyTree, *inputs: Any, **options: Any) -> Any:
+    def __call__(self, variables: ArrayTree, *inputs: Any, **options: Any) -> Any:
         """Runs the model on cut variables; takes and gives what the model does."""
         run = self._run if self.native else self.program
         return run(variables, *inputs, **options)
 
-    def program(self, variables: PyTree, *inputs: Any, **options: Any) -> Any:
+    def program(self, variables: ArrayTree, *inputs: Any, **options: Any) -> Any:
         """Runs the recorded program at the cut widths, compiled.
 
         Options are part of the program, so they are hashable.
@@ -71,7 +71,7 @@ class Shrunk:
         return self._cuts[key](variables, *inputs)
 
     def distances(
-        self, small: PyTree, full: PyTree, *inputs: Any
+        self, small: ArrayTree, full: ArrayTree, *inputs: Any
     ) -> list[tuple[jax.Array, jax.Array]]:
         """Returns how far each result is from the full model's, and its largest value.
 
@@ -110,7 +110,7 @@ class Shrunk:
             again = Units(tuple(families), (), traced.leaves, shapes, model, traced)
             plan = plan_cut(again, self.keep)
 
-        def run(variables: PyTree, *inputs: Any) -> Any:
+        def run(variables: ArrayTree, *inputs: Any) -> Any:
             leaves = [*jax.tree.leaves(variables), *jax.tree.leaves(inputs)]
             return jax.tree.unflatten(traced.out_tree, plan.run(traced.frame, leaves))
 
@@ -128,7 +128,7 @@ class Shrunk:
         return comparing.difference(expected, traced)
 
 
-def _shapes(units: Units) -> PyTree:
+def _shapes(units: Units) -> Any:
     structure = jax.tree.structure(units.model.variables)
     return structure.unflatten(units.leaves.values())
 
@@ -175,7 +175,7 @@ def _module(path: str) -> str:
     return path.rpartition("/")[0].removeprefix("params/")
 
 
-def shrink(model: Any, units: Units, keep: Keep) -> Any:
+def shrink(model: ModelLike, units: Units, keep: Keep) -> Any:
     """Returns a model that runs at the widths that a cut leaves.
 
     The model's own code is used where, traced at the new widths, it is the very
@@ -209,7 +209,8 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
         >>> small(gf.cut(params, units, keep), jnp.array([[1.0, 2.0, 4.0]])).tolist()
         [[5.0]]
     """
-    if kind_of(unwrap_apply(model)) != units.model.kind:
+    module = unwrap_apply(model)
+    if kind_of(module) != units.model.kind:
         raise TypeError(
             f"the units are of a {units.model.kind} model, but shrink was given "
             f"{type(model).__name__}; pass what gf.find_units was given."
@@ -231,11 +232,11 @@ def shrink(model: Any, units: Units, keep: Keep) -> Any:
             "function: graphdef, state = nnx.split(model), apply = lambda state, *x: "
             "nnx.merge(graphdef, state)(*x), find_units(apply, state, *inputs)."
         )
-    variables = cut(variables_of(model), units, keep)
-    return nnx_widths.resized(model, variables, groups=_groups(units, keep))
+    variables = cut(variables_of(module), units, keep)
+    return nnx_widths.resized(module, variables, groups=_groups(units, keep))
 
 
-def cut_error(variables: PyTree, units: Units, keep: Keep, *inputs: Any) -> float:
+def cut_error(variables: ArrayTree, units: Units, keep: Keep, *inputs: Any) -> float:
     """Returns how far a cut model's output is from the masked full model's.
 
     The last check of a cut, on real numbers: what the proof promises is 0 but for
@@ -265,7 +266,7 @@ def cut_error(variables: PyTree, units: Units, keep: Keep, *inputs: Any) -> floa
     return error_of(Shrunk(units, keep), variables, *inputs)
 
 
-def error_of(shrunk: Shrunk, variables: PyTree, *inputs: Any) -> float:
+def error_of(shrunk: Shrunk, variables: ArrayTree, *inputs: Any) -> float:
     """Returns what `cut_error` does, of a model that is shrunk already.
 
     Two programs are compiled: the masked model, once for all keep sets, and the cut

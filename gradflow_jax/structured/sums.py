@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.families import Family, shares
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import PyTree, describe, named_leaves, widen
+from gradflow_jax.trees import ArrayTree, Params, describe, named_leaves, widen
 
 Scope = Literal["producing", "all"]
 # A partial sum is a leaf's position in the tree and the axes that are summed over.
@@ -28,7 +28,7 @@ Share = tuple[PartialSum, int, dict[int, np.ndarray]]
 
 
 def sum_over_units(
-    terms: PyTree, units: Units, *, scope: Scope = "producing"
+    terms: ArrayTree, units: Units, *, scope: Scope = "producing"
 ) -> dict[str, np.ndarray]:
     """Sums a number of each weight over the weights of each unit.
 
@@ -71,7 +71,7 @@ class UnitSums:
         partial_sums: those that the units share, each once.
     """
 
-    def __init__(self, params: PyTree, units: Units, *, scope: Scope, what: str):
+    def __init__(self, params: Params, units: Units, *, scope: Scope, what: str):
         """Finds the weights of each unit in a tree like params.
 
         Args:
@@ -128,7 +128,7 @@ def fetch_in_float64(array: jax.Array) -> np.ndarray:
     return np.asarray(array, np.float64)
 
 
-def _positions(params: PyTree, units: Units, what: str) -> dict[str, int]:
+def _positions(params: Params, units: Units, what: str) -> dict[str, int]:
     """Returns where the parameters of the model stand in a tree, by their paths."""
     position_of = {}
     owners = align(params, units.leaves, what=what)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +15,10 @@ from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Refused
 from gradflow_jax.structured.plans import axis_flags, removal_masks
 from gradflow_jax.structured.running.cut_program import Plan
-from gradflow_jax.trees import PyTree, describe
+from gradflow_jax.trees import ArrayTree, Masks, describe
 
-Keep = Mapping[str, Any]
+Keep = Mapping[str, chex.Array]
+"""Which units of each family stay, by its name: bool [units], True keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +127,7 @@ class Units:
             total += number
         return total
 
-    def masks(self, keep: Keep, like: PyTree) -> PyTree:
+    def masks(self, keep: Keep, like: ArrayTree) -> Masks:
         """Returns the masks that a cut is equal to: bool, True keeps.
 
         A model whose weights are zeroed by them computes what the cut model does.

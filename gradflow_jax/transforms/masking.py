@@ -17,7 +17,9 @@ from gradflow_jax.masks.packing import (
     unpacked_leaves,
 )
 from gradflow_jax.trees import (
-    PyTree,
+    AnyTree,
+    Masks,
+    Params,
     aligned_leaves,
     check_floating,
     mask_leaves,
@@ -33,11 +35,11 @@ class MaskState(NamedTuple):
             them, where they were asked for.
     """
 
-    masks: PyTree
+    masks: Masks
 
 
 def apply_mask(
-    masks: PyTree | None = None, *, packed: bool = False
+    masks: Masks | None = None, *, packed: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     """Makes pruned weights exactly 0.0 after every step, as the *last* of a chain.
 
@@ -93,7 +95,7 @@ def apply_mask(
     """
     initial_masks = masks
 
-    def init(params: PyTree) -> MaskState:
+    def init(params: Params) -> MaskState:
         check_floating(params, "params")
         masks = initial_masks
         if masks is None:
@@ -101,13 +103,13 @@ def apply_mask(
         return MaskState(_copy_masks(masks, params, packed))
 
     def update(
-        updates: PyTree,
+        updates: optax.Updates,
         state: Any,
-        params: PyTree | None = None,
+        params: Params | None = None,
         *,
-        masks: PyTree | None = None,
+        masks: Masks | None = None,
         **extra_args: Any,
-    ) -> tuple[PyTree, MaskState]:
+    ) -> tuple[optax.Updates, MaskState]:
         del extra_args
         if params is None:
             raise ValueError(
@@ -130,12 +132,12 @@ def apply_mask(
 
 def replace_masks(
     tx: optax.GradientTransformation,
-    opt_state: PyTree,
-    params: PyTree,
-    masks: PyTree,
+    opt_state: AnyTree,
+    params: Params,
+    masks: Masks,
     *,
     reset: bool = True,
-) -> PyTree:
+) -> AnyTree:
     """Puts new masks into an optimizer state and resets the weights that changed sides.
 
     Momentum and moments of a weight that is pruned now, or regrown, belong to another
@@ -268,7 +270,7 @@ def _as_bool(leaf: Any, like: Any) -> Any:
     return unpacked_leaf(leaf, like) if leaf.dtype == jnp.uint8 else leaf
 
 
-def _copy_masks(masks: PyTree, params: PyTree, packed: bool) -> PyTree:
+def _copy_masks(masks: Masks, params: Params, packed: bool) -> Masks:
     """Returns a copy of masks in the structure of params, whose leaves they fit.
 
     Flax NNX calls `init` with `State[Param]` and `update` with `State[array]`. A copy,

@@ -3,6 +3,7 @@
 A leaf is named by its path, `"conv1/kernel"`, in dicts, lists, NamedTuples,
 dataclasses, Flax and Equinox modules alike.
 
+    types          what trees hold: `Params`, `Scores`, `Masks`, `Allocation`, any `ArrayTree`
     names          paths of leaves, and maps over them
     dtypes         what numbers a leaf holds, in words and in the width that sums need
     prunable       which leaves are pruned by default
@@ -26,10 +27,15 @@ from gradflow_jax.trees.dtypes import widen as widen
 from gradflow_jax.trees.flax_objects import is_linen_module as is_linen_module
 from gradflow_jax.trees.flax_objects import is_nnx_module as is_nnx_module
 from gradflow_jax.trees.flax_objects import is_nnx_state as is_nnx_state
-from gradflow_jax.trees.names import PyTree as PyTree
 from gradflow_jax.trees.names import label as label
 from gradflow_jax.trees.names import map_named as map_named
 from gradflow_jax.trees.names import named_leaves as named_leaves
 from gradflow_jax.trees.prunable import Prunable as Prunable
 from gradflow_jax.trees.prunable import default_prunable as default_prunable
 from gradflow_jax.trees.prunable import prunable_flags as prunable_flags
+from gradflow_jax.trees.types import Allocation as Allocation
+from gradflow_jax.trees.types import AnyTree as AnyTree
+from gradflow_jax.trees.types import ArrayTree as ArrayTree
+from gradflow_jax.trees.types import Masks as Masks
+from gradflow_jax.trees.types import Params as Params
+from gradflow_jax.trees.types import Scores as Scores

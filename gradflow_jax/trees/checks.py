@@ -7,15 +7,17 @@ differ as pytree structures.
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from gradflow_jax.trees.dtypes import describe, is_numeric, is_real_floating, is_traced
 from gradflow_jax.trees.flax_objects import is_nnx_module
-from gradflow_jax.trees.names import PyTree, label, named_leaves
+from gradflow_jax.trees.names import label, named_leaves
+from gradflow_jax.trees.types import ArrayTree, Masks
 
 
-def check_floating(tree: PyTree, what: str) -> None:
+def check_floating(tree: ArrayTree, what: str) -> None:
     """Checks that a tree has leaves and that all of them are real floating arrays.
 
     Args:
@@ -57,7 +59,7 @@ def check_floating(tree: PyTree, what: str) -> None:
         raise TypeError(f"{what} {label(path)} is {describe(leaf)}; {remedy}")
 
 
-def check_finite(path: str, leaf: Any) -> None:
+def check_finite(path: str, leaf: chex.Numeric) -> None:
     """Checks one leaf of scores, unless it is traced.
 
     Raises:
@@ -84,7 +86,7 @@ def check_finite(path: str, leaf: Any) -> None:
     )
 
 
-def _check_not_nnx_module(tree: PyTree, what: str) -> None:
+def _check_not_nnx_module(tree: ArrayTree, what: str) -> None:
     """Raises TypeError at an `nnx.Module`, which holds more than parameters."""
     if not is_nnx_module(tree):
         return
@@ -109,7 +111,7 @@ def _check_not_nnx_module(tree: PyTree, what: str) -> None:
 
 
 def aligned_leaves(
-    tree: PyTree, like: PyTree, *, what: str, like_what: str
+    tree: ArrayTree, like: ArrayTree, *, what: str, like_what: str
 ) -> list[Any]:
     """Returns the leaves of `tree`, checked to be the same tree as `like`.
 
@@ -141,7 +143,7 @@ def aligned_leaves(
     return [leaf for _, leaf in actual]
 
 
-def check_masks(masks: PyTree, *, what: str = "masks") -> None:
+def check_masks(masks: Masks, *, what: str = "masks") -> None:
     """Checks that every leaf of a mask tree is boolean and that there is one.
 
     Raises:
@@ -165,7 +167,11 @@ def check_masks(masks: PyTree, *, what: str = "masks") -> None:
 
 
 def mask_leaves(
-    masks: PyTree, like: PyTree, *, what: str = "masks", like_what: str = "params"
+    masks: Masks,
+    like: ArrayTree,
+    *,
+    what: str = "masks",
+    like_what: str = "params",
 ) -> list[Any]:
     """Returns the leaves of a mask tree, checked to be bool and to fit `like`.
 
@@ -177,7 +183,7 @@ def mask_leaves(
     return aligned_leaves(masks, like, what=what, like_what=like_what)
 
 
-def checked_fraction(value: Any, what: str) -> float:
+def checked_fraction(value: chex.Numeric, what: str) -> float:
     """Returns `value` as a float in [0, 1].
 
     Raises:

@@ -4,10 +4,8 @@ Importing Flax takes longer than making a mask, and a tree of plain arrays needs
 it; so the package of a class is looked at first.
 """
 
-from typing import Any
 
-
-def is_nnx_module(value: Any) -> bool:
+def is_nnx_module(value: object) -> bool:
     """Says whether a value is an `nnx.Module`."""
     if not _has_class_of("flax.nnx", value):
         return False
@@ -16,7 +14,7 @@ def is_nnx_module(value: Any) -> bool:
     return isinstance(value, nnx.Module)
 
 
-def is_nnx_state(value: Any) -> bool:
+def is_nnx_state(value: object) -> bool:
     """Says whether a value is an `nnx.State`."""
     if not _has_class_of("flax.nnx", value):
         return False
@@ -25,7 +23,7 @@ def is_nnx_state(value: Any) -> bool:
     return isinstance(value, nnx.State)
 
 
-def is_linen_module(value: Any) -> bool:
+def is_linen_module(value: object) -> bool:
     """Says whether a value is a `flax.linen.Module`."""
     if not _has_class_of("flax.linen", value):
         return False
@@ -34,6 +32,6 @@ def is_linen_module(value: Any) -> bool:
     return isinstance(value, linen.Module)
 
 
-def _has_class_of(package: str, value: Any) -> bool:
+def _has_class_of(package: str, value: object) -> bool:
     """Says whether the class of a value, or one it derives from, is of a package."""
     return any(kind.__module__.startswith(package) for kind in type(value).__mro__)

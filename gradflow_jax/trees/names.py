@@ -10,10 +10,10 @@ from typing import Any
 import jax
 from jax.tree_util import GetAttrKey
 
-PyTree = Any
+from gradflow_jax.trees.types import ArrayTree
 
 
-def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+def named_leaves(tree: ArrayTree) -> list[tuple[str, Any]]:
     """Returns `(path, leaf)` for each leaf, in the order of `jax.tree.leaves`.
 
     The `value` with which Flax NNX wraps every variable is left out of paths. A field
@@ -41,7 +41,7 @@ def _join(path: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
-def map_named(fn: Callable[..., Any], tree: PyTree, *more_trees: PyTree) -> PyTree:
+def map_named(fn: Callable[..., Any], tree: ArrayTree, *more_trees: ArrayTree) -> Any:
     """Maps `fn(path, leaf, *leaves_of_more_trees)` over a tree."""
     paths = jax.tree.structure(tree).unflatten(path for path, _ in named_leaves(tree))
     return jax.tree.map(fn, paths, tree, *more_trees)

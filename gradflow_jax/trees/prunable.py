@@ -1,14 +1,17 @@
 """Decides which leaves are pruned: by one default, or by a function of the caller."""
 
 from collections.abc import Callable
-from typing import Any
 
+import chex
+import jax
 import jax.numpy as jnp
 
 from gradflow_jax.trees.dtypes import describe
-from gradflow_jax.trees.names import PyTree, named_leaves
+from gradflow_jax.trees.names import named_leaves
+from gradflow_jax.trees.types import ArrayTree
 
-Prunable = Callable[[str, Any], bool]
+Prunable = Callable[[str, jax.Array], bool]
+"""Which leaves are pruned: `prunable(path, leaf)`, of the leaf's name and array."""
 
 # Libraries give these names to additive and normalization parameters. Dimensions do
 # not tell them from kernels: in stacked layers and attention heads they have two and
@@ -16,7 +19,7 @@ Prunable = Callable[[str, Any], bool]
 _NOT_PRUNABLE_NAMES = frozenset({"bias", "scale", "gamma", "beta", "offset"})
 
 
-def default_prunable(path: str, leaf: Any) -> bool:
+def default_prunable(path: str, leaf: chex.Array | jax.ShapeDtypeStruct) -> bool:
     """Says whether a leaf is pruned by default: kernels and embeddings are.
 
     True for leaves of two dimensions or more, but for those named `bias`, `scale`,
@@ -39,7 +42,7 @@ def default_prunable(path: str, leaf: Any) -> bool:
     return len(jnp.shape(leaf)) >= 2 and path.split("/")[-1] not in _NOT_PRUNABLE_NAMES
 
 
-def prunable_flags(tree: PyTree, prunable: Prunable) -> list[bool]:
+def prunable_flags(tree: ArrayTree, prunable: Prunable) -> list[bool]:
     """Returns, leaf by leaf, whether it is prunable.
 
     Raises:

@@ -12,7 +12,7 @@ from flax import nnx
 
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.data.pixels import normalize_pixels
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import ArrayTree, Params
 
 TEMPERATURE = 5.0
 """What logits are divided by in training, as in the paper: the softmax of logits / 5
@@ -33,8 +33,8 @@ class Network(NamedTuple):
         stats: its other state, the running statistics of batch norm.
     """
 
-    params: PyTree
-    stats: PyTree
+    params: Params
+    stats: ArrayTree
 
 
 def split(model: nnx.Module) -> Network:
@@ -73,9 +73,9 @@ class Forward:
 
     def loss(
         self,
-        params: PyTree,
+        params: Params,
         batch: tuple[Any, Any],
-        stats: PyTree,
+        stats: ArrayTree,
         *,
         temperature: float | jax.Array = TEMPERATURE,
     ) -> jax.Array:
@@ -85,10 +85,10 @@ class Forward:
 
     def training_gradient(
         self, network: Network, images: Any, labels: Any
-    ) -> tuple[PyTree, PyTree, Any, Any]:
+    ) -> tuple[ArrayTree, ArrayTree, jax.Array, jax.Array]:
         """Returns gradient, new statistics, loss and share of right answers."""
 
-        def loss_fn(params: PyTree) -> tuple[Any, Any]:
+        def loss_fn(params: Params) -> tuple[Any, Any]:
             at_params = Network(params, network.stats)
             logits, stats = self.logits(at_params, images, train=True)
             right = jnp.mean(jnp.argmax(logits, -1) == labels)

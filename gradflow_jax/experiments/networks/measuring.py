@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,14 @@ from gradflow_jax.scores import (
 )
 from gradflow_jax.structured import Units, score_units, sum_over_units
 from gradflow_jax.structured.scoring import UnitScores
-from gradflow_jax.trees import PyTree, default_prunable, map_named, named_leaves, widen
+from gradflow_jax.trees import (
+    Params,
+    Scores,
+    default_prunable,
+    map_named,
+    named_leaves,
+    widen,
+)
 
 # The paper divides logits by 5 for first-order measures, as in training; by 200, which
 # flattens the softmax, for GraSP; and by nothing for gradient-norm preservation.
@@ -29,7 +37,7 @@ GRASP_TEMPERATURE = 200.0
 PRESERVATION_TEMPERATURE = 1.0
 
 
-def prunable(path: str, leaf: Any) -> bool:
+def prunable(path: str, leaf: chex.Array) -> bool:
     """Says whether a leaf is pruned: every kernel but the classifier's is.
 
     The batch-norm measures have no score for the classifier, which no batch norm
@@ -66,11 +74,11 @@ class Scorer:
         self,
         measures: Iterable[str],
         network: Network,
-        origin: PyTree,
+        origin: Params,
         data: ScoringData,
         *,
         seed: int,
-    ) -> dict[str, PyTree]:
+    ) -> dict[str, Scores]:
         """Returns the scores of each measure named, trees like the parameters.
 
         Args:
@@ -87,7 +95,7 @@ class Scorer:
         self,
         measures: Iterable[str],
         network: Network,
-        origin: PyTree,
+        origin: Params,
         units: Units,
         data: ScoringData,
         *,
@@ -114,7 +122,7 @@ class _Sample:
         self,
         scorer: Scorer,
         network: Network,
-        origin: PyTree,
+        origin: Params,
         data: ScoringData,
         seed: int,
     ):
@@ -131,7 +139,8 @@ class _Sample:
 
     def weights(self) -> Derivatives:
         """Returns the parameters alone."""
-        return Derivatives(self.params, loss=None, gradient=None)
+        missing: Any = None
+        return Derivatives(self.params, loss=missing, gradient=missing)
 
     def first_order(self) -> Derivatives:
         """Returns what the first-order measures share."""
@@ -157,19 +166,19 @@ class _Sample:
         """Returns the derivatives with the squared gradients of single examples."""
         return self.evaluate(self._scorer.per_example)
 
-    def batch_norm_scale(self) -> PyTree:
+    def batch_norm_scale(self) -> Scores:
         """Returns |γ| of each channel's batch norm, spread over the filter."""
         return self._scorer.spread(self.params, batch_norm_scale(self.params))
 
-    def batch_norm_taylor(self) -> PyTree:
+    def batch_norm_taylor(self) -> Scores:
         """Returns the Taylor score of each channel's batch norm, likewise."""
         channels = self.evaluate(self._scorer.batch_norm_taylor)
         return self._scorer.spread(self.params, channels)
 
 
 def _spread(
-    kernels: Mapping[str, str], params: PyTree, channels: Mapping[str, jax.Array]
-) -> PyTree:
+    kernels: Mapping[str, str], params: Params, channels: Mapping[str, jax.Array]
+) -> Scores:
     """Gives each weight of a filter the score of the channel it makes, others 0.
 
     Args:
@@ -197,10 +206,10 @@ class Measure(NamedTuple):
         units: each unit.
     """
 
-    weights: Callable[[_Sample], PyTree] | None
+    weights: Callable[[_Sample], Scores] | None
     units: Callable[[_Sample, Units], UnitScores]
 
-    def of_weights(self, sample: _Sample) -> PyTree:
+    def of_weights(self, sample: _Sample) -> Scores:
         """Returns the score of each weight, by a measure that has one."""
         assert self.weights is not None
         return self.weights(sample)
@@ -214,7 +223,7 @@ def _by_rule(rule: str, derivatives: Callable[[_Sample], Derivatives]) -> Measur
     )
 
 
-def _of_channels(spread: Callable[[_Sample], PyTree]) -> Measure:
+def _of_channels(spread: Callable[[_Sample], Scores]) -> Measure:
     """Returns a measure of channels, spread over the weights of their filters.
 
     Each weight has its filter's score, so that a filter goes as a whole. A unit is to
@@ -229,7 +238,7 @@ def _of_channels(spread: Callable[[_Sample], PyTree]) -> Measure:
 
 
 @jax.jit
-def _shares(scores: PyTree) -> PyTree:
+def _shares(scores: Scores) -> Scores:
     """Divides the score of a filter by its number of weights, size / filters."""
     return jax.tree.map(lambda leaf: leaf * (leaf.shape[-1] / leaf.size), scores)
 

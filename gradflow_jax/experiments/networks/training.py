@@ -16,7 +16,7 @@ from gradflow_jax.experiments.networks.architecture import Forward, Network, spl
 from gradflow_jax.masks import prune
 from gradflow_jax.models import SmallCNN
 from gradflow_jax.transforms import apply_mask, replace_masks
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import Masks, Params
 
 BATCH_SIZE = 128
 WEIGHT_DECAY = 1e-4
@@ -53,7 +53,7 @@ class Trainer:
         epochs: int,
         seed: int,
         peak: float = LEARNING_RATE,
-        masks: PyTree | None = None,
+        masks: Masks | None = None,
         progress: Callable[[int, int], None] = lambda step, steps: None,
     ) -> Network:
         """Trains by SGD with momentum, the learning rate falling by a cosine to zero.
@@ -136,13 +136,13 @@ def apply_learning_rate() -> optax.GradientTransformationExtraArgs:
 
 
 @jax.jit
-def initial_optimizer_state(params: PyTree) -> Any:
+def initial_optimizer_state(params: Params) -> Any:
     """Returns the state of `sgd` before its first step."""
     return sgd().init(params)
 
 
 @jax.jit
-def replace_optimizer_masks(state: Any, params: PyTree, masks: PyTree) -> Any:
+def replace_optimizer_masks(state: Any, params: Params, masks: Masks) -> Any:
     """Returns the state of `sgd` with other masks."""
     return replace_masks(sgd(), state, params, masks)
 

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from gradflow_jax.atomic_files import delete_whole, tidy
 from gradflow_jax.experiments.data.errors import CheckpointError
 from gradflow_jax.structured.saving import nested
-from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.trees import ArrayTree, named_leaves
 
 _VERSION = 1
 _ARRAYS, _ABOUT = "arrays", "about.json"
@@ -28,7 +28,7 @@ class Saved(NamedTuple):
         about: what JSON holds.
     """
 
-    arrays: PyTree
+    arrays: ArrayTree
     about: dict[str, Any]
 
 
@@ -52,7 +52,7 @@ class Checkpoints:
     def __exit__(self, *exception: object) -> None:
         self._orbax.close()
 
-    def save(self, epoch: int, arrays: PyTree, about: Mapping[str, Any]) -> None:
+    def save(self, epoch: int, arrays: ArrayTree, about: Mapping[str, Any]) -> None:
         """Saves what a run is after an epoch.
 
         Args:
@@ -148,12 +148,12 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def nest_by_path(tree: PyTree) -> PyTree:
+def nest_by_path(tree: ArrayTree) -> ArrayTree:
     """Returns a tree as nested dicts of NumPy arrays, which files can hold."""
     return nested({path: np.asarray(leaf) for path, leaf in named_leaves(tree)})
 
 
-def arrange_like(arrays: PyTree, like: PyTree) -> PyTree:
+def arrange_like(arrays: ArrayTree, like: ArrayTree) -> ArrayTree:
     """Arranges arrays in the tree of `like`: it undoes what `nest_by_path` did.
 
     Raises:

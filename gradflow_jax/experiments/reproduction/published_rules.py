@@ -33,7 +33,7 @@ import numpy as np
 from gradflow_jax.programs.uses import first_uses
 from gradflow_jax.structured import Units
 from gradflow_jax.structured.units import program_of
-from gradflow_jax.trees import PyTree, map_named
+from gradflow_jax.trees import Masks, Params, map_named
 
 # The score that the release gives to filters it protects, so that they rank above all.
 _PROTECTED = 1e7
@@ -174,7 +174,7 @@ def choose(
     return Choice(keep, zeroed)
 
 
-def masks(params: PyTree, zeroed: Mapping[str, np.ndarray]) -> PyTree:
+def masks(params: Params, zeroed: Mapping[str, np.ndarray]) -> Masks:
     """Returns the masks that map filters to zero, with scale and shift of their norms.
 
     Args:

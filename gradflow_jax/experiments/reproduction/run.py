@@ -35,7 +35,7 @@ from gradflow_jax.experiments.reproduction.shrinking_network import (
 from gradflow_jax.experiments.reproduction.watching import RunWatcher, SilentRunWatcher
 from gradflow_jax.structured import Units
 from gradflow_jax.structured.scoring import UnitScores
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import ArrayTree
 
 TRACKED_WEIGHT = 0.8
 """The weight of a new mini-batch in the exponential average of importance."""
@@ -111,7 +111,7 @@ class Run:
         """Whether the last epoch is over."""
         return self.progress.record.complete
 
-    def resume(self, progress: RunProgress, arrays: PyTree) -> None:
+    def resume(self, progress: RunProgress, arrays: ArrayTree) -> None:
         """Goes on from where another run of these settings was.
 
         Raises:

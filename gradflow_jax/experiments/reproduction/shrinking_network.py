@@ -45,7 +45,7 @@ from gradflow_jax.experiments.reproduction.record import RunSettings, Size
 from gradflow_jax.experiments.reproduction.sizes import Flags, size_of
 from gradflow_jax.models import normalized_kernels
 from gradflow_jax.structured import Units, compose_keep, cut, find_units, shrink
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import ArrayTree, Params
 
 CHECKED_IMAGES = 256
 """Test images whose logits check a cut and whose forward pass is timed."""
@@ -65,7 +65,7 @@ class State(NamedTuple):
 
     network: Network
     optimizer: Any
-    origin: PyTree
+    origin: Params
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -203,7 +203,7 @@ class ShrinkingNetwork:
             network=network._replace(params=params), optimizer=optimizer
         )
 
-    def resume(self, keep: Flags, arrays: PyTree) -> None:
+    def resume(self, keep: Flags, arrays: ArrayTree) -> None:
         """Goes on from the arrays of a `State` by path.
 
         Raises:
@@ -217,9 +217,10 @@ class ShrinkingNetwork:
         self.keep = keep
         self._train_from_now_on(model, Forward.of(model))
 
-    def variables(self) -> PyTree:
+    def variables(self) -> ArrayTree:
         """Returns weights and statistics in one tree, as `units` name them."""
-        network = self.state.network
+        # Both are states of nnx, which neither optax nor chex says in types.
+        network: Any = self.state.network
         return nnx.merge_state(network.params, network.stats)
 
     def size(self, zeroed: Flags | None = None) -> Size:

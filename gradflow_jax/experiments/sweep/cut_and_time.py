@@ -10,7 +10,8 @@ from gradflow_jax.experiments.networks.architecture import CUT_TOLERANCE, Networ
 from gradflow_jax.experiments.networks.timing import Times, time_in_pairs
 from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.structured import cut, cut_error, find_units
-from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.structured.units import Keep
+from gradflow_jax.trees import named_leaves
 
 FORWARD_BATCH = 128
 """How many images the forward pass is timed on."""
@@ -62,7 +63,7 @@ class Cuttable:
         leaves = (variables[part][path] for part, path in paths)
         return self._structure.unflatten(leaves)
 
-    def cut(self, network: Network, keep: PyTree) -> Network:
+    def cut(self, network: Network, keep: Keep) -> Network:
         """Returns the network without the units that are not kept.
 
         Raises:
@@ -89,12 +90,12 @@ class Cuttable:
 
         return time_in_pairs(forward_of(small), forward_of(dense))
 
-    def widths(self, keep: PyTree) -> dict[str, int]:
+    def widths(self, keep: Keep) -> dict[str, int]:
         """Returns how many units of each layer stay, by the layer's name."""
         widths = self.units.widths(keep)
         return {layer: widths[name] for name, layer in self.layers.items()}
 
-    def kept(self, keep: PyTree) -> dict[str, list[int]]:
+    def kept(self, keep: Keep) -> dict[str, list[int]]:
         """Returns which units of each layer stay, by the layer's name."""
         flags = self.units.checked(keep)
         return {

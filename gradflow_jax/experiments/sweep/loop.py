@@ -19,7 +19,7 @@ from gradflow_jax.experiments.data.scoring_data import (
 from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.training import FINETUNE_LEARNING_RATE, Trainer
 from gradflow_jax.experiments.sweep.settings import Settings
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import ArrayTree, Masks, Params
 
 FINETUNE_SEED = 1_000_000
 """Added to a seed, so that fine-tuning sees another order of images than training."""
@@ -28,6 +28,8 @@ TIMED = {"timed": True}
 """The metadata of a row's fields that hold a measured time: equal runs differ in it."""
 
 AnyRow = TypeVar("AnyRow", covariant=True)
+AnyScores = TypeVar("AnyScores", bound=ArrayTree)
+AnyKeep = TypeVar("AnyKeep", bound=ArrayTree)
 
 
 class SweepWatcher(Protocol):
@@ -50,15 +52,15 @@ class SilentSweepWatcher:
         """Does nothing."""
 
 
-class Pruner(Protocol[AnyRow]):
+class Pruner(Protocol[AnyRow, AnyScores, AnyKeep]):
     """What differs between a sweep that masks weights and one that cuts units.
 
     `keep` is in all of it what `choose` returned, a tree of bool in which True keeps.
     """
 
     def score(
-        self, dense: Network, origin: PyTree, data: ScoringData, seed: int
-    ) -> Mapping[str, PyTree]:
+        self, dense: Network, origin: Params, data: ScoringData, seed: int
+    ) -> Mapping[str, AnyScores]:
         """Returns scores by each measure of the settings, by its name.
 
         Args:
@@ -69,11 +71,11 @@ class Pruner(Protocol[AnyRow]):
         """
         ...
 
-    def choose(self, scores: PyTree, sparsity: float) -> PyTree:
+    def choose(self, scores: AnyScores, sparsity: float) -> AnyKeep:
         """Returns what stays, by the scores of one measure."""
         ...
 
-    def prune(self, dense: Network, keep: PyTree) -> Network:
+    def prune(self, dense: Network, keep: AnyKeep) -> Network:
         """Returns the network without what goes, before fine-tuning."""
         ...
 
@@ -81,11 +83,11 @@ class Pruner(Protocol[AnyRow]):
         """Returns the fields of a row that hold measured times, by name."""
         ...
 
-    def masks(self, keep: PyTree) -> PyTree | None:
+    def masks(self, keep: AnyKeep) -> Masks | None:
         """Returns the masks that fine-tuning holds to; None where it needs none."""
         ...
 
-    def row(self, keep: PyTree | None, **fields: Any) -> AnyRow:
+    def row(self, keep: AnyKeep | None, **fields: Any) -> AnyRow:
         """Returns a row of the results.
 
         Args:
@@ -104,7 +106,7 @@ def rows_in_all(settings: Settings) -> int:
 def sweep(
     settings: Settings,
     trainer: Trainer,
-    pruner: Pruner[AnyRow],
+    pruner: Pruner[AnyRow, AnyScores, AnyKeep],
     watcher: SweepWatcher,
 ) -> Iterator[AnyRow]:
     """Trains a network for each seed, prunes and fine-tunes it; yields each result."""
@@ -172,7 +174,7 @@ def watch_fit(trainer: Trainer, watcher: SweepWatcher) -> Callable[..., Network]
     return fit
 
 
-def digest(flags: PyTree) -> bytes:
+def digest(flags: ArrayTree) -> bytes:
     """Returns a SHA-256 of a tree of bool, equal for equal trees of one structure."""
     sha256 = hashlib.sha256()
     for leaf in jax.tree.leaves(flags):

@@ -22,7 +22,8 @@ from gradflow_jax.experiments.sweep.settings import UNIT_SCOPES, StructuredSetti
 from gradflow_jax.models import SmallCNN
 from gradflow_jax.structured import choose_units
 from gradflow_jax.structured.scoring import UnitScores
-from gradflow_jax.trees import PyTree
+from gradflow_jax.structured.units import Keep
+from gradflow_jax.trees import Params
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,15 @@ class _UnitPruner:
         self._scorer = Scorer(loss, SmallCNN.NORMALIZED, watcher.step)
 
     def score(
-        self, dense: Network, origin: PyTree, data: ScoringData, seed: int
-    ) -> Mapping[str, PyTree]:
+        self, dense: Network, origin: Params, data: ScoringData, seed: int
+    ) -> Mapping[str, UnitScores]:
         measures, units = self._settings.measures, self._cuttable.units
         return self._scorer.of_units(measures, dense, origin, units, data, seed=seed)
 
-    def choose(self, scores: PyTree, sparsity: float) -> PyTree:
+    def choose(self, scores: UnitScores, sparsity: float) -> Keep:
         return choose(self._cuttable, scores, sparsity, self._settings)
 
-    def prune(self, dense: Network, keep: PyTree) -> Network:
+    def prune(self, dense: Network, keep: Keep) -> Network:
         return self._cuttable.cut(dense, keep)
 
     def time(self, pruned: Network, dense: Network) -> Mapping[str, float]:
@@ -105,10 +106,10 @@ class _UnitPruner:
             "times_faster": times.faster,
         }
 
-    def masks(self, keep: PyTree) -> None:
+    def masks(self, keep: Keep) -> None:
         """Returns None: the units that would be masked are not there."""
 
-    def row(self, keep: PyTree | None, **fields: Any) -> StructuredRow:
+    def row(self, keep: Keep | None, **fields: Any) -> StructuredRow:
         # A family that is not named keeps all of its units.
         keep = {} if keep is None else keep
         return StructuredRow(
@@ -152,7 +153,7 @@ def choose(
     scores: UnitScores,
     sparsity: float,
     settings: StructuredSettings,
-) -> PyTree:
+) -> Keep:
     """Returns which units stay, by the family's name: those of the highest scores."""
     return choose_units(
         scores,

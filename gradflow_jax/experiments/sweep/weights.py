@@ -26,23 +26,23 @@ from gradflow_jax.masks import (
     report,
 )
 from gradflow_jax.models import SmallCNN
-from gradflow_jax.trees import PyTree
+from gradflow_jax.trees import Masks, Params, Scores
 
 
-def _global(scores: PyTree, sparsity: float) -> PyTree:
+def _global(scores: Scores, sparsity: float) -> Masks:
     return global_masks(scores, sparsity=sparsity, prunable=prunable)
 
 
-def _layerwise(scores: PyTree, sparsity: float) -> PyTree:
+def _layerwise(scores: Scores, sparsity: float) -> Masks:
     return layerwise_masks(scores, sparsity=sparsity, prunable=prunable)
 
 
-def _erk(scores: PyTree, sparsity: float) -> PyTree:
+def _erk(scores: Scores, sparsity: float) -> Masks:
     densities = erdos_renyi_kernel(scores, sparsity=sparsity, prunable=prunable)
     return layerwise_masks(scores, allocation=densities)
 
 
-SCOPES: dict[str, Callable[[PyTree, float], PyTree]] = {
+SCOPES: dict[str, Callable[[Scores, float], Masks]] = {
     "global": _global,
     "layerwise": _layerwise,
     "erk": _erk,
@@ -91,24 +91,24 @@ class _WeightPruner:
         self._all_kept = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params)
 
     def score(
-        self, dense: Network, origin: PyTree, data: ScoringData, seed: int
-    ) -> Mapping[str, PyTree]:
+        self, dense: Network, origin: Params, data: ScoringData, seed: int
+    ) -> Mapping[str, Scores]:
         return self._scorer(self._measures, dense, origin, data, seed=seed)
 
-    def choose(self, scores: PyTree, sparsity: float) -> PyTree:
+    def choose(self, scores: Scores, sparsity: float) -> Masks:
         return self._choose(scores, sparsity)
 
-    def prune(self, dense: Network, keep: PyTree) -> Network:
+    def prune(self, dense: Network, keep: Masks) -> Network:
         return Network(prune(dense.params, keep), dense.stats)
 
     def time(self, pruned: Network, dense: Network) -> Mapping[str, float]:
         """Times nothing: a masked network does all the work of the dense one."""
         return {}
 
-    def masks(self, keep: PyTree) -> PyTree:
+    def masks(self, keep: Masks) -> Masks:
         return keep
 
-    def row(self, keep: PyTree | None, **fields: Any) -> Row:
+    def row(self, keep: Masks | None, **fields: Any) -> Row:
         counts = report(self._all_kept if keep is None else keep, prunable=prunable)
         return Row(
             kept=counts.kept,

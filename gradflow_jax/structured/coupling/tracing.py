@@ -12,7 +12,7 @@ from gradflow_jax.programs.rules import COUPLING_RULES
 from gradflow_jax.structured.coupling import axes, unification
 from gradflow_jax.structured.coupling.axes import Reason
 from gradflow_jax.structured.coupling.program import Coupling, Frame, Source
-from gradflow_jax.trees import PyTree, describe, named_leaves
+from gradflow_jax.trees import ArrayTree, describe, named_leaves
 
 
 class Traced:
@@ -26,7 +26,9 @@ class Traced:
         out_tree: the structure of the model's result.
     """
 
-    def __init__(self, apply: Callable[..., Any], variables: PyTree, inputs: Sequence):
+    def __init__(
+        self, apply: Callable[..., Any], variables: ArrayTree, inputs: Sequence
+    ):
         closed, result = _program(apply, variables, inputs)
         jaxpr, _ = partial_eval.dce_jaxpr(
             closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
@@ -82,7 +84,7 @@ class Traced:
 
 
 def _program(
-    apply: Callable[..., Any], variables: PyTree, inputs: Sequence
+    apply: Callable[..., Any], variables: ArrayTree, inputs: Sequence
 ) -> tuple[Any, Any]:
     """Traces a model; returns its closed jaxpr and the shapes of its result.
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.structured.proof.folds import Fold
-from gradflow_jax.trees import PyTree, named_leaves
+from gradflow_jax.trees import ArrayTree, named_leaves
 
 
 def folded(
     folds: Sequence[tuple[str, str, Fold, np.ndarray]],
-    tree: PyTree,
+    tree: ArrayTree,
     owners: Sequence[str | None],
     leaves: Mapping[str, Any],
 ) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.structured.running.group_counts import group_count
-from gradflow_jax.trees import PyTree
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -81,7 +80,7 @@ def at_widths(
         with _set(changed, fields | _of_kernel(layer)):
             return run(*args, **kwargs)
 
-    def apply(variables: PyTree, *inputs: Any, **kwargs: Any) -> Any:
+    def apply(variables: Any, *inputs: Any, **kwargs: Any) -> Any:
         from flax import linen as nn
 
         with nn.intercept_methods(intercept):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.structured.running.group_counts import group_count
-from gradflow_jax.trees import PyTree, label, named_leaves
+from gradflow_jax.trees import ArrayTree, label, named_leaves
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -27,7 +27,11 @@ Attributes = dict[str, Any]
 
 
 def at_widths(
-    model: "nnx.Module", *, groups: Mapping[str, int], full: PyTree, **options: Any
+    model: "nnx.Module",
+    *,
+    groups: Mapping[str, int],
+    full: ArrayTree,
+    **options: Any,
 ) -> Callable[..., Any]:
     """Makes a model a function of its cut variables, `apply(variables, *inputs)`.
 
@@ -44,7 +48,7 @@ def at_widths(
 
     graphdef = nnx.graphdef(model)
 
-    def apply(variables: PyTree, *inputs: Any, **changed: Any) -> Any:
+    def apply(variables: ArrayTree, *inputs: Any, **changed: Any) -> Any:
         whole = nnx.merge(graphdef, full, copy=True)
         small = resized(whole, variables, groups=groups)
         return small(*inputs, **{**options, **changed})
@@ -54,7 +58,7 @@ def at_widths(
 
 def resized(
     model: "nnx.Module",
-    variables: PyTree,
+    variables: ArrayTree,
     *,
     groups: Mapping[str, int] | None = None,
 ) -> "nnx.Module":
@@ -104,7 +108,7 @@ def resized(
     return small
 
 
-def _cut_leaves(state: PyTree, variables: PyTree) -> list[Any]:
+def _cut_leaves(state: ArrayTree, variables: ArrayTree) -> list[Any]:
     """Returns the leaves of `variables` in the order of `state`, checked."""
     leaf_of = dict(named_leaves(variables))
     expected = dict(named_leaves(state))

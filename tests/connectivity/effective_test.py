@@ -3,6 +3,7 @@
 import itertools
 from functools import partial
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -38,10 +39,6 @@ def random_weights(tree, seed=0):
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), tree)
 
 
-def assert_same(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
-
-
 # A multi-layer perceptron, path by path.
 
 WIDTHS = (2, 3, 4, 3, 2)
@@ -72,8 +69,10 @@ def test_of_an_mlp_the_weights_on_a_path_from_input_to_output_stay(seed, density
             for on_path, step in zip(expected, steps, strict=True):
                 on_path[step] = True
     effective = mlp_masks(MLP, masks, jnp.ones((1, WIDTHS[0])))
-    assert_same([layer["kernel"] for layer in effective], expected)
-    assert_same([layer["bias"] for layer in effective], [m["bias"] for m in masks])
+    chex.assert_trees_all_equal([layer["kernel"] for layer in effective], expected)
+    chex.assert_trees_all_equal(
+        [layer["bias"] for layer in effective], [m["bias"] for m in masks]
+    )
 
 
 # Two convolutions, one with stride and one grouped, and a dense layer, path by path.
@@ -132,7 +131,7 @@ def test_of_convolutions_too(seed, density):
             for name, place in path.items():
                 expected[name][place] = True
     effective = convolution_masks(CONVOLUTIONS, masks, jnp.ones((1, SIZE, SIZE, 1)))
-    assert_same(effective, expected)
+    chex.assert_trees_all_equal(effective, expected)
 
 
 # Any program: a weight is effective where its removal changes how the output varies.
@@ -263,7 +262,9 @@ def test_exactly_the_weights_whose_removal_matters_are_effective(apply, float64)
         effective = find(params, masks, x)
         expected = matters(gf.prune(params, masks))
         kernels = [name for name, leaf in params.items() if leaf.ndim > 1]
-        assert_same(*({n: tree[n] for n in kernels} for tree in (effective, expected)))
+        chex.assert_trees_all_equal(
+            *({n: tree[n] for n in kernels} for tree in (effective, expected))
+        )
         dropped += sum(int((masks[n] & ~effective[n]).sum()) for n in kernels)
     assert dropped > 0
 
@@ -372,7 +373,7 @@ def test_linen_nnx_and_equinox_models_have_the_same_effective_weights():
             first & jnp.asarray([False, False, True]),
             last & jnp.asarray([[False], [False], [True]]),
         ]
-        assert_same(kernels, expected)
+        chex.assert_trees_all_equal(kernels, expected)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +393,7 @@ def test_what_has_no_rule_lets_everything_depend_on_everything(spread):
     params = {"a": jnp.ones(3), "b": jnp.ones(3)}
     masks = {"a": jnp.array([True, True, False]), "b": jnp.array([False, False, True])}
     find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
-    assert_same(find(params, masks, jnp.ones(3)), masks)
+    chex.assert_trees_all_equal(find(params, masks, jnp.ones(3)), masks)
 
 
 def test_indices_that_are_constants_are_looked_up_exactly():
@@ -405,7 +406,7 @@ def test_indices_that_are_constants_are_looked_up_exactly():
     masks = jax.tree.map(lambda leaf: jnp.ones(3, bool), params)
     find = partial(effective_masks, apply, prunable=lambda path, leaf: True)
     expected = {"a": [True, True, False], "b": [False, True, True]}
-    assert_same(
+    chex.assert_trees_all_equal(
         jax.tree.map(lambda leaf: leaf.tolist(), find(params, masks, jnp.ones(3))),
         expected,
     )
@@ -431,18 +432,16 @@ def test_a_number_of_paths_beyond_all_floats_is_no_matter():
     masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
     masks["narrow"] = masks["narrow"] & (jnp.arange(128)[:, None] == 5)
     effective = effective_masks(apply, params, masks, jnp.ones((1, 128)))
-    assert_same(effective["narrow"], masks["narrow"])
+    chex.assert_trees_all_equal(effective["narrow"], masks["narrow"])
     assert effective["layers"][:-1].all()
-    assert_same(
+    chex.assert_trees_all_equal(
         effective["layers"][-1], jnp.ones((128, 1), bool) & masks["narrow"][:, 0]
     )
 
 
 def test_new_masks_compile_nothing():
-    traces = []
-
+    @chex.assert_max_traces(n=1)
     def apply(v, x):
-        traces.append(x)
         return x @ v
 
     find, params = (
@@ -451,8 +450,7 @@ def test_new_masks_compile_nothing():
     )
     for value in (True, False):
         masks = jnp.full((2, 2), value)
-        assert_same(find(params, masks, jnp.ones((1, 2))), masks)
-    assert len(traces) == 1
+        chex.assert_trees_all_equal(find(params, masks, jnp.ones((1, 2))), masks)
 
 
 def test_elementwise_primitives_of_ones_own_pass_signals():
@@ -461,7 +459,7 @@ def test_elementwise_primitives_of_ones_own_pass_signals():
     )  # has a rule; says the same again
     find = partial(effective_masks, lambda v, x: jnp.sign(x @ v))
     masks = jnp.eye(2, dtype=bool)
-    assert_same(find(jnp.ones((2, 2)), masks, jnp.ones((1, 2))), masks)
+    chex.assert_trees_all_equal(find(jnp.ones((2, 2)), masks, jnp.ones((1, 2))), masks)
 
 
 def test_masks_of_another_tree_are_an_error():

@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,7 +95,7 @@ def test_over_batches_effects_are_those_of_the_mean_loss(float64):
     removal = gf.dynamics.removal_effects(loss, has_aux=True)(
         mlp.params, masks, batches
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-9), removal, expected)
+    chex.assert_trees_all_close(removal, expected, rtol=1e-9)
 
 
 def test_new_masks_and_data_trace_nothing():

@@ -1,5 +1,6 @@
 """Recording from outside of the step, in the loops of linen and NNX."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,7 @@ X = jnp.asarray(np.linspace(-1, 1, 12, dtype=np.float32).reshape(6, 2))
 
 
 def assert_close(actual, expected):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), actual, expected
-    )
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_loop_of_linen_and_optax():

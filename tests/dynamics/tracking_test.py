@@ -3,6 +3,7 @@
 import functools
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,9 +45,7 @@ def train(tx, steps, loss=loss_fn, params=W, args=(X,)):
 
 
 def assert_close(actual, expected, rtol=1e-5):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol, 1e-6), actual, expected
-    )
+    chex.assert_trees_all_close(actual, expected, rtol=rtol, atol=1e-6)
 
 
 def test_samples_are_those_of_the_run_followed(float64):
@@ -106,7 +105,7 @@ def test_updates_and_other_links_are_left_alone():
         gf.dynamics.track(loss_fn), optax.adam(0.1), gf.apply_mask(masks)
     )
     (params, _), (expected, _) = train(chained, 5), train(plain, 5)
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    chex.assert_trees_all_equal(params, expected)
     assert params["w"][1] == 0
 
 

@@ -1,5 +1,6 @@
 """Trees that mirror parameters: every optimizer's state, masks, averages, layouts."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,14 +154,14 @@ def test_masks_averages_and_initial_weights_are_cut_alike():
     scores = gf.magnitude(params)
     masks = gf.global_masks(scores, sparsity=0.5)
     cut = gf.cut({"masks": masks, "ema": params, "start": params}, units, keep)
-    jax.tree.map(np.testing.assert_array_equal, cut["ema"], small)
-    jax.tree.map(np.testing.assert_array_equal, cut["start"], small)
+    chex.assert_trees_all_equal(cut["ema"], small)
+    chex.assert_trees_all_equal(cut["start"], small)
     assert gf.report(cut["masks"]).total_size == sum(
         leaf.size for leaf in jax.tree.leaves(small)
     )
     packed = gf.cut({"masks": gf.pack_masks(masks)}, units, keep)["masks"]
     unpacked = gf.unpack_masks(packed, cut["masks"])
-    jax.tree.map(np.testing.assert_array_equal, unpacked, cut["masks"])
+    chex.assert_trees_all_equal(unpacked, cut["masks"])
 
 
 def test_cutting_works_under_jit_and_of_numpy_arrays():
@@ -168,10 +169,10 @@ def test_cutting_works_under_jit_and_of_numpy_arrays():
     keep = keep_of(units)
     expected = gf.cut(params, units, keep)
     jitted = jax.jit(lambda tree: gf.cut(tree, units, keep))(params)
-    jax.tree.map(np.testing.assert_array_equal, jitted, expected)
+    chex.assert_trees_all_equal(jitted, expected)
     arrays = gf.cut(jax.tree.map(np.asarray, params), units, keep)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(arrays))
-    jax.tree.map(np.testing.assert_array_equal, arrays, expected)
+    chex.assert_trees_all_equal(arrays, expected)
 
 
 def test_a_sharding_is_kept():
@@ -193,7 +194,7 @@ def test_two_cuts_are_the_one_they_compose():
     second = keep_of(again, seed=2)
     both = gf.structured.compose_keep(units, first, again, second)
     one = gf.cut(variables, units, both)
-    jax.tree.map(np.testing.assert_array_equal, gf.cut(small, again, second), one)
+    chex.assert_trees_all_equal(gf.cut(small, again, second), one)
     assert gf.structured.cut_error(variables, units, both, *inputs) <= 1e-5
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import chex
 import flax.nnx as nnx
 import jax
 import jax.numpy as jnp
@@ -236,7 +237,7 @@ def test_the_structure_of_like(tmp_path):
     gf.save_cut(file, cut := gf.cut(tree, units, keep), units, keep)
     again = gf.load_cut(file, like=tree)
     assert jax.tree.structure(again.original) == jax.tree.structure(tree)
-    assert jax.tree.all(jax.tree.map(np.array_equal, again.variables, cut))
+    chex.assert_trees_all_equal(again.variables, cut)
     assert gf.load_cut(file).variables.keys() == {"0", "1"}
     with pytest.raises(ValueError, match="like leaf '1/w' is .*3,4.* has .*4,3"):
         gf.load_cut(file, like=[{"w": W}, {"w": W}])
@@ -269,7 +270,7 @@ def test_two_cuts_amount_to_the_composed_one(name):
     second = {n: f for n, f in some(left, 1).items() if n in first}
     both = gf.structured.compose_keep(units, first, left, second)
     once, twice = gf.cut(variables, units, both), gf.cut(small, left, second)
-    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, once, twice)))
+    chex.assert_trees_all_equal(once, twice)
     outputs = gf.shrink(run, left, second)(twice, *inputs)
     expected = gf.shrink(apply, units, both)(once, *inputs)
     np.testing.assert_allclose(outputs, expected, 1e-5, 1e-6)
@@ -299,4 +300,4 @@ def test_cuts_compose_where_families_change_their_names():
     )
     both = gf.structured.compose_keep(units, first, again, second)
     once, twice = gf.cut(variables, units, both), gf.cut(small, again, second)
-    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, once, twice)))
+    chex.assert_trees_all_equal(once, twice)

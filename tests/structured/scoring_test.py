@@ -2,6 +2,7 @@
 
 import itertools
 
+import chex
 import flax.nnx as nnx
 import jax
 import jax.numpy as jnp
@@ -204,7 +205,7 @@ def test_variables_are_scored_as_their_parameters():
     units = gf.find_units(*given)
     expected = gf.score_units(params, units)
     found = gf.score_units(given[1], units)
-    assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
+    chex.assert_trees_all_equal(found, expected)
     # So are the Param leaves of an NNX model.
     model, inputs = zoo_nnx.MODELS["vgg"]()
     units = gf.find_units(model, *inputs)

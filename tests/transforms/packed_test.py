@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,10 +29,6 @@ def random_masks(seed):
 
 def optimizer(packed, masks=None):
     return optax.chain(optax.adam(0.1), gf.apply_mask(masks, packed=packed))
-
-
-def assert_same(tree, other_tree):
-    jax.tree.map(np.testing.assert_array_equal, tree, other_tree)
 
 
 def masks_in(state, params):
@@ -61,10 +58,10 @@ def test_steps_are_those_with_bools():
             seen.append(jax.tree.map(np.array, params))
             params, state = step(params, state, random_masks(seed + 2))
             seen.append(jax.tree.map(np.array, params))
-            assert_same(masks_in(state, params), random_masks(seed + 2))
+            chex.assert_trees_all_equal(masks_in(state, params), random_masks(seed + 2))
         assert len(traced) == 2, "once without masks, once with"
         results.append(seen)
-    assert_same(*results)
+    chex.assert_trees_all_equal(*results)
 
 
 def test_the_state_holds_an_eighth():
@@ -103,7 +100,9 @@ def test_bools_put_into_a_packed_state_are_masks_too():
     state = optax.tree.set(tx.init(PARAMS), masks=random_masks(5))
     updates, _ = tx.update(PARAMS, state, PARAMS)
     params = optax.apply_updates(PARAMS, updates)
-    assert_same(jax.tree.map(lambda leaf: leaf != 0, params), random_masks(5))
+    chex.assert_trees_all_equal(
+        jax.tree.map(lambda leaf: leaf != 0, params), random_masks(5)
+    )
 
 
 def test_bits_of_other_params_are_refused():

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,14 +88,10 @@ def test_normalize_pixels_is_what_training_scales(images, strict_ranks):
 
 
 def test_one_compilation_serves_all_keys(images):
-    traces = 0
-
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def prepared(batch, key):
-        nonlocal traces
-        traces += 1
         return normalize_pixels(augment(batch, key))
 
     for seed in range(3):
         prepared(jnp.asarray(images), jax.random.key(seed))
-    assert traces == 1

@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -289,7 +290,7 @@ def test_gradients_are_those_of_the_masked_model():
         cut(variables, STACKED_CUTS), masked(variables, STACKED_CUTS)
     )
     full = cut(jax.tree.map(np.asarray, full), STACKED_CUTS)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-2), found, full)
+    chex.assert_trees_all_close(found, full, rtol=1e-3, atol=1e-2)
 
 
 def test_layers_side_by_side():
@@ -325,7 +326,7 @@ def test_statistics_are_updated_at_their_new_width():
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     full = cut(jax.tree.map(np.asarray, full), cuts)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), updated, full)
+    chex.assert_trees_all_close(updated, full, rtol=1e-5)
     # A keyword of the call goes before one given once for all.
     evaluated = jax.eval_shape(
         lambda v: run(v, X, train=False, mutable=False), cut(variables, cuts)

@@ -25,6 +25,7 @@ FLAX = {
     "trees/flax_objects.py": "says what is one of its objects",
     "trees/checks.py": "names the variables of a module in an error",
     "programs/models.py": "makes functions of modules",
+    "programs/parameters.py": "parts modules into parameters and what else they hold",
     "structured/running/linen_widths.py": "runs linen modules at other widths",
     "structured/running/nnx_widths.py": "runs NNX modules at other widths",
     "observations/problem.py": "makes problems of modules",

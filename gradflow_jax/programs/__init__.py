@@ -7,8 +7,9 @@
     comparing   whether two programs compute the same
     uses        which equation reads each leaf first
     models      functions, linen and NNX modules as pure functions of variables
+    parameters  an NNX module's parameters, apart from what else it holds
 
-Imports `trees` alone; `structured` and `connectivity` import it. To teach the package
+Imports `trees` alone; `scores`, `structured` and `connectivity` import it. To teach the package
 a primitive, add it to the rows of `structured/coupling`, `structured/proof`,
 `structured/running` and `connectivity/rules`: `tests/programs/rules_test.py` prints
 which tables lack it. To take models of another framework, open `models`.

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.scores.losses import LossFn, batch_size, scalar_loss
+from gradflow_jax.scores.losses import LossFn, batch_size, scalar_loss, take_module
 from gradflow_jax.trees import Params, label, map_named
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -41,6 +41,7 @@ class BatchedLoss:
         self, params: Params, batches: Batches, /, *args: Any, **kwargs: Any
     ) -> jax.Array:
         """Returns the mean loss over the batches."""
+        params, kwargs = take_module(params, kwargs)
         total, weights = 0.0, 0.0
 
         def add(batch: Any, weight: float) -> jax.Array:

@@ -6,13 +6,14 @@ from typing import Any, Literal, Protocol
 
 import jax
 
+from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import (
     Derivatives,
     Squares,
     derivatives_of_batch,
 )
-from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.losses import LossFn, take_module
 from gradflow_jax.scores.passes import derivatives_over_batches
 from gradflow_jax.scores.sharding import shardings_of
 from gradflow_jax.trees import Params, aligned_leaves, check_floating
@@ -114,6 +115,8 @@ def finished(
     else:
         evaluate = derivatives_of_batch(finish, loss_fn, **options)
 
+    origin = params_of(origin)
+
     def check(params: Params) -> None:
         check_floating(params, "params")
         if origin is not None:
@@ -122,11 +125,13 @@ def finished(
 
     @functools.wraps(finish)
     def call(params: Params, /, *args: Any, **kwargs: Any) -> Any:
+        params, kwargs = take_module(params, kwargs)
         check(params)
         result, aux = evaluate(shardings_of(params), origin, params, *args, **kwargs)
         return (result, aux) if has_aux else result
 
     def lower(params: Params, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
+        params, kwargs = take_module(params, kwargs)
         check(params)
         if not hasattr(evaluate, "lower"):
             raise TypeError(

@@ -5,14 +5,22 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from gradflow_jax.programs.parameters import HeldModule, part_module
 from gradflow_jax.trees import Params, describe, is_real_floating, named_leaves
 
 LossFn = Callable[..., Any]
 """`loss_fn(params, *args, **kwargs)`: a scalar, or `(scalar, aux)` with `has_aux`."""
 
+# The keyword by which a module's other state reaches the loss through all that hands
+# on keyword arguments. It is no identifier, so no argument of a loss has its name.
+_HELD_MODULE = "held module"
+
 
 def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
     """Makes a loss that returns `(value, aux)` and checks that value is a scalar.
+
+    Every evaluation of a loss passes here, so here the loss of an NNX module is given
+    the whole module: see `take_module`.
 
     Raises:
         TypeError: when called, if the loss is not one real floating-point number, or
@@ -20,6 +28,9 @@ def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
     """
 
     def checked_loss(params: Params, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        held: HeldModule | None = kwargs.pop(_HELD_MODULE, None)
+        if held is not None:
+            params = held.with_params(params)
         value, aux = loss_fn(params, *args, **kwargs), None
         is_pair = isinstance(value, tuple) and len(value) == 2
         if has_aux:
@@ -42,6 +53,19 @@ def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
         return value, aux
 
     return checked_loss
+
+
+def take_module(
+    params: Params, kwargs: dict[str, Any]
+) -> tuple[Params, dict[str, Any]]:
+    """Returns params and keyword arguments with which a `scalar_loss` is called.
+
+    Of an NNX module these are its parameters, by which alone the loss is
+    differentiated, and among the keyword arguments what else the module holds. Trees
+    and arguments of no module are returned as they are.
+    """
+    params, held = part_module(params)
+    return params, kwargs if held is None else {**kwargs, _HELD_MODULE: held}
 
 
 def batch_size(batch: Any) -> int:

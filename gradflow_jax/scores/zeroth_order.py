@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.normalization import ChannelScores, norm_layers
 from gradflow_jax.trees import Params, Prunable, Scores, check_floating, widen
 
@@ -40,6 +41,7 @@ def magnitude(params: Params) -> Scores:
         Han et al., Learning both Weights and Connections for Efficient Neural
         Networks, NeurIPS 2015. Of a filter: its 2-norm (`gf.score` with `axis`).
     """
+    params = params_of(params)
     check_floating(params, "params")
     return jax.tree.map(lambda leaf: jnp.abs(widen(leaf)), params)
 
@@ -73,6 +75,7 @@ def random(key: chex.PRNGKey) -> Callable[..., Scores]:
 
     def random(params: Params, *args: Any, **kwargs: Any) -> Scores:
         del args, kwargs
+        params = params_of(params)
         check_floating(params, "params")
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(key, len(leaves))
@@ -122,6 +125,7 @@ def batch_norm_scale(
         Liu et al., Learning Efficient Convolutional Networks through Network
         Slimming, ICCV 2017.
     """
+    params = params_of(params)
     check_floating(params, "params")
     return {
         path: jnp.abs(widen(leaves[names[0]]))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.rules import check_needs, rule_of, squared_weight
 from gradflow_jax.structured.families import Family
@@ -41,7 +42,7 @@ def score_units(
 
     Args:
         d: what `gf.differentiate(loss_fn)(params, batch)` returns; for magnitude the
-            parameters alone will do.
+            parameters, or an `nnx.Module`, alone will do.
         units: of the model, from `gf.find_units`.
         measure: a measure's name, as `gf.score` takes it.
         scope: "producing" sums over the weights that make a unit, as the filter of a
@@ -78,7 +79,7 @@ def score_units(
                 "(params, batch) returns, not parameters alone."
             )
         missing: Any = None  # A rule without needs looks at neither of them.
-        d = Derivatives(params=d, loss=missing, gradient=missing)
+        d = Derivatives(params=params_of(d), loss=missing, gradient=missing)
     check_needs(d, measure)
     plan = UnitSums(d.params, units, scope=scope, what="params")
     squares = rule.term is squared_weight

@@ -12,6 +12,7 @@ from gradflow_jax.dynamics.evolution import (
 )
 from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.dynamics.tracking import LearningRate, check_sizes
+from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.evaluation import finished
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.structured.units import Units
@@ -23,7 +24,7 @@ class Recorder:
 
         record = gf.dynamics.Recorder(loss_fn, every=50, learning_rate=0.1)
         for batch in batches:
-            record(nnx.state(model, nnx.Param), held_out)
+            record(model, held_out)  # or params, as the loss takes them
             train_step(model, optimizer, batch)
         evolution = record.evolution()
 
@@ -87,7 +88,7 @@ class Recorder:
             sample = self._take_sample(params, *args, **kwargs)
             self._samples.append((self._time, sample))
             # Names are read off the tree's structure: no weight is kept alive.
-            self._params = jax.eval_shape(lambda params: params, params)
+            self._params = jax.eval_shape(lambda params: params, params_of(params))
         rate = self._rate
         self._time += float(rate(self._count) if callable(rate) else rate)
         self._count += 1

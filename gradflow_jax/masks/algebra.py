@@ -33,7 +33,9 @@ def prune(params: AnyTree, masks: Masks) -> AnyTree:
         A tree like params, of the same dtypes.
 
     Raises:
-        TypeError: if a mask leaf is not bool or a params leaf not floating-point.
+        TypeError: if a mask leaf is not bool or a params leaf not floating-point; at
+            an `nnx.Module`, which it does not change: write
+            `nnx.update(model, gf.prune(nnx.state(model, nnx.Param), masks))`.
         ValueError: if the two are different trees; the message names the leaf.
 
     Example:

@@ -13,7 +13,7 @@
     sharding         keeps gradients where the params lie
     rank_agreement   how alike two scores rank weights
 
-Imports `trees`; everything that prunes imports it. To add a measure, add its rule to
+Imports `trees` and `programs`; everything that prunes imports it. To add a measure, add its rule to
 `rules.RULES` and its function, a transformation of a loss, to the file of its order.
 
 ## Measures
@@ -45,6 +45,30 @@ with the numbers of the authors' release to 1e-6 of a layer's largest score.
 
 The mode of batch norm and the temperature of the softmax belong to the loss you hand
 over: score with running statistics, and for GraSP divide the logits by 200.
+
+## Of NNX modules, and losses with an aux
+
+An `nnx.Module` may stand in place of params, with the loss as NNX code has it. Its
+`nnx.Param`s are scored, and what else it holds, such as batch statistics and the
+streams of dropout, is read and left as it is. The scores are an `nnx.State` like
+`nnx.state(model, nnx.Param)`; new weights, new statistics and another batch compile
+nothing, another mode (`model.eval()`) does:
+
+>>> import jax.numpy as jnp, optax
+>>> import gradflow_jax as gf
+>>> from flax import nnx
+>>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+>>> loss_preservation = gf.loss_preservation(lambda model, x: jnp.mean(model(x) ** 2))
+>>> scores = loss_preservation(model, jnp.ones((4, 3)))
+>>> masks = gf.global_masks(scores, sparsity=0.5)
+>>> nnx.update(model, gf.prune(nnx.state(model, nnx.Param), masks))
+>>> tx = optax.chain(optax.adamw(1e-3), gf.apply_mask(masks))
+>>> optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+Where the loss returns `(loss, aux)`, say `has_aux=True`. A measure then returns
+`(scores, aux)`, as `jax.grad` does, and over batches the list of each batch's aux. The
+functions of `gf.dynamics` take such a loss too; they evaluate it at many times, and
+discard the aux.
 
 ## Over a data set
 

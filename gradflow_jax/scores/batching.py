@@ -159,7 +159,8 @@ def over_batches(
 
     Args:
         loss_fn: `loss_fn(params, batch, *args, **kwargs) -> scalar`, the *mean* over
-            the batch. Further arguments are the same for every batch.
+            the batch. Further arguments are the same for every batch. Called with an
+            `nnx.Module` in place of params, it takes that.
         weight: what a batch counts for; by default its number of examples, the
             leading axis that all arrays of the batch share.
         micro_batch: how many examples of a batch are computed at a time, where the

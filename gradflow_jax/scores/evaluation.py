@@ -46,7 +46,8 @@ def differentiate(
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
-            or `gf.over_batches(loss_fn)`.
+            or `gf.over_batches(loss_fn)`. Called with an `nnx.Module` in place of
+            params, it takes that: `loss_fn(model, *args, **kwargs)`.
         order: 2 for Hḡ too, at about three times the cost of 1.
         squares: "batch" adds E[g²] over the batches' gradients, "example" over those
             of single examples: there the batch is the one positional argument after

@@ -22,7 +22,8 @@ def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
-            batch; or `gf.over_batches(loss_fn)`.
+            batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
+            in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
     Returns:
@@ -64,7 +65,8 @@ def biased_loss_preservation(
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
-            batch; or `gf.over_batches(loss_fn)`.
+            batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
+            in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         origin: θ₀, a tree like params, or None for zero. It is an argument of the
             compiled function, not a constant in it.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
@@ -108,7 +110,8 @@ def taylor(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
-            batch; or `gf.over_batches(loss_fn)`.
+            batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
+            in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
     Returns:
@@ -147,7 +150,8 @@ def fisher(
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
-            batch; or `gf.over_batches(loss_fn)`.
+            batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
+            in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         per_example: take the gradient of each example by itself. The batch is then
             the one positional argument after params, and as many gradients as it has
             examples are in memory at once: use small batches.
@@ -196,7 +200,8 @@ def batch_norm_taylor(
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
-            batch; or `gf.over_batches(loss_fn)`.
+            batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
+            in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         per_example: take the gradient of each example by itself. The batch is then
             the one positional argument after params, and as many gradients as it has
             examples are in memory at once: use small batches.
@@ -255,7 +260,8 @@ def first_order_terms(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
-            batch; or `gf.over_batches(loss_fn)`.
+            batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
+            in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
     Returns:

@@ -18,7 +18,9 @@ def grasp(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
-            batch; or `gf.over_batches(loss_fn)`. A temperature belongs in it.
+            batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
+            in place of params, it takes that: `loss_fn(model, *args, **kwargs)`. A
+            temperature belongs in it.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
     Returns:
@@ -59,7 +61,8 @@ def gradient_norm_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jit
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
-            batch; or `gf.over_batches(loss_fn)`.
+            batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
+            in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
     Returns:

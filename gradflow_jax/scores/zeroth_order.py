@@ -22,7 +22,8 @@ def magnitude(params: Params) -> Scores:
     without normalization: look at `gf.report(masks)` for layers that vanish.
 
     Args:
-        params: a pytree of real floating-point arrays.
+        params: a pytree of real floating-point arrays, or an `nnx.Module`, whose
+            `nnx.Param`s are scored.
 
     Returns:
         Scores: a tree like params, float32 at least, non-negative, in units of θ.
@@ -57,9 +58,9 @@ def random(key: chex.PRNGKey) -> Callable[..., Scores]:
         key: `jax.random.key(seed)`. The same key gives the same scores.
 
     Returns:
-        A function `(params, *args, **kwargs) -> scores`, which looks at nothing but
-        the shapes of params: independent uniform numbers in [0, 1), no unit, in a
-        tree like params.
+        A function `(params, *args, **kwargs) -> scores` of a tree or an `nnx.Module`,
+        which looks at nothing but the shapes of params: independent uniform numbers in
+        [0, 1), no unit, in a tree like params.
 
     Raises:
         TypeError: at scoring, if a leaf is not a real floating-point array.
@@ -100,8 +101,9 @@ def batch_norm_scale(
     of channels, not of weights, hence a dict and not a tree like params.
 
     Args:
-        params: a pytree of parameters; Flax's layers are found by the names of their
-            leaves. Layer norms have the same names: exclude them by `prunable`.
+        params: a pytree of parameters, or an `nnx.Module` that holds them. Flax's
+            layers are found by the names of their leaves. Layer norms have the same
+            names: exclude them by `prunable`.
         prunable: `prunable(path, leaf) -> bool` chooses layers by the path of their
             scales, `"block1/bn/scale"`.
         names: the names of γ and β in the layer; ("weight", "bias") in Equinox.

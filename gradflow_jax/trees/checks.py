@@ -104,9 +104,11 @@ def _check_not_nnx_module(tree: ArrayTree, what: str) -> None:
     else:
         obstacle = "its parameters are nnx.Param variables, not a pytree of arrays"
     raise TypeError(
-        f"{what} is a whole nnx.Module ({kind}); {obstacle}. Split it first: "
-        "graphdef, params, rest = nnx.split(model, nnx.Param, ...), pass params, and "
-        "call nnx.merge(graphdef, params, rest) inside the loss."
+        f"{what} is a whole nnx.Module ({kind}); {obstacle}. Pass its parameters, "
+        "nnx.state(model, nnx.Param), and write what comes back into it by "
+        "nnx.update(model, ...); a loss of them begins with "
+        "nnx.merge(graphdef, params, rest), the parts of "
+        "nnx.split(model, nnx.Param, ...)."
     )
 
 

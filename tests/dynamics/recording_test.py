@@ -48,13 +48,20 @@ def test_a_loop_of_nnx():
 
     # Before the model moves, whose variables these are.
     run = dynamics.gradient_descent(loss, 0.1)(params, range(3), X)
-    record = dynamics.Recorder(loss, learning_rate=optax.constant_schedule(0.1))
+    rate = optax.constant_schedule(0.1)
+    record = dynamics.Recorder(loss, learning_rate=rate)
+    record_module = dynamics.Recorder(
+        lambda model, x: jnp.mean(model(x) ** 2), learning_rate=rate
+    )
     optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
     for _ in range(3):
         record(nnx.state(model, nnx.Param), X)
+        record_module(model, X)
         grads = nnx.grad(lambda model: jnp.mean(model(X) ** 2))(model)
         optimizer.update(model, grads)
     assert_close(record.evolution(), dynamics.follow(loss)(run, X))
+    assert_close(record_module.evolution(), record.evolution())
+    assert list(record_module.evolution().leaves) == ["bias", "kernel"]
 
 
 def test_it_records_what_is_tracked_and_thins_as_it_does():

@@ -20,6 +20,7 @@ from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
 from gradflow_jax.trees import (
     Masks,
     Params,
+    Patterns,
     Prunable,
     default_prunable,
     mask_leaves,
@@ -33,6 +34,7 @@ def effective_masks(
     masks: Masks,
     *inputs: Any,
     prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
     **options: Any,
 ) -> Masks:
     """Drops from masks the weights that no path from input to output passes through.
@@ -66,6 +68,7 @@ def effective_masks(
         *inputs: a batch as the model is called with. Only the shapes matter; a batch of
             one is cheapest.
         prunable: `prunable(path, leaf) -> bool`; other leaves stay as the masks say.
+        ignore: a path or shell pattern, or several: leaves that stay so too.
         **options: keyword arguments of the call of the model, `train=False`.
 
     Returns:
@@ -93,7 +96,7 @@ def effective_masks(
     """
     finder = path_finder(model, options)
     on_path = finder.on_paths(params, masks, inputs, constants=False)
-    return replace_prunable(on_path.signals, params, masks, prunable)
+    return replace_prunable(on_path.signals, params, masks, prunable, ignore)
 
 
 class PathFinder:
@@ -144,11 +147,15 @@ def _finder_of_hashable(
 
 
 def replace_prunable(
-    effective: Sequence[Any], params: Params, masks: Masks, prunable: Prunable
+    effective: Sequence[Any],
+    params: Params,
+    masks: Masks,
+    prunable: Prunable,
+    ignore: Patterns,
 ) -> Masks:
     """Returns masks whose prunable leaves are replaced by the effective ones."""
     kept = mask_leaves(masks, params)
-    flags = prunable_flags(params, prunable)
+    flags = prunable_flags(params, prunable, ignore)
     return jax.tree.structure(masks).unflatten(
         effective_mask if flag else mask
         for effective_mask, mask, flag in zip(effective, kept, flags, strict=True)

@@ -18,7 +18,7 @@ from gradflow_jax.programs.models import ModelLike
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.families import Family
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import Masks, Params, Prunable, default_prunable
+from gradflow_jax.trees import Masks, Params, Patterns, Prunable, default_prunable
 
 _HEADER = ("leaf", "shape", "kept", "effective", "of", "sparsity", "effective sparsity")
 
@@ -129,6 +129,7 @@ def effective_report(
     *inputs: Any,
     units: Units | None = None,
     prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
     **options: Any,
 ) -> EffectiveReport:
     """Reports direct and effective sparsity, collapsed layers and dead units.
@@ -147,6 +148,7 @@ def effective_report(
         *inputs: a batch as the model is called with. Only the shapes matter.
         units: of the same model, from `gf.find_units`; None looks for no dead units.
         prunable: `prunable(path, leaf) -> bool`; other leaves stay as the masks say.
+        ignore: a path or shell pattern, or several: leaves that stay so too.
         **options: keyword arguments of the call of the model, `train=False`.
 
     Returns:
@@ -199,10 +201,10 @@ def effective_report(
         pairs = zip(on_path.signals, on_path.constants, strict=True)
         by_path = dict(zip(paths, pairs, strict=True))
         dead = tuple(_find_dead_units(family, by_path) for family in units)
-    effective = replace_prunable(on_path.signals, params, masks, prunable)
+    effective = replace_prunable(on_path.signals, params, masks, prunable, ignore)
     return EffectiveReport(
-        report(masks, prunable=prunable),
-        report(effective, prunable=prunable),
+        report(masks, prunable=prunable, ignore=ignore),
+        report(effective, prunable=prunable, ignore=ignore),
         dead,
         tuple(sorted(finder.reader.guessed)),
     )

@@ -1,6 +1,7 @@
 """Which weights stay: pytrees of bool with the tree of params, True keeps.
 
     thresholding    keeps the highest scores: globally, by layer, by group of layers
+    ranking         the same of the flagged leaves of a tree, by groups
     allocation      how many weights each layer keeps
     patterns        N of every M weights along an axis
     algebra         applies, combines and compares masks
@@ -22,7 +23,8 @@ by an allocation: `erdos_renyi`, `erdos_renyi_kernel`, or `quotas` by name. Exac
 number asked for is kept, whatever ties there are. `floor=0.05` lets no layer lose more
 than 95 %, `previous=masks` lets no pruned weight return, `n_of_m_masks` keeps 2 of every
 4. `prune`, `combine`, `overlap` and `report` do what they say. Kernels and embeddings are
-prunable; `prunable=lambda path, leaf: ...` decides otherwise.
+prunable; `prunable=lambda path, leaf: ...` decides otherwise, and `ignore="head/*"`, a
+path, a shell pattern or several, leaves out what it names.
 
 >>> import jax.numpy as jnp
 >>> import gradflow_jax as gf

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradflow_jax.trees import (
     AnyTree,
     Masks,
+    Patterns,
     Prunable,
     check_floating,
     check_masks,
@@ -100,7 +101,13 @@ def combine(
     )
 
 
-def overlap(a: Masks, b: Masks, *, prunable: Prunable = default_prunable) -> float:
+def overlap(
+    a: Masks,
+    b: Masks,
+    *,
+    prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
+) -> float:
     """Measures how far two masks keep the same weights: |a ∩ b| / |a ∪ b|.
 
     Only prunable leaves count, since all masks keep the others. Two masks of density
@@ -110,6 +117,7 @@ def overlap(a: Masks, b: Masks, *, prunable: Prunable = default_prunable) -> flo
         a: a mask tree, True keeps.
         b: another of the same tree.
         prunable: `prunable(path, leaf) -> bool`.
+        ignore: a path or shell pattern, or several: leaves that do not count.
 
     Returns:
         The Jaccard index, from 0.0 (disjoint) to 1.0 (the same; also if both keep
@@ -129,7 +137,8 @@ def overlap(a: Masks, b: Masks, *, prunable: Prunable = default_prunable) -> flo
     first = mask_leaves(a, a, what="a", like_what="a")
     second = mask_leaves(b, a, what="b", like_what="a")
     both = either = 0
-    for x, y, flag in zip(first, second, prunable_flags(a, prunable), strict=True):
+    flags = prunable_flags(a, prunable, ignore)
+    for x, y, flag in zip(first, second, flags, strict=True):
         if flag:
             both += int(jnp.sum(x & y))
             either += int(jnp.sum(x | y))

@@ -1,6 +1,5 @@
 """Allots to each layer how many weights it keeps: a tree like params of ints."""
 
-import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,6 +11,7 @@ from gradflow_jax.trees import (
     Allocation,
     ArrayTree,
     Params,
+    Patterns,
     Prunable,
     aligned_leaves,
     check_floating,
@@ -19,13 +19,18 @@ from gradflow_jax.trees import (
     default_prunable,
     is_traced,
     label,
+    match_paths,
     named_leaves,
     prunable_flags,
 )
 
 
 def erdos_renyi(
-    params: Params, *, sparsity: float, prunable: Prunable = default_prunable
+    params: Params,
+    *,
+    sparsity: float,
+    prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
 ) -> Allocation:
     """Allots to each layer a density in proportion to (inputs + outputs) / weights.
 
@@ -37,6 +42,7 @@ def erdos_renyi(
         params: the parameters, or scores; only shapes matter.
         sparsity: the fraction of all prunable weights that is removed, in [0, 1].
         prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
         An allocation for `gf.layerwise_masks`: a tree like params with the number of
@@ -62,11 +68,15 @@ def erdos_renyi(
     def numerator(shape: Sequence[int]) -> int:
         return math.prod(shape[:-2]) * sum(shape[-2:])
 
-    return _allot_in_proportion(params, sparsity, prunable, numerator)
+    return _allot_in_proportion(params, sparsity, prunable, ignore, numerator)
 
 
 def erdos_renyi_kernel(
-    params: Params, *, sparsity: float, prunable: Prunable = default_prunable
+    params: Params,
+    *,
+    sparsity: float,
+    prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
 ) -> Allocation:
     """Allots to each layer a density in proportion to Σ shape / Π shape.
 
@@ -78,6 +88,7 @@ def erdos_renyi_kernel(
         params: the parameters, or scores; only shapes matter.
         sparsity: the fraction of all prunable weights that is removed, in [0, 1].
         prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
         An allocation for `gf.layerwise_masks`: a tree like params with the number of
@@ -99,7 +110,7 @@ def erdos_renyi_kernel(
         Evci et al., Rigging the Lottery: Making All Tickets Winners, ICML 2020.
     """
     # The number that is kept is the density, Σ/Π, times the number of weights, Π.
-    return _allot_in_proportion(params, sparsity, prunable, sum)
+    return _allot_in_proportion(params, sparsity, prunable, ignore, sum)
 
 
 def quotas(
@@ -108,6 +119,7 @@ def quotas(
     *,
     sparsity: float = 0.0,
     prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
 ) -> Allocation:
     """Allots to each layer a sparsity of its own, by the name of the leaf.
 
@@ -118,6 +130,7 @@ def quotas(
             even where `prunable` says no.
         sparsity: that of the other prunable leaves.
         prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
         An allocation for `gf.layerwise_masks`: a tree like params with the number of
@@ -141,7 +154,9 @@ def quotas(
     paths = [path for path, _ in paths_and_leaves]
     patterns = dict(zip(paths, first_matches(paths, by_path), strict=True))
     flags = prunable_flags(
-        params, lambda path, leaf: patterns[path] is not None or prunable(path, leaf)
+        params,
+        lambda path, leaf: patterns[path] is not None or prunable(path, leaf),
+        ignore,
     )
     keep = []
     for (path, leaf), flag in zip(paths_and_leaves, flags, strict=True):
@@ -161,17 +176,15 @@ def first_matches(
         TypeError: if a sparsity is traced or is no number.
         ValueError: if a sparsity is outside [0, 1] or a pattern matches no leaf.
     """
+    matches: list[str | None] = [None] * len(paths)
     for pattern, quota in by_path.items():
         checked_fraction(quota, f"the quota {pattern!r}")
-        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
-            raise ValueError(
-                f"the quota {pattern!r} matches no leaf; the leaves are "
-                f"{', '.join(paths)}."
-            )
-    return [
-        next((p for p in by_path if fnmatch.fnmatchcase(path, p)), None)
-        for path in paths
-    ]
+        flags = match_paths(pattern, paths, what="the quota")
+        matches = [
+            pattern if first is None and flag else first
+            for first, flag in zip(matches, flags, strict=True)
+        ]
+    return matches
 
 
 def kept_number(size: int, sparsity: float) -> int:
@@ -212,12 +225,13 @@ def _allot_in_proportion(
     params: Params,
     sparsity: float,
     prunable: Prunable,
+    ignore: Patterns,
     numerator: Callable[[Sequence[int]], int],
 ) -> Allocation:
     """Allots numbers of weights in proportion to `numerator(shape)`, density · size."""
     check_floating(params, "params")
     leaves = jax.tree.leaves(params)
-    flags = prunable_flags(params, prunable)
+    flags = prunable_flags(params, prunable, ignore)
     sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
     pruned = [i for i, flag in enumerate(flags) if flag]
     total = kept_number(sum(sizes[i] for i in pruned), sparsity)

@@ -10,6 +10,7 @@ from gradflow_jax.masks.selection.ordering import to_ordered_integers
 from gradflow_jax.masks.selection.placement import place_like
 from gradflow_jax.trees import (
     Masks,
+    Patterns,
     Prunable,
     Scores,
     check_finite,
@@ -29,6 +30,7 @@ def n_of_m_masks(
     m: int = 4,
     axis: int = -2,
     prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
 ) -> Masks:
     """Keeps the n highest-scored of every m consecutive weights along an axis.
 
@@ -41,6 +43,7 @@ def n_of_m_masks(
         m: the size of a group; a divisor of the axis in every prunable leaf.
         axis: the axis along which groups lie; -2 is the inputs of a Flax kernel.
         prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
         Masks: a tree like scores of bool, True keeps. Among equal scores the lower
@@ -66,7 +69,7 @@ def n_of_m_masks(
         raise TypeError(f"n and m are {n!r} and {m!r}, not whole numbers.")
     if not 0 <= n <= m or m < 1:
         raise ValueError(f"n of m is {n} of {m}; 0 <= n <= m and m >= 1 must hold.")
-    flags = iter(prunable_flags(scores, prunable))
+    flags = iter(prunable_flags(scores, prunable, ignore))
 
     def mask(path: str, leaf: Any) -> jax.Array:
         shape = jnp.shape(leaf)
@@ -76,7 +79,7 @@ def n_of_m_masks(
             raise ValueError(
                 f"scores {label(path)} of shape {shape} has no axis {axis} that is a "
                 f"multiple of {m}: choose another axis or m, or exclude the leaf by "
-                "prunable=."
+                "ignore= or prunable=."
             )
         check_finite(path, leaf)
         axis_last = jnp.moveaxis(widen(leaf), axis, -1)

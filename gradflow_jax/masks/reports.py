@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from gradflow_jax.masks.tables import (
@@ -15,10 +16,12 @@ from gradflow_jax.masks.tables import (
 )
 from gradflow_jax.trees import (
     Masks,
+    Patterns,
     Prunable,
     check_masks,
     default_prunable,
     is_traced,
+    match_paths,
     named_leaves,
     prunable_flags,
 )
@@ -119,13 +122,16 @@ class Report:
         return rows, totals
 
 
-def report(masks: Masks, *, prunable: Prunable = default_prunable) -> Report:
+def report(
+    masks: Masks, *, prunable: Prunable = default_prunable, ignore: Patterns = ()
+) -> Report:
     """Reports what masks keep, layer by layer and in total.
 
     Args:
         masks: a tree of bool, True keeps.
         prunable: `prunable(path, leaf) -> bool`, as it was given when the masks were
             made. A leaf of which something is removed counts as prunable in any case.
+        ignore: a path or shell pattern, or several, as when the masks were made.
 
     Returns:
         A `Report`: `print` it, leave it as the last line of a notebook cell, or read
@@ -158,10 +164,15 @@ def report(masks: Masks, *, prunable: Prunable = default_prunable) -> Report:
     shapes = [tuple(jnp.shape(mask)) for _, mask in paths_and_masks]
     kept = [int(jnp.sum(mask)) for _, mask in paths_and_masks]
     sizes = [math.prod(shape) for shape in shapes]
-    is_pruned = iter([k < n for k, n in zip(kept, sizes, strict=True)])
-    flags = prunable_flags(
-        masks, lambda path, leaf: next(is_pruned) or prunable(path, leaf)
-    )
     paths = [path for path, _ in paths_and_masks]
+    # Two leaves may have one name, so that each is told by its place.
+    is_pruned = iter([k < n for k, n in zip(kept, sizes, strict=True)])
+    is_ignored = iter(match_paths(ignore, paths))
+
+    def counts(path: str, leaf: jax.Array) -> bool:
+        whole = next(is_ignored) or not prunable(path, leaf)
+        return next(is_pruned) or not whole
+
+    flags = prunable_flags(masks, counts)
     columns = zip(paths, shapes, kept, sizes, flags, strict=True)
     return Report(tuple(LayerReport(*row) for row in columns))

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 
 from gradflow_jax.trees import (
     Masks,
+    Patterns,
     Prunable,
     Scores,
     check_floating,
     check_masks,
     default_prunable,
     describe,
-    map_named,
     prunable_flags,
 )
 
@@ -32,6 +32,7 @@ def shuffle_masks(
     *,
     scope: Literal["layer", "network"] = "layer",
     prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
 ) -> Masks:
     """Shuffles which weights are kept: how many of each layer, or in all, stays.
 
@@ -46,6 +47,7 @@ def shuffle_masks(
         scope: "layer" shuffles each prunable leaf by itself; "network" all of them
             together.
         prunable: `prunable(path, leaf) -> bool`; the other leaves stay as they are.
+        ignore: a path or shell pattern, or several: leaves that stay as they are too.
 
     Returns:
         Masks: a tree like masks, which keeps as many weights of each layer, or of the
@@ -71,7 +73,7 @@ def shuffle_masks(
         raise ValueError(f"scope is {scope!r}; choose 'layer' or 'network'.")
     check_masks(masks)
     leaves, structure = jax.tree.flatten(masks)
-    flags = prunable_flags(masks, prunable)
+    flags = prunable_flags(masks, prunable, ignore)
     pruned = [i for i, flag in enumerate(flags) if flag]
     groups = [pruned] if scope == "network" else [[i] for i in pruned]
     keys = jax.random.split(key, len(groups))
@@ -84,7 +86,9 @@ def shuffle_masks(
     return structure.unflatten(leaves)
 
 
-def invert_scores(scores: Scores, *, prunable: Prunable = default_prunable) -> Scores:
+def invert_scores(
+    scores: Scores, *, prunable: Prunable = default_prunable, ignore: Patterns = ()
+) -> Scores:
     """Turns scores round, so that what mattered most is pruned first.
 
     If the network is as good with inverted scores, they have not found what matters.
@@ -92,6 +96,7 @@ def invert_scores(scores: Scores, *, prunable: Prunable = default_prunable) -> S
     Args:
         scores: a tree of real floating-point arrays.
         prunable: `prunable(path, leaf) -> bool`; the other leaves stay as they are.
+        ignore: a path or shell pattern, or several: leaves that stay as they are too.
 
     Returns:
         Scores: a tree like scores, −score where prunable.
@@ -111,8 +116,10 @@ def invert_scores(scores: Scores, *, prunable: Prunable = default_prunable) -> S
         Frankle et al., ICLR 2021.
     """
     check_floating(scores, "scores")
-    prunable_flags(scores, prunable)
-    return map_named(lambda path, leaf: -leaf if prunable(path, leaf) else leaf, scores)
+    flags = jax.tree.structure(scores).unflatten(
+        prunable_flags(scores, prunable, ignore)
+    )
+    return jax.tree.map(lambda leaf, flag: -leaf if flag else leaf, scores, flags)
 
 
 def shuffle_labels(key: chex.PRNGKey, labels: chex.Array) -> jax.Array:

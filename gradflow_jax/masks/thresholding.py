@@ -7,25 +7,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.masks.algebra import all_true_like
 from gradflow_jax.masks.allocation import (
     checked_allocation,
     first_matches,
     kept_number,
-    quotas,
 )
-from gradflow_jax.masks.selection.exact_threshold import highest
+from gradflow_jax.masks.ranking import keep_highest, masks_like, select_flagged
 from gradflow_jax.trees import (
     Allocation,
     Masks,
+    Patterns,
     Prunable,
     Scores,
-    check_finite,
     check_floating,
     checked_fraction,
     default_prunable,
     is_traced,
     mask_leaves,
+    match_paths,
     named_leaves,
     prunable_flags,
 )
@@ -38,6 +37,7 @@ def global_masks(
     floor: float = 0.0,
     previous: Masks | None = None,
     prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
 ) -> Masks:
     """Keeps the highest-scored weights of all prunable leaves ranked together.
 
@@ -51,6 +51,7 @@ def global_masks(
             scores. The paper lets no layer lose more than 95 %: `floor=0.05`.
         previous: masks of an earlier round. A weight they removed stays removed.
         prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
         Masks: a tree like scores of bool, True keeps.
@@ -74,13 +75,13 @@ def global_masks(
         Global ranking with a floor per layer: Lubana & Dick, ICLR 2021.
     """
     check_floating(scores, "scores")
-    flags = prunable_flags(scores, prunable)
-    sizes = _select_flagged([jnp.size(leaf) for leaf in jax.tree.leaves(scores)], flags)
+    flags = prunable_flags(scores, prunable, ignore)
+    sizes = select_flagged([jnp.size(leaf) for leaf in jax.tree.leaves(scores)], flags)
     keep = kept_number(sum(sizes), sparsity)
     alive = None
     if previous is not None:
         before = mask_leaves(previous, scores, what="previous", like_what="scores")
-        alive = _select_flagged(before, flags)
+        alive = select_flagged(before, flags)
         _check_alive(alive, keep)
     floor = checked_fraction(floor, "floor")
     # The product is rounded before it is raised: 0.07 · 100 is a hair above 7.
@@ -93,10 +94,10 @@ def global_masks(
     first = None
     if floor:
         each_alone = range(len(sizes))
-        first = _keep_highest(scores, flags, minimum, each_alone, among=alive)
+        first = keep_highest(scores, flags, minimum, each_alone, among=alive)
     together = [0] * len(sizes)
-    kept = _keep_highest(scores, flags, [keep], together, among=alive, first=first)
-    return _masks_like(scores, flags, kept, previous)
+    kept = keep_highest(scores, flags, [keep], together, among=alive, first=first)
+    return masks_like(scores, flags, kept, previous)
 
 
 def layerwise_masks(
@@ -105,6 +106,7 @@ def layerwise_masks(
     sparsity: float | None = None,
     allocation: Allocation | None = None,
     prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
 ) -> Masks:
     """Keeps the highest-scored weights of each leaf by itself.
 
@@ -119,6 +121,8 @@ def layerwise_masks(
             `gf.quotas`, or your own.
         prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
             An allocation decides by itself which leaves are.
+        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
+            With an allocation pass it to what makes the allocation.
 
     Returns:
         Masks: a tree like scores of bool, True keeps.
@@ -138,6 +142,11 @@ def layerwise_masks(
         >>> masks["a"].tolist(), masks["b"].tolist()
         ([[True, False]], [[False, True]])
     """
+    if allocation is not None and ignore:
+        raise TypeError(
+            f"ignore={ignore!r} with allocation=: an allocation says what each leaf "
+            "keeps; pass ignore= to what makes it, such as gf.erdos_renyi."
+        )
     if (sparsity is None) == (allocation is None):
         raise TypeError(
             "layerwise_masks takes either sparsity= or allocation=, and one of them; "
@@ -147,9 +156,11 @@ def layerwise_masks(
     check_floating(scores, "scores")
     sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(scores)]
     if sparsity is not None:
-        allocation = quotas(scores, {}, sparsity=sparsity, prunable=prunable)
-        keep = jax.tree.leaves(allocation)
-        flags = checked = prunable_flags(scores, prunable)
+        flags = checked = prunable_flags(scores, prunable, ignore)
+        keep = [
+            kept_number(size, sparsity) if flag else size
+            for size, flag in zip(sizes, flags, strict=True)
+        ]
     else:
         keep = checked_allocation(allocation, scores)  # type: ignore[arg-type]
         # All leaves are ranked, so that another allocation compiles nothing; a leaf
@@ -157,12 +168,14 @@ def layerwise_masks(
         flags = [True] * len(sizes)
         checked = [number < size for number, size in zip(keep, sizes, strict=True)]
     each_alone = range(sum(flags))
-    keep = _select_flagged(keep, flags)
-    kept = _keep_highest(scores, flags, keep, each_alone, checked)
-    return _masks_like(scores, flags, kept)
+    keep = select_flagged(keep, flags)
+    kept = keep_highest(scores, flags, keep, each_alone, checked)
+    return masks_like(scores, flags, kept)
 
 
-def group_masks(scores: Scores, by_path: Mapping[str, float]) -> Masks:
+def group_masks(
+    scores: Scores, by_path: Mapping[str, float], *, ignore: Patterns = ()
+) -> Masks:
     """Keeps the highest-scored weights of each family of leaves ranked together.
 
     It stands between `global_masks`, which has one family, and `layerwise_masks`, in
@@ -174,6 +187,8 @@ def group_masks(scores: Scores, by_path: Mapping[str, float]) -> Masks:
         by_path: the sparsity of each family by path or shell pattern,
             `{"*/attention/*": 0.5, "*/mlp/*": 0.9}`; of several patterns that match a
             leaf the first decides. Leaves that match none are kept whole.
+        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole,
+            whatever family they match.
 
     Returns:
         Masks: a tree like scores of bool, True keeps. Of a family of n weights exactly
@@ -184,7 +199,7 @@ def group_masks(scores: Scores, by_path: Mapping[str, float]) -> Masks:
         TypeError: if a leaf is not real floating-point or a sparsity is traced.
         ValueError: if a family's score is NaN or infinite (told outside `jax.jit`
             only), if a sparsity is outside [0, 1], or if a pattern matches no leaf or
-            there is none.
+            there is none, or if all leaves of a family are ignored.
 
     Example:
         >>> import jax.numpy as jnp
@@ -201,7 +216,18 @@ def group_masks(scores: Scores, by_path: Mapping[str, float]) -> Masks:
             "there is no family: name one at least, such as {'*/kernel': 0.9}."
         )
     paths_and_leaves = named_leaves(scores)
-    patterns = first_matches([path for path, _ in paths_and_leaves], by_path)
+    paths = [path for path, _ in paths_and_leaves]
+    families = first_matches(paths, by_path)
+    ignored = match_paths(ignore, paths)
+    patterns = [
+        None if is_ignored else family
+        for family, is_ignored in zip(families, ignored, strict=True)
+    ]
+    for family in set(families) - set(patterns):
+        raise ValueError(
+            f"ignore={ignore!r} leaves no leaf of the family {family!r}: ignore fewer, "
+            "or leave the family out."
+        )
     sizes = {p: 0 for p in by_path if p in patterns}
     for (_, leaf), pattern in zip(paths_and_leaves, patterns, strict=True):
         if pattern is not None:
@@ -210,44 +236,7 @@ def group_masks(scores: Scores, by_path: Mapping[str, float]) -> Masks:
     groups = [group_of[p] for p in patterns if p is not None]
     keep = [kept_number(size, by_path[p]) for p, size in sizes.items()]
     flags = [pattern is not None for pattern in patterns]
-    return _masks_like(scores, flags, _keep_highest(scores, flags, keep, groups))
-
-
-def _keep_highest(
-    scores: Scores,
-    flags: Sequence[bool],
-    keep: Sequence[int],
-    groups: Sequence[int],
-    checked: Sequence[bool] | None = None,
-    **restrictions: Sequence[Any] | None,
-) -> list[jax.Array]:
-    """Chooses the `keep[g]` highest of each group among the flagged leaves of scores.
-
-    Args:
-        scores: a tree of real floating arrays.
-        flags: which leaves are ranked.
-        keep: how many of each group.
-        groups: the group of each flagged leaf.
-        checked: which leaves must be finite; by default the flagged ones.
-        **restrictions: `among` and `first` of `highest`.
-
-    Raises:
-        ValueError: at the first of them with a NaN or an infinity.
-    """
-    # A Python number, which has no dtype, becomes an array.
-    leaves = [
-        leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
-        for leaf in _select_flagged(jax.tree.leaves(scores), flags)
-    ]
-    kept, finite = highest(leaves, keep, groups, **restrictions)
-    if is_traced(finite) or not finite:
-        for path, leaf in _select_flagged(named_leaves(scores), checked or flags):
-            check_finite(path, leaf)
-    return kept
-
-
-def _select_flagged(leaves: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
-    return [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
+    return masks_like(scores, flags, keep_highest(scores, flags, keep, groups))
 
 
 def _check_alive(alive: Sequence[Any], keep: int) -> None:
@@ -262,24 +251,3 @@ def _check_alive(alive: Sequence[Any], keep: int) -> None:
             "a pruned weight never returns: ask for a higher sparsity, or leave out "
             "previous= to let weights return."
         )
-
-
-def _masks_like(
-    scores: Scores,
-    flags: Sequence[bool],
-    kept: Sequence[jax.Array],
-    previous: Masks | None = None,
-) -> Masks:
-    """Returns a mask tree: `kept` where flagged, elsewhere `previous` or all True."""
-    leaves, structure = jax.tree.flatten(scores)
-    unranked = [None] * len(leaves)
-    if previous is not None:
-        unranked = jax.tree.leaves(previous)
-    ranked = iter(kept)
-
-    def mask(leaf: Any, flag: bool, previous_mask: Any) -> Any:
-        if flag:
-            return next(ranked)
-        return all_true_like(leaf) if previous_mask is None else previous_mask
-
-    return structure.unflatten(map(mask, leaves, flags, unranked))

@@ -116,7 +116,8 @@ def finished(
     else:
         evaluate = derivatives_of_batch(finish, loss_fn, **options)
 
-    origin = params_of(origin)
+    if origin is not None:
+        origin = params_of(origin)
 
     def check(params: Params) -> None:
         check_floating(params, "params")

@@ -1,7 +1,7 @@
 """Which units stay: ranking under floors, multiples and budgets."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import chex
@@ -9,6 +9,7 @@ import numpy as np
 
 from gradflow_jax.structured.families import Family
 from gradflow_jax.structured.units import Units
+from gradflow_jax.trees import Patterns, match_paths
 
 Budget = Literal["units", "parameters", "flops"] | Callable[[dict], float]
 Scope = Literal["global", "family", "isomorphic"]
@@ -24,7 +25,7 @@ def choose_units(
     floor: float = 0.0,
     min_units: int | Mapping[str, int] = 1,
     round_to: int = 1,
-    protect: Iterable[str] | Callable[[Family], bool] = (),
+    ignore: Patterns | Callable[[Family], bool] = (),
 ) -> dict[str, np.ndarray]:
     """Chooses the units that stay: those of the highest scores.
 
@@ -47,15 +48,18 @@ def choose_units(
             each does, 1 where it is not named: in several rounds the paper's floor is
             5 % of what a family had at first.
         round_to: families that are cut keep a multiple of this, rounded up, or all.
-        protect: the names of families that stay whole, or a function that says so of
-            a family: `lambda family: family.reads_input` protects first layers.
+        ignore: a path or shell pattern of leaves, `"*/conv1/kernel"`, or several: the
+            families that one of these leaves produces stay whole. The name of a family
+            serves too, or a function that says so of a family: `lambda family:
+            family.reads_input` for first layers.
 
     Returns:
         bool [units] for each family, by its name: True keeps.
 
     Raises:
         ValueError: if scores lack a family or hold another number of units, if an
-            option is out of range, or if the floors do not let the budget be met.
+            option is out of range, if a pattern matches neither a leaf nor a family,
+            or if the floors do not let the budget be met.
 
     Example:
         >>> import jax.numpy as jnp
@@ -72,13 +76,13 @@ def choose_units(
     if not units.families:
         raise ValueError(f"there is nothing to choose from: {units}")
     values = _checked_scores(scores, units)
-    safe = protect if callable(protect) else _named(protect, units)
+    stays_whole = ignore if callable(ignore) else _produced_by(ignore, units)
     order = [
         np.lexsort((np.arange(family.size), values[family.name]))
         for family in units.families
     ]
     limits = [
-        0 if safe(family) else _limit(family, floor, min_units)
+        0 if stays_whole(family) else _limit(family, floor, min_units)
         for family in units.families
     ]
     ranked = _ranked(units, values, order, limits, scope)
@@ -105,7 +109,7 @@ def choose_units(
         raise ValueError(
             f"sparsity={sparsity:g} of {name} asks for {target:,.6g} of {whole:,.6g} "
             f"to be left, but {least:,.6g} are left where all goes that floor="
-            f"{floor:g}, min_units={min_units}, round_to={round_to} and protect let "
+            f"{floor:g}, min_units={min_units}, round_to={round_to} and ignore let "
             f"go: ask for at most {_rounded_down(1 - least / whole):g}."
         )
     while low < high:
@@ -170,14 +174,16 @@ def _checked_scores(
     return result
 
 
-def _named(protect: Iterable[str], units: Units) -> Callable[[Family], bool]:
-    names = {protect} if isinstance(protect, str) else set(protect)
-    for name in sorted(names):
-        try:
-            units[name]
-        except KeyError as error:
-            raise ValueError(f"protect: {error.args[0]}.") from None
-    return lambda family: family.name in names
+def _produced_by(patterns: Patterns, units: Units) -> Callable[[Family], bool]:
+    """Returns which families have a name, or a producer, that matches a pattern."""
+    names = [*units.leaves, *(family.name for family in units)]
+    matches = match_paths(patterns, names, of="neither a leaf nor a family")
+    ignored = {name for name, match in zip(names, matches, strict=True) if match}
+    return lambda family: (
+        not ignored.isdisjoint(
+            [family.name, *(slices.path for slices in family.producers)]
+        )
+    )
 
 
 def _limit(family: Family, floor: float, min_units: int | Mapping[str, int]) -> int:

@@ -6,7 +6,7 @@ dataclasses, Flax and Equinox modules alike.
     types          what trees hold: `Params`, `Scores`, `Masks`, `Allocation`, any `ArrayTree`
     names          paths of leaves, and maps over them
     dtypes         what numbers a leaf holds, in words and in the width that sums need
-    prunable       which leaves are pruned by default
+    prunable       which leaves are pruned: by default, and but for those ignored
     flax_objects   what is an object of Flax, told without importing Flax in vain
     checks         errors that name the leaf, the value found and the remedy
 
@@ -30,8 +30,10 @@ from gradflow_jax.trees.flax_objects import is_nnx_state as is_nnx_state
 from gradflow_jax.trees.names import label as label
 from gradflow_jax.trees.names import map_named as map_named
 from gradflow_jax.trees.names import named_leaves as named_leaves
+from gradflow_jax.trees.prunable import Patterns as Patterns
 from gradflow_jax.trees.prunable import Prunable as Prunable
 from gradflow_jax.trees.prunable import default_prunable as default_prunable
+from gradflow_jax.trees.prunable import match_paths as match_paths
 from gradflow_jax.trees.prunable import prunable_flags as prunable_flags
 from gradflow_jax.trees.types import Allocation as Allocation
 from gradflow_jax.trees.types import AnyTree as AnyTree

@@ -82,7 +82,8 @@ def check_finite(path: str, leaf: chex.Numeric) -> None:
     raise ValueError(
         f"scores {label(path)} has {bad_count} of {jnp.size(leaf)} values that are not "
         f"finite ({summary}): weights cannot be ranked by them. Look for NaN in the "
-        "params or an overflow in the loss, or exclude the leaf by prunable=."
+        "params or an overflow in the loss, or exclude the leaf by "
+        "ignore= or prunable=."
     )
 
 

@@ -1,6 +1,8 @@
-"""Decides which leaves are pruned: by one default, or by a function of the caller."""
+"""Decides which leaves are pruned: by one default, a function, or patterns of paths."""
 
-from collections.abc import Callable
+import difflib
+import fnmatch
+from collections.abc import Callable, Collection, Sequence
 
 import chex
 import jax
@@ -12,6 +14,9 @@ from gradflow_jax.trees.types import ArrayTree
 
 Prunable = Callable[[str, jax.Array], bool]
 """Which leaves are pruned: `prunable(path, leaf)`, of the leaf's name and array."""
+
+Patterns = str | Collection[str]
+"""One path or shell pattern of paths, `"head/*"`, or several."""
 
 # Libraries give these names to additive and normalization parameters. Dimensions do
 # not tell them from kernels: in stacked layers and attention heads they have two and
@@ -42,16 +47,66 @@ def default_prunable(path: str, leaf: chex.Array | jax.ShapeDtypeStruct) -> bool
     return len(jnp.shape(leaf)) >= 2 and path.split("/")[-1] not in _NOT_PRUNABLE_NAMES
 
 
-def prunable_flags(tree: ArrayTree, prunable: Prunable) -> list[bool]:
-    """Returns, leaf by leaf, whether it is prunable.
+def match_paths(
+    patterns: Patterns,
+    paths: Sequence[str],
+    *,
+    what: str = "ignore",
+    of: str = "no leaf",
+) -> list[bool]:
+    """Returns, path by path, whether one of the patterns matches it.
+
+    Args:
+        patterns: a path, which matches itself alone, or a shell pattern,
+            `"*/embedding"`, or several. `*` matches any number of levels.
+        paths: names of leaves.
+        what: what an error calls a pattern.
+        of: what an error says that it does not match.
 
     Raises:
-        ValueError: if no leaf of the tree is prunable.
+        TypeError: if a pattern is no string.
+        ValueError: if a pattern matches no path; the message lists those near it.
+    """
+    flags = [False] * len(paths)
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"{what} is {pattern!r}, not a path or a pattern of paths such as "
+                "'*/embedding'."
+            )
+        # Names of lists hold brackets, which shell patterns read as sets of letters.
+        matches = [path == pattern for path in paths]
+        if not any(matches):
+            matches = [fnmatch.fnmatchcase(path, pattern) for path in paths]
+        if not any(matches):
+            near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.5)
+            listed = ", ".join(near or paths[:8])
+            more = f" and {len(paths) - 8} more" if not near and len(paths) > 8 else ""
+            known = "near it" if near else "there"
+            raise ValueError(
+                f"{what} {pattern!r} matches {of}; {known} are {listed}{more}."
+            )
+        flags = [flag or match for flag, match in zip(flags, matches, strict=True)]
+    return flags
+
+
+def prunable_flags(
+    tree: ArrayTree, prunable: Prunable, ignore: Patterns = ()
+) -> list[bool]:
+    """Returns, leaf by leaf, whether it is prunable and not ignored.
+
+    Raises:
+        TypeError: if a pattern is no string.
+        ValueError: if no leaf of the tree is prunable, or a pattern matches none.
     """
     paths_and_leaves = named_leaves(tree)
-    flags = [bool(prunable(path, leaf)) for path, leaf in paths_and_leaves]
     if not paths_and_leaves:
         raise ValueError(f"no leaf is prunable: the tree {tree!r} has no leaves.")
+    ignored = match_paths(ignore, [path for path, _ in paths_and_leaves])
+    flags = [
+        bool(prunable(path, leaf)) and not is_ignored
+        for (path, leaf), is_ignored in zip(paths_and_leaves, ignored, strict=True)
+    ]
     if not any(flags):
         shown = paths_and_leaves[:5]
         listed = ", ".join(f"{path} {describe(leaf)}" for path, leaf in shown)
@@ -60,6 +115,7 @@ def prunable_flags(tree: ArrayTree, prunable: Prunable) -> list[bool]:
         raise ValueError(
             f"no leaf is prunable among: {listed}{more}. By default kernels and "
             "embeddings (two dimensions or more) are; pass "
-            "prunable=lambda path, leaf: ... to choose others."
+            "prunable=lambda path, leaf: ... to choose others"
+            f"{', or ignore= fewer' if any(ignored) else ''}."
         )
     return flags

@@ -260,7 +260,7 @@ class TestQuotas:
 
     def test_a_pattern_that_matches_no_leaf_is_an_error(self):
         with pytest.raises(
-            ValueError, match="the quota 'head' matches no leaf; the leaves are conv1/"
+            ValueError, match="the quota 'head' matches no leaf; there are conv1/"
         ):
             gf.quotas(self.PARAMS, {"head": 0.5})
 

@@ -161,7 +161,7 @@ class TestErrors:
         with pytest.raises(
             ValueError,
             match=rf"leaf 'b' has 2 of 3 values that are not finite \(2 {name}\): "
-            ".*exclude the leaf by prunable=",
+            ".*exclude the leaf by ignore= or prunable=",
         ):
             select(scores, sparsity=0.5)
 

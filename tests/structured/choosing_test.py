@@ -54,9 +54,7 @@ COSTS = {
 }
 
 
-def slow(
-    scores, cost, *, sparsity, scope, floor=0, min_units=1, round_to=1, protect=()
-):
+def slow(scores, cost, *, sparsity, scope, floor=0, min_units=1, round_to=1, ignore=()):
     """Removes units one at a time until little enough is left; None if it never is."""
     group = {
         "global": lambda name: "",
@@ -78,7 +76,7 @@ def slow(
 
     def may_go(name):
         least = max(min_units, math.ceil(Fraction(floor) * SIZES[name]))
-        return name not in protect and SIZES[name] - gone[name] > least
+        return name not in ignore and SIZES[name] - gone[name] > least
 
     def turn(name):
         own = group(name)
@@ -120,7 +118,7 @@ def ties(draw):
 )
 @checked
 def test_choice_is_that_of_a_slow_ranking(
-    scores, budget, scope, percent, floor, min_units, round_to, protect
+    scores, budget, scope, percent, floor, min_units, round_to, ignore
 ):
     cost = COSTS.get(budget, COSTS["parameters"])
     rules = {
@@ -129,7 +127,7 @@ def test_choice_is_that_of_a_slow_ranking(
         "floor": floor,
         "min_units": min_units,
         "round_to": round_to,
-        "protect": protect,
+        "ignore": ignore,
     }
     expected = slow(scores, cost, **rules)
     rules |= {"budget": budget if budget != "function" else cost, "floor": float(floor)}
@@ -146,7 +144,7 @@ def test_choice_is_that_of_a_slow_ranking(
         # The floors, by themselves.
         assert left >= min(min_units, size) and left >= floor * size
         assert left == size or left % round_to == 0
-        assert name not in protect or left == size
+        assert name not in ignore or left == size
         if not flags.all():
             assert scores[name][~flags].max() <= scores[name][flags].min()
 
@@ -170,15 +168,17 @@ def test_target_is_met_within_one_unit(scores, budget, sparsity):
     assert COSTS[budget](keep) > target
 
 
-def test_protect_by_name_and_by_function():
+def test_families_are_ignored_by_leaf_by_name_and_by_function():
     scores = {name: np.arange(size) for name, size in SIZES.items()}
 
-    def whole(protect):
-        keep = gf.choose_units(scores, UNITS, sparsity=0.5, protect=protect)
+    def whole(ignore):
+        keep = gf.choose_units(scores, UNITS, sparsity=0.5, ignore=ignore)
         return {name for name, flags in keep.items() if flags.all()}
 
     assert whole(()) == set()
-    assert whole("0/w[1]") == whole(["0/w[1]"]) == {"0/w[1]"}
+    assert whole("0/w[1]") == whole(["0/w[1]"]) == whole("0/w") == {"0/w[1]"}
+    assert whole(["0/w", "stem/*"]) == {"0/w[1]", "stem/w[1]"}
+    assert whole("[02]/w") == {"0/w[1]", "2/w[1]"}
     assert whole(lambda family: family.reads_input) == {"stem/w[1]"}
     assert whole(lambda family: family.size == 5) == {"2/w[1]"}
     # What a score of infinity says too.
@@ -186,9 +186,9 @@ def test_protect_by_name_and_by_function():
     assert whole(()) == {"1/w[1]"}
 
 
-def test_protect_takes_an_iterator():
+def test_ignore_takes_an_iterator():
     scores = {name: np.arange(size) for name, size in SIZES.items()}
-    keep = gf.choose_units(scores, UNITS, sparsity=0.5, protect=iter(["0/w[1]"]))
+    keep = gf.choose_units(scores, UNITS, sparsity=0.5, ignore=iter(["0/w[1]"]))
     assert keep["0/w[1]"].all()
 
 
@@ -210,7 +210,10 @@ SCORES = {name: np.arange(size) for name, size in SIZES.items()}
             {"budget": "weights"},
             'budget is \'weights\'; it is "units", "parameters", "flops"',
         ),
-        ({"protect": ["x"]}, "protect: there is no family 'x'; there are .*0/w.1."),
+        (
+            {"ignore": "stam/w"},
+            "ignore 'stam/w' matches neither a leaf nor a family; near it are stem/w",
+        ),
         ({"scores": {"0/w[1]": np.ones(4)}}, "scores lack the family 'stem/w.1.'"),
         ({"scores": SCORES | {"0/w[1]": np.ones(5)}}, r"shape \(5,\), .* 4 units"),
         (
@@ -233,7 +236,7 @@ def test_nothing_to_choose_from():
 
 
 def test_an_unreachable_budget_says_how_much_can_be_asked():
-    rules = {"floor": 0.5, "protect": ["0/w[1]"]}
+    rules = {"floor": 0.5, "ignore": ["0/w[1]"]}
     # Of 24 units 3, 4 and 2 may go.
     with pytest.raises(ValueError, match=r"asks for 12 of 24 .*, but 15 are left"):
         gf.choose_units(SCORES, UNITS, sparsity=0.5, **rules)

@@ -141,7 +141,7 @@ def choose(
         units,
         sparsity=count / sum(family.size for family in units),
         min_units={name: n for name, n in floors(widths).items() if n > 1},
-        protect=() if cut_stem else is_stem,
+        ignore=() if cut_stem else is_stem,
     )
 
 

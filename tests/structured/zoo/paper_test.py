@@ -164,7 +164,7 @@ def test_resnet_s_first_convolution_stays_whole():
     scores = random_scores(units)
     first = {family.name for family in units if family.reads_input}
     keep = gf.choose_units(
-        scores, units, sparsity=0.5, protect=lambda family: family.reads_input
+        scores, units, sparsity=0.5, ignore=lambda family: family.reads_input
     )
     # It is a part of the first stage's stream.
     assert len(first) == 1 and units.shapes(keep)["params/Conv_0/kernel"] == (
@@ -184,7 +184,7 @@ def test_resnet_as_published_is_cut_inside_its_blocks(ratio):
         scores,
         units,
         sparsity=ratio,
-        protect=lambda family: len(family.producers) > 1,
+        ignore=lambda family: len(family.producers) > 1,
     )
     streams = {family.name for family in units} - {family.name for family in inner}
     assert len(inner) == 27 and sum(family.size for family in inner) == 1008

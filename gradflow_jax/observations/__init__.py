@@ -19,8 +19,8 @@ an observation, give it a file with a function of a `Study` and its runs, and a 
 
 The paper explains by gradient flow why some measures prune better, in five observations.
 `observe` tests them on any classifier, with verdicts of intervals over seeds that may go
-against the paper. `problem_of` makes the problem of a linen module, an NNX class and
-others:
+against the paper. `problem_of` makes the problem of a linen module, of a class of NNX or
+Equinox modules, or of a pair of functions:
 
 >>> import numpy as np
 >>> from flax import linen as nn

@@ -1,5 +1,6 @@
 """Makes a classifier of any framework and its images one thing: a problem."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow_jax.programs.models import ModelLike, kind_of
+from gradflow_jax.programs.models import (
+    HOLDS_VARIABLES,
+    ModelLike,
+    as_function,
+    kind_of,
+    variables_of,
+)
 from gradflow_jax.programs.uses import first_uses
 from gradflow_jax.trees import Params, named_leaves
 
@@ -20,6 +27,12 @@ Data = jax.Array | np.ndarray
 
 Batch = tuple[Data, Data]
 """Inputs and their labels."""
+
+Init = Callable[[chex.PRNGKey], Params]
+"""`init(key) -> params`."""
+
+Apply = Callable[..., jax.Array]
+"""`apply(params, inputs) -> logits` [example, class]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +57,8 @@ class Problem:
         1.0986
     """
 
-    init: Callable[[chex.PRNGKey], Params]
-    apply: Callable[..., jax.Array]
+    init: Init
+    apply: Apply
     inputs: Data
     labels: Data
 
@@ -91,21 +104,23 @@ class Problem:
 
 
 def problem_of(
-    model: ModelLike | tuple[Callable[..., Params], Callable[..., jax.Array]],
+    model: ModelLike | tuple[Init, Apply],
     inputs: Data,
     labels: Data,
 ) -> Problem:
     """Makes a problem of a model as the user has it.
 
     Args:
-        model: a linen module; or a function that makes an NNX module of `nnx.Rngs`,
-            such as its class; or a pair `(init, apply)` of functions as `Problem` has.
+        model: a linen module; a function that makes an NNX module of `nnx.Rngs`, such
+            as its class; one that makes an Equinox module of its argument `key`; or a
+            pair `(init, apply)` of functions as `Problem` has.
         inputs: [example, ...], as the model is called with.
         labels: integers [example].
 
     Returns:
         The problem. An NNX module is called as it was made, so batch norm that is not
-        in evaluation mode takes the statistics of the batch.
+        in evaluation mode takes the statistics of the batch. An Equinox module is
+        called with one example, as its layers are, and mapped over them.
 
     Raises:
         TypeError: if the model is none of these.
@@ -124,18 +139,22 @@ def problem_of(
     if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
         return Problem(*model, inputs, labels)
     kind = kind_of(model)
-    if kind == "linen":
-        return _of_linen(model, inputs, labels)
-    if kind == "nnx":
+    if kind in HOLDS_VARIABLES:
         raise TypeError(
             f"{type(model).__name__} has weights already, and each seed takes fresh "
-            "ones: pass a function of nnx.Rngs that makes the module, such as its "
-            "class."
+            "ones: pass a function of nnx.Rngs or of a key that makes the module, such "
+            "as its class."
         )
-    return _of_nnx(model, inputs, labels)
+    if kind == "linen":
+        init, apply = _of_linen(model, inputs)
+    elif callable(model) and "key" in inspect.signature(model).parameters:
+        init, apply = _of_equinox(model)
+    else:
+        init, apply = _of_nnx(model)
+    return Problem(init, apply, inputs, labels)
 
 
-def _of_linen(module: Any, inputs: Data, labels: Data) -> Problem:
+def _of_linen(module: Any, inputs: Data) -> tuple[Init, Apply]:
     def init(key: chex.PRNGKey) -> Params:
         variables = module.init(key, jnp.asarray(inputs[:1]))
         collections = sorted(set(variables) - {"params"})
@@ -148,28 +167,39 @@ def _of_linen(module: Any, inputs: Data, labels: Data) -> Problem:
             )
         return variables["params"]
 
-    def apply(params: Params, x: chex.Array) -> jax.Array:
-        return module.apply({"params": params}, x)
-
-    return Problem(init, apply, inputs, labels)
+    run = as_function(module)
+    return init, lambda params, x: run({"params": params}, x)
 
 
-def _of_nnx(make: Any, inputs: Data, labels: Data) -> Problem:
+def _of_nnx(make: Any) -> tuple[Init, Apply]:
     from flax import nnx
 
     module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
     if not isinstance(module, nnx.Module):
         raise TypeError(
             f"{make!r} makes {type(module).__name__} of nnx.Rngs: a function makes an "
-            "NNX module; of a model in plain JAX pass a pair (init, apply)."
+            "NNX module of them, or an Equinox module of its argument `key`; of a "
+            "model in plain JAX pass a pair (init, apply)."
         )
-    # All variables but the params, such as batch statistics, stay those of this module.
-    graphdef, _, untrained = nnx.split(make(nnx.Rngs(0)), nnx.Param, ...)
 
     def init(key: chex.PRNGKey) -> Params:
         return nnx.state(make(nnx.Rngs(key)), nnx.Param)
 
-    def apply(params: Params, x: chex.Array) -> jax.Array:
-        return nnx.merge(graphdef, params, untrained, copy=True)(x)
+    # All variables but the params, such as batch statistics, stay those of this module.
+    return init, as_function(make(nnx.Rngs(0)))
 
-    return Problem(init, apply, inputs, labels)
+
+def _of_equinox(make: Any) -> tuple[Init, Apply]:
+    module = make(key=jax.random.key(0))
+    if not callable(module) or kind_of(module) != "equinox":
+        raise TypeError(
+            f"{make!r} makes {type(module).__name__} of a key: a function with the "
+            "argument `key` makes an Equinox module; of a model in plain JAX pass a "
+            "pair (init, apply)."
+        )
+    run = as_function(module)
+
+    def apply(params: Params, x: chex.Array) -> jax.Array:
+        return jax.vmap(lambda example: run(params, example))(x)
+
+    return lambda key: variables_of(make(key=key)), apply

@@ -1,5 +1,6 @@
 """The paper's observations, against what NumPy makes of the same networks."""
 
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -318,6 +319,25 @@ def test_a_batch_norm_takes_the_statistics_of_the_batch():
     np.testing.assert_allclose(problem.apply(params, INPUTS), module(INPUTS), rtol=1e-5)
 
 
+def test_an_equinox_module_is_mapped_over_examples():
+    def make(key):
+        return eqx.nn.MLP(INPUTS.shape[1], 3, 8, 1, key=key)
+
+    problem = problem_of(make, INPUTS, LABELS)
+    key = jax.random.key(4)
+    params = problem.init(key)
+    expected = np.stack([make(key)(example) for example in INPUTS[:5]])
+    np.testing.assert_allclose(
+        problem.apply(params, INPUTS[:5]), expected, rtol=1e-5, atol=1e-6
+    )
+    # The weights are those of the params, not of the module that was traced.
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    assert not problem.apply(zeros, INPUTS[:5]).any()
+    assert list(problem.depth) == [
+        f"layers/{layer}/{name}" for layer in (0, 1) for name in ("weight", "bias")
+    ]
+
+
 class Stateful(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -327,6 +347,10 @@ class Stateful(nn.Module):
 def test_models_that_are_none():
     with pytest.raises(TypeError, match="has weights already, and each seed takes"):
         problem_of(Normed(nnx.Rngs(0)), INPUTS, LABELS)
+    with pytest.raises(TypeError, match="MLP has weights already, and each seed"):
+        problem_of(eqx.nn.MLP(3, 3, 8, 1, key=jax.random.key(0)), INPUTS, LABELS)
+    with pytest.raises(TypeError, match="makes dict of a key"):
+        problem_of(lambda key: {"w": jnp.ones(3)}, INPUTS, LABELS)
     with pytest.raises(TypeError, match="makes dict of nnx.Rngs"):
         problem_of(lambda rngs: {"w": jnp.ones(3)}, INPUTS, LABELS)
     with pytest.raises(TypeError, match="a model is a function"):

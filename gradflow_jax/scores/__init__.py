@@ -13,8 +13,9 @@
     sharding         keeps gradients where the params lie
     rank_agreement   how alike two scores rank weights
 
-Imports `trees` and `programs`; everything that prunes imports it. To add a measure, add its rule to
-`rules.RULES` and its function, a transformation of a loss, to the file of its order.
+Imports `trees` and `programs`; everything that prunes imports it. To add a measure, add
+its rule to `rules.RULES` and its function, a transformation of a loss, to the file of
+its order.
 
 ## Measures
 

@@ -34,8 +34,8 @@ from gradflow_jax.connectivity.signals import (
 from gradflow_jax.programs.calls import (
     CALLS,
     LOOPS_AND_BRANCHES,
-    called,
-    opened,
+    callee_of,
+    open_program,
     scan_numbers,
 )
 from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
@@ -92,9 +92,11 @@ class Reader:
             # As in JAX, an index outside of the branches chooses the nearest.
             last = len(eqn.params["branches"]) - 1
             number = int(np.clip(operands[0].constant, 0, last))
-            return self.read(*opened(eqn.params["branches"][number]), operands[1:])
+            return self.read(
+                *open_program(eqn.params["branches"][number]), operands[1:]
+            )
         if name in CALLS:
-            return self.read(*opened(called(eqn.params)), operands)
+            return self.read(*open_program(callee_of(eqn.params)), operands)
         rule = self._rule_of(name)
         indicators = rule(eqn, operands)
         if _have_numbers(operands):
@@ -123,7 +125,8 @@ class Reader:
             signal._replace(number=None, carried=None) for signal in operands
         )
         results = [
-            self.read(*opened(branch), inputs) for branch in eqn.params["branches"]
+            self.read(*open_program(branch), inputs)
+            for branch in eqn.params["branches"]
         ]
         return rules.branches(which, results)
 
@@ -149,7 +152,7 @@ class Reader:
         ]
 
         def read_step(carry: list[Signal], slices: list[Signal]) -> tuple[Any, Any]:
-            jaxpr, values = opened(eqn.params["jaxpr"])
+            jaxpr, values = open_program(eqn.params["jaxpr"])
             results = self.read(jaxpr, values, [*consts, *carry, *slices])
             next_carry = [_make_carry(signal) for signal in results[:carry_count]]
             outputs = [

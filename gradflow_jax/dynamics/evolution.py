@@ -15,7 +15,7 @@ from gradflow_jax.dynamics.inner_products import (
 from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.dynamics.trajectory import Trajectory
 from gradflow_jax.scores.derivatives import Derivatives
-from gradflow_jax.scores.evaluation import finished
+from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Params, named_leaves
@@ -75,7 +75,9 @@ def follow(
         ([24.0, 11.0], [48.0, 22.0])
     """
     take_sample = drop_aux(
-        finished(partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux),
+        evaluate_then(
+            partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
+        ),
         has_aux,
     )
 

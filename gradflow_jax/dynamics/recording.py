@@ -13,7 +13,7 @@ from gradflow_jax.dynamics.evolution import (
 from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.dynamics.tracking import LearningRate, check_sizes
 from gradflow_jax.programs.parameters import params_of
-from gradflow_jax.scores.evaluation import finished
+from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Params
@@ -68,7 +68,7 @@ class Recorder:
         has_aux: bool = False,
     ):
         check_sizes(every, capacity)
-        evaluate = finished(
+        evaluate = evaluate_then(
             partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
         )
         self._take_sample = drop_aux(evaluate, has_aux)

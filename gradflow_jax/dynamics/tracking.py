@@ -27,7 +27,7 @@ from gradflow_jax.dynamics.evolution import (
 )
 from gradflow_jax.dynamics.inner_products import Products
 from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
-from gradflow_jax.scores.evaluation import finished
+from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Params, check_floating, widen
@@ -124,7 +124,9 @@ def track(
     """
     check_sizes(every, capacity)
     take_sample = drop_aux(
-        finished(partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux),
+        evaluate_then(
+            partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
+        ),
         has_aux,
     )
 

@@ -45,14 +45,14 @@ class Make(Protocol):
         ...
 
 
-def _scaled(filters: int, width: float) -> int:
+def _scale(filters: int, width: float) -> int:
     return max(NARROWEST, round(filters * width))
 
 
 def _vgg(stages: Any, shape: ImageShape, classes: int, width: float, rngs: Any) -> VGG:
     layers = []
     for stage in stages:
-        layers += [n if n == "M" else _scaled(n, width) for n in stage]
+        layers += [n if n == "M" else _scale(n, width) for n in stage]
     return VGG(layers, classes, image_shape=shape, rngs=rngs)
 
 
@@ -61,8 +61,8 @@ def _mobilenet(
 ) -> MobileNetV1:
     first, *blocks = layers
     return MobileNetV1(
-        _scaled(first, width),
-        [(_scaled(filters, width), strides) for filters, strides in blocks],
+        _scale(first, width),
+        [(_scale(filters, width), strides) for filters, strides in blocks],
         classes,
         channels=shape[2],
         rngs=rngs,
@@ -74,7 +74,7 @@ def _resnet(
 ) -> ResNet:
     return ResNet(
         [blocks for blocks, _ in stages],
-        [_scaled(filters, width) for _, filters in stages],
+        [_scale(filters, width) for _, filters in stages],
         classes,
         channels=shape[2],
         rngs=rngs,

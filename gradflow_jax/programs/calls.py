@@ -11,12 +11,12 @@ CALLS = frozenset(
 LOOPS_AND_BRANCHES = frozenset(("scan", "while", "cond"))
 
 
-def opened(program: Any) -> tuple[Any, Sequence[Any]]:
+def open_program(program: Any) -> tuple[Any, Sequence[Any]]:
     """Returns a jaxpr, closed or open, and its constants."""
     return getattr(program, "jaxpr", program), getattr(program, "consts", ())
 
 
-def called(params: dict[str, Any]) -> Any:
+def callee_of(params: dict[str, Any]) -> Any:
     """Returns the program that a call's parameters hold."""
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in params:

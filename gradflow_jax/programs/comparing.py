@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 from jax.interpreters import partial_eval
 
-from gradflow_jax.programs.calls import CALLS, called, opened, scan_numbers
+from gradflow_jax.programs.calls import CALLS, callee_of, open_program, scan_numbers
 from gradflow_jax.programs.equations import describe
 
 # These parameters change how or where a thing is computed, not what.
@@ -43,7 +43,7 @@ class _Flat:
     def __init__(self, program: Any):
         self.equations: list[tuple[Any, list[Any]]] = []
         self._count = 0
-        jaxpr, consts = opened(program)
+        jaxpr, consts = open_program(program)
         inputs = [self._new() for _ in jaxpr.invars]
         self.results = self._walk(jaxpr, [_number(c) for c in consts], inputs)
         self._keep_used()
@@ -62,12 +62,12 @@ class _Flat:
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
             if eqn.primitive.name in CALLS:
-                inner, values = opened(called(eqn.params))
+                inner, values = open_program(callee_of(eqn.params))
                 results = self._walk(inner, [_number(v) for v in values], operands)
             elif _is_constant(eqn, operands):
                 # It is computed here, whether the program holds its equation or JAX
                 # had computed it before.
-                results = _evaluated(eqn, operands)
+                results = _evaluate(eqn, operands)
             else:
                 results = [self._new() for _ in eqn.outvars]
                 self.equations.append((eqn, [operands, results]))
@@ -102,7 +102,7 @@ def _is_constant(eqn: Any, operands: Sequence) -> bool:
     )
 
 
-def _evaluated(eqn: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _evaluate(eqn: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
     with jax.ensure_compile_time_eval():
         evaluated = eqn.primitive.bind(*operands, **eqn.params)
         several = eqn.primitive.multiple_results
@@ -121,7 +121,7 @@ def difference(
             default.
     """
     expected_program, traced_program = _Flat(predicted), _Flat(traced)
-    inputs = range(len(opened(predicted)[0].invars)) if order is None else order
+    inputs = range(len(open_program(predicted)[0].invars)) if order is None else order
     # Values are numbered in the order in which they are made, inputs first, from 1.
     names = {number + 1: counterpart + 1 for number, counterpart in enumerate(inputs)}
     for (eqn, (operands, results)), (new, (traced_operands, traced_results)) in zip(
@@ -208,7 +208,7 @@ def _same_value(first: Any, second: Any, names: Mapping[int, int]) -> bool:
 
 def _same_parameter(first: Any, second: Any, order: Sequence[int]) -> bool:
     if _is_program(first) and _is_program(second):
-        inputs = len(opened(first)[0].invars)
+        inputs = len(open_program(first)[0].invars)
         return (
             difference(first, second, order if len(order) == inputs else None) is None
         )

@@ -77,7 +77,7 @@ def differentiate(
         >>> gf.score(d, "grasp").tolist()
         [10.0, 15.0]
     """
-    return finished(
+    return evaluate_then(
         lambda derivatives: derivatives,
         loss_fn,
         order=order,
@@ -87,7 +87,7 @@ def differentiate(
     )
 
 
-def finished(
+def evaluate_then(
     finish: Callable[[Derivatives], Any],
     loss_fn: LossFn,
     *,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from gradflow_jax.scores.derivatives import Derivatives
-from gradflow_jax.scores.evaluation import Jitted, finished
+from gradflow_jax.scores.evaluation import Jitted, evaluate_then
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.scores.normalization import ChannelScores, norm_layers
 from gradflow_jax.scores.rules import RULES, bind_measure, first_order, per_weight
@@ -243,7 +243,7 @@ def batch_norm_taylor(
             for path, layer in layers.items()
         }
 
-    return finished(
+    return evaluate_then(
         batch_norm_taylor,
         loss_fn,
         squares="example" if per_example else "batch",
@@ -280,4 +280,4 @@ def first_order_terms(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
         >>> gf.first_order_terms(loss_fn)(jnp.array([-2.0, 1.0])).tolist()
         [-2.0, 3.0]
     """
-    return finished(first_order, loss_fn, has_aux=has_aux)
+    return evaluate_then(first_order, loss_fn, has_aux=has_aux)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.scores.derivatives import Derivatives
-from gradflow_jax.scores.evaluation import Jitted, finished
+from gradflow_jax.scores.evaluation import Jitted, evaluate_then
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.trees import ArrayTree, Scores, label, map_named, widen
 
@@ -147,7 +147,7 @@ def bind_measure(
         return per_weight(rule, d)
 
     scores.__name__ = name
-    return finished(
+    return evaluate_then(
         scores,
         loss_fn,
         order=2 if "hessian_gradient" in rule.needs else 1,

@@ -85,7 +85,7 @@ def choose_units(
         0 if stays_whole(family) else _limit(family, floor, min_units)
         for family in units.families
     ]
-    ranked = _ranked(units, values, order, limits, scope)
+    ranked = _rank(units, values, order, limits, scope)
 
     def keep(count: int) -> dict[str, np.ndarray]:
         """Removes the first so many of all units that may go."""
@@ -196,7 +196,7 @@ def _limit(family: Family, floor: float, min_units: int | Mapping[str, int]) -> 
     return max(family.size - max(by_fraction, by_number), 0)
 
 
-def _ranked(
+def _rank(
     units: Units,
     values: Mapping[str, np.ndarray],
     order: list[np.ndarray],

@@ -14,7 +14,7 @@ from gradflow_jax.masks.selection.placement import explicit_sharding
 from gradflow_jax.structured.alignment import align, is_packed
 from gradflow_jax.structured.composing import kept_indices
 from gradflow_jax.structured.plans import folds_of
-from gradflow_jax.structured.running.fold_into_biases import folded
+from gradflow_jax.structured.running.fold_into_biases import fold_constants
 from gradflow_jax.structured.units import Keep, Units, program_of
 from gradflow_jax.trees import (
     AnyTree,
@@ -70,8 +70,8 @@ def cut(
     """
     indices = kept_indices(units, keep)
     owners = align(tree, units.leaves, what="tree", strangers=like is not None)
-    folds = folds_of(units.families, units.checked(keep), program_of(units))
-    added = folded(folds, tree, owners, units.leaves)
+    folds = folds_of(units.families, units.check_keep(keep), program_of(units))
+    added = fold_constants(folds, tree, owners, units.leaves)
     leaves = []
     for (path, leaf), owner in zip(named_leaves(tree), owners, strict=True):
         if owner is None or owner not in indices:
@@ -105,7 +105,7 @@ def _cut_leaf(
     if explicit is not None:
         # An array on many devices is gathered along the axes that indices are taken
         # of; JAX asks for that to be said where mesh axes are explicit.
-        result = jax.sharding.reshard(leaf, _dropped(explicit, moved, leaf.ndim))
+        result = jax.sharding.reshard(leaf, _drop_axes(explicit, moved, leaf.ndim))
     elif _lies_with_numpy(leaf):
         result = np.asarray(leaf)
     take: Callable = np.take
@@ -115,12 +115,12 @@ def _cut_leaf(
     for axis, kept in moved.items():
         result = take(result, kept, axis)
     if explicit is not None:
-        return jax.sharding.reshard(result, _divided(explicit, result.shape))
+        return jax.sharding.reshard(result, _drop_undivided(explicit, result.shape))
     if is_traced(leaf) or not isinstance(leaf, jax.Array):
         return result
     sharding = leaf.sharding
     if isinstance(sharding, NamedSharding):
-        sharding = _divided(sharding, result.shape)
+        sharding = _drop_undivided(sharding, result.shape)
     return jax.device_put(result, sharding)
 
 
@@ -144,14 +144,16 @@ def _axes_of(sharding: NamedSharding, rank: int) -> list[Any]:
     return [*sharding.spec] + [None] * (rank - len(sharding.spec))
 
 
-def _dropped(sharding: NamedSharding, axes: Iterable[int], rank: int) -> NamedSharding:
+def _drop_axes(
+    sharding: NamedSharding, axes: Iterable[int], rank: int
+) -> NamedSharding:
     spec = _axes_of(sharding, rank)
     for axis in axes:
         spec[axis] = None
     return NamedSharding(sharding.mesh, PartitionSpec(*spec))
 
 
-def _divided(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
+def _drop_undivided(sharding: NamedSharding, shape: Sequence[int]) -> NamedSharding:
     """Returns a sharding without the axes whose sizes the mesh does not divide."""
     spec = _axes_of(sharding, len(shape))
     for axis, names in enumerate(spec):

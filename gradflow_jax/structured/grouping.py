@@ -51,7 +51,7 @@ class Index:
         self._touched[frame] = equations_of
         return set(equations_of)
 
-    def touched(self, frame: Frame, removed: frozenset[int]) -> list[int]:
+    def equations_touching(self, frame: Frame, removed: frozenset[int]) -> list[int]:
         """Returns the indices of a frame's equations that touch some axes."""
         equations_of = self._touched[frame]
         if len(removed) == 1:
@@ -73,7 +73,7 @@ def families_of(
     """
     index, uniform, read = Index(traced.frame), Uniform(), traced.read()
     families: list[Family] = []
-    refused = _pinned(traced)
+    refused = _refuse_pinned(traced)
     candidates = list(_candidates(traced))
     totals = Counter(_place_name(slices) for _, slices in candidates)
     names: Counter[str] = Counter()
@@ -90,7 +90,7 @@ def families_of(
         elif size == 1 or not kinds & {"producing", "consuming"}:
             proof = Refusal(_NOT_MADE)
         else:
-            proof = _proved(traced, index, uniform, removed, slices, parameters, leaks)
+            proof = _prove(traced, index, uniform, removed, slices, parameters, leaks)
         if isinstance(proof, Refusal):
             refused.append(Refused(tuple(s.place for s in slices), proof.reason))
             continue
@@ -103,7 +103,7 @@ def families_of(
     return families, refused
 
 
-def _pinned(traced: Traced) -> list[Refused]:
+def _refuse_pinned(traced: Traced) -> list[Refused]:
     """Returns the places of which something is pinned, by reason."""
     places: dict[Reason, dict[Place, None]] = defaultdict(dict)
     for path, dims in traced.dims.items():
@@ -180,7 +180,7 @@ def _kinds(
     return frozenset(derived or {"elementwise"})
 
 
-def _proved(
+def _prove(
     traced: Traced,
     index: Index,
     uniform: Uniform,
@@ -214,7 +214,7 @@ def _proved(
                 ]
                 known.set(traced.frame, variable, entries)
             try:
-                walk.run(known, traced.frame, index.touched)
+                walk.run(known, traced.frame, index.equations_touching)
             except Refusal as refusal:
                 first = first or refusal
                 if refusal.leaks:

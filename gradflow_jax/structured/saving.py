@@ -116,7 +116,7 @@ def save_cut(
         },
         "keep": {
             name: [flags.size, np.flatnonzero(flags).tolist()]
-            for name, flags in units.checked(keep).items()
+            for name, flags in units.check_keep(keep).items()
         },
         "indices": {
             name: {str(axis): kept.tolist() for axis, kept in kept_by_axis.items()}
@@ -180,17 +180,17 @@ def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> Saved
         for name, kept_by_axis in record["indices"].items()
     }
     return SavedCut(
-        _arranged(tensors, shapes, like), keep, indices, _arranged(shapes, shapes, like)
+        _arrange(tensors, shapes, like), keep, indices, _arrange(shapes, shapes, like)
     )
 
 
-def _arranged(
+def _arrange(
     leaves: Mapping[str, Any],
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     like: ArrayTree | None,
 ) -> ArrayTree:
     if like is None:
-        return nested(leaves)
+        return nest(leaves)
     named = named_leaves(like)
     missing = [path for path in shapes if path not in dict(named)]
     if missing:
@@ -209,7 +209,7 @@ def _arranged(
     return jax.tree.structure(like).unflatten(leaves[path] for path, _ in named)
 
 
-def nested(leaves: Mapping[str, Any]) -> ArrayTree:
+def nest(leaves: Mapping[str, Any]) -> ArrayTree:
     """Returns leaves by path as dicts in dicts, by the pieces of their paths.
 
     Example:

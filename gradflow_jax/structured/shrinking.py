@@ -39,7 +39,7 @@ class Shrunk:
     """
 
     def __init__(self, units: Units, keep: Keep):
-        self.units, self.keep = units, dict(units.checked(keep))
+        self.units, self.keep = units, dict(units.check_keep(keep))
         self._cuts: dict[Any, Callable[..., Any]] = {}
         self._run = _at_cut_widths(units, keep)
         # It is traced once, for the comparison and for `error_of`.
@@ -67,7 +67,7 @@ class Shrunk:
             tuple(sorted((name, str(value)) for name, value in options.items())),
         )
         if key not in self._cuts:
-            self._cuts[key] = jax.jit(self._traced(inputs, options))
+            self._cuts[key] = jax.jit(self._trace(inputs, options))
         return self._cuts[key](variables, *inputs)
 
     def distances(
@@ -94,7 +94,7 @@ class Shrunk:
             result.append((far, jnp.max(jnp.abs(expected))))
         return result
 
-    def _traced(self, inputs: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
+    def _trace(self, inputs: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
         units = self.units
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
@@ -233,7 +233,7 @@ def shrink(model: ModelLike, units: Units, keep: Keep) -> Any:
             "nnx.merge(graphdef, state)(*x), find_units(apply, state, *inputs)."
         )
     variables = cut(variables_of(module), units, keep)
-    return nnx_widths.resized(module, variables, groups=_groups(units, keep))
+    return nnx_widths.resize(module, variables, groups=_groups(units, keep))
 
 
 def cut_error(variables: ArrayTree, units: Units, keep: Keep, *inputs: Any) -> float:
@@ -273,7 +273,7 @@ def error_of(shrunk: Shrunk, variables: ArrayTree, *inputs: Any) -> float:
     one with the comparison.
     """
     units, keep = shrunk.units, shrunk.keep
-    flags = units.checked(keep)
+    flags = units.check_keep(keep)
     masks = removal_masks(units.families, flags, units.leaves, variables)
     full = units.model.masked(variables, masks, *inputs)
     small = cut(variables, units, keep)

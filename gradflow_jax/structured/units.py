@@ -61,7 +61,7 @@ class Units:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         return f"there are {', '.join(names[:5])}{more}" if names else "there are none"
 
-    def checked(self, keep: Keep) -> dict[str, np.ndarray]:
+    def check_keep(self, keep: Keep) -> dict[str, np.ndarray]:
         """Returns flags for every family, where a keep set names some.
 
         Raises:
@@ -95,7 +95,7 @@ class Units:
 
     def shapes(self, keep: Keep) -> dict[str, tuple[int, ...]]:
         """Returns the shape of each leaf after a cut, by path."""
-        kept = axis_flags(self.families, self.checked(keep))
+        kept = axis_flags(self.families, self.check_keep(keep))
         return {
             path: tuple(axes.kept_size(axis, kept) for axis in dims)
             for path, dims in self._program.dims.items()
@@ -103,7 +103,7 @@ class Units:
 
     def widths(self, keep: Keep) -> dict[str, int]:
         """Returns how many units of each family stay."""
-        return {name: int(flags.sum()) for name, flags in self.checked(keep).items()}
+        return {name: int(flags.sum()) for name, flags in self.check_keep(keep).items()}
 
     def parameters(self, keep: Keep | None = None) -> int:
         """Counts the parameters, of the model or of what a keep set leaves."""
@@ -118,7 +118,7 @@ class Units:
         are counted from the program: padding counts as computed, a scan's body as
         often as it runs, a `while` loop's once, a `cond` with all of its branches.
         """
-        kept = axis_flags(self.families, self.checked(keep or {}))
+        kept = axis_flags(self.families, self.check_keep(keep or {}))
         total = 0
         for product in self._program.coupling.products:
             number = product.number
@@ -140,7 +140,7 @@ class Units:
             A tree of bool like `like`: False in the slices of removed units, at the
             places that the proof asks for.
         """
-        flags = self.checked(keep)
+        flags = self.check_keep(keep)
         masks = removal_masks(self.families, flags, self.leaves, like)
         return jax.tree.map(jnp.asarray, masks)
 
@@ -159,7 +159,7 @@ class Units:
         for axis, size in enumerate(self.leaves[path].shape):
             said = [
                 f"{family.size} units of {family.name}, which are removed with "
-                + _listed([s for s in family.slices if s.place != (path, axis)])
+                + _list_slices([s for s in family.slices if s.place != (path, axis)])
                 + ("; their constant goes into a bias" if family.folds else "")
                 for family in self.families
                 if any(s.place == (path, axis) for s in family.slices)
@@ -210,10 +210,10 @@ def program_of(units: Units) -> Traced:
 
 def plan_cut(units: Units, keep: Keep) -> Plan:
     """Returns what a keep set does to the program's axes."""
-    return Plan(axis_flags(units.families, units.checked(keep)))
+    return Plan(axis_flags(units.families, units.check_keep(keep)))
 
 
-def _listed(slices: list) -> str:
+def _list_slices(slices: list) -> str:
     names = [f"{s.path}[{s.axis}]" for s in slices]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(names[:4]) + more if names else "nothing else"

@@ -12,7 +12,7 @@ from measuring import Ratio
 import gradflow_jax as gf
 from gradflow_jax import dynamics
 from gradflow_jax.dynamics.evolution import loss_and_products
-from gradflow_jax.scores.evaluation import finished
+from gradflow_jax.scores.evaluation import evaluate_then
 
 PROBLEMS = ("ResNet-20, training mode", "transformer")
 # A count of steps that no run here reaches.
@@ -74,7 +74,7 @@ class Recorded(Stepper):
 def test_a_step_that_is_tracked(paired, missing, quick, name):
     """Tracking is one evaluation of the second order and sums over weights."""
     problem = problem_named(name, quick)
-    evaluate = finished(partial(loss_and_products, None), problem.loss, order=2)
+    evaluate = evaluate_then(partial(loss_and_products, None), problem.loss, order=2)
     gradient = jax.jit(jax.grad(problem.loss))
     contestants = {
         "ours": lambda: evaluate(*problem.arguments),

@@ -136,7 +136,7 @@ def _correlation_panels(block: Block) -> list[_Panel]:
     for count in block.rounds:
         for measure in block.measures:
             groups[f"{measure}, {rounds_in_words(count)}"] = block.of(measure, count)
-    kinds = {name: _correlated(runs) for name, runs in groups.items()}
+    kinds = {name: _runs_with_correlations(runs) for name, runs in groups.items()}
     kinds = {name: runs for name, runs in kinds.items() if runs}
     panels = []
     for name, runs in kinds.items():
@@ -152,7 +152,7 @@ def _correlation_panels(block: Block) -> list[_Panel]:
     return panels
 
 
-def _correlated(runs: Iterable[RecordedRun]) -> list[RecordedRun]:
+def _runs_with_correlations(runs: Iterable[RecordedRun]) -> list[RecordedRun]:
     """Returns the runs in which measures were compared."""
     return [run for run in runs if run.record.correlations]
 
@@ -196,7 +196,7 @@ def _draw_correlations(
     for ax in axes.ravel()[len(panels) - across : len(panels)]:
         # matplotlib labels the lowest row alone, which may be empty below this panel.
         ax.tick_params(labelbottom=True)
-    runs = _correlated([*block.runs, *block.dense])
+    runs = _runs_with_correlations([*block.runs, *block.dense])
     _add_legend(figure, axes, block, runs, names, _BANDS)
     return figure
 

@@ -76,7 +76,9 @@ def to_markdown(sections: Sequence[Section], incomplete: Sequence[RunRecord]) ->
     count = sum(len(_runs(section.block)) for section in sections)
     runs = f"{count} run{'' if count == 1 else 's'}"
     lines = ["# Pruning while training", "", f"{runs}.", ""]
-    lines += [f"- Left out, incomplete: {_unfinished(run)}" for run in incomplete]
+    lines += [
+        f"- Left out, incomplete: {_describe_unfinished(run)}" for run in incomplete
+    ]
     lines += [""] * bool(incomplete)
     for section in sections:
         heading, details = title(section.block)
@@ -155,7 +157,7 @@ def _amount(ordering: Ordering, value: float) -> str:
 def to_json(sections: Sequence[Section], incomplete: Sequence[RunRecord]) -> str:
     """Returns the numbers behind tables, orderings and layers, for each seed."""
     content = {
-        "incomplete": [_unfinished(run) for run in incomplete],
+        "incomplete": [_describe_unfinished(run) for run in incomplete],
         "blocks": [_block_numbers(section) for section in sections],
     }
     plain = _nulls_for_infinities(content)
@@ -232,7 +234,7 @@ def _runs(block: Block) -> list[RecordedRun]:
     return [*block.dense, *block.runs]
 
 
-def _unfinished(record: RunRecord) -> str:
+def _describe_unfinished(record: RunRecord) -> str:
     settings = record.settings
     done = f"{len(record.epochs)} of {settings.epochs} epochs"
     return f"{describe(settings)} on {record.data}, {done}"

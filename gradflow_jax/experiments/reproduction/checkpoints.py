@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 
 from gradflow_jax.atomic_files import delete_whole, tidy
 from gradflow_jax.experiments.data.errors import CheckpointError
-from gradflow_jax.structured.saving import nested
+from gradflow_jax.structured.saving import nest
 from gradflow_jax.trees import ArrayTree, named_leaves
 
 _VERSION = 1
@@ -150,7 +150,7 @@ def _first_line(error: Exception) -> str:
 
 def nest_by_path(tree: ArrayTree) -> ArrayTree:
     """Returns a tree as nested dicts of NumPy arrays, which files can hold."""
-    return nested({path: np.asarray(leaf) for path, leaf in named_leaves(tree)})
+    return nest({path: np.asarray(leaf) for path, leaf in named_leaves(tree)})
 
 
 def arrange_like(arrays: ArrayTree, like: ArrayTree) -> ArrayTree:

@@ -67,7 +67,7 @@ def evaluate_saved(path: Path, settings: RunSettings, dataset: Dataset) -> Evalu
         accuracy=accuracy,
         loss=loss,
         size=size_of(units, keep),
-        dense=size_of(units, units.checked({})),
+        dense=size_of(units, units.check_keep({})),
         bytes=_bytes(model),
         dense_bytes=_bytes(base),
     )

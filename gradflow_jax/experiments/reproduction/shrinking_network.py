@@ -110,7 +110,7 @@ class ShrinkingNetwork:
         self._dense = Forward.of(self._base)
         self._train_from_now_on(self._base, self._dense)
         self.units = self.find()
-        self.keep: Flags = self.units.checked({})
+        self.keep: Flags = self.units.check_keep({})
 
     @property
     def state(self) -> State:

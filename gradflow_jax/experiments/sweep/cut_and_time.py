@@ -97,7 +97,7 @@ class Cuttable:
 
     def kept(self, keep: Keep) -> dict[str, list[int]]:
         """Returns which units of each layer stay, by the layer's name."""
-        flags = self.units.checked(keep)
+        flags = self.units.check_keep(keep)
         return {
             layer: np.flatnonzero(flags[name]).tolist()
             for name, layer in self.layers.items()

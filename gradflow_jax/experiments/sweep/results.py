@@ -54,7 +54,7 @@ def write_results(
     write_whole(out / JSON_NAME, lambda path: path.write_text(content + "\n"))
     tables = {
         CSV_NAME: [_numbers(row) for row in rows],
-        TIMES_NAME: [_times(row) for row in rows if _timed(row)],
+        TIMES_NAME: [_times(row) for row in rows if _timed_fields(row)],
     }
     names = [JSON_NAME]
     for name, lines in tables.items():
@@ -79,7 +79,7 @@ def spread(rows: Sequence[AnyRow], measure: str, sparsity: float, field: str) ->
     return Spread(mean(values) if values else float("nan"), deviation, len(values))
 
 
-def _timed(row: AnyRow) -> list[str]:
+def _timed_fields(row: AnyRow) -> list[str]:
     """Returns the names of the fields that hold a measured time."""
     return [field.name for field in fields(row) if field.metadata == TIMED]
 
@@ -87,14 +87,14 @@ def _timed(row: AnyRow) -> list[str]:
 def _numbers(row: AnyRow) -> dict[str, Any]:
     """Returns what the settings, the data and the versions decide."""
     cells = asdict(row)
-    for name in _timed(row):
+    for name in _timed_fields(row):
         del cells[name]
     return cells
 
 
 def _times(row: AnyRow) -> dict[str, Any]:
     """Returns which network it is and what was timed."""
-    names = ["seed", "measure", "sparsity", *_timed(row)]
+    names = ["seed", "measure", "sparsity", *_timed_fields(row)]
     return {name: getattr(row, name) for name in names}
 
 

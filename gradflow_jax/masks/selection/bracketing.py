@@ -68,7 +68,7 @@ def narrow(
     def sum_groups(counts: jax.Array) -> Totals:
         return Totals.over(counts, block_groups, group_count)
 
-    def unsettled(bracket: Bracket) -> jax.Array:
+    def is_unsettled(bracket: Bracket) -> jax.Array:
         reaching = sum_groups(bracket.reaching_low)
         return (bracket.low < bracket.high) & ~reaching.equal(keep)
 
@@ -107,13 +107,13 @@ def narrow(
             jnp.take_along_axis(counts, gap[block_groups] + 1, 1)[:, 0],
         )
         # A settled group stays as it is while the others go on.
-        more = unsettled(bracket)
+        more = is_unsettled(bracket)
         moves = Bracket(more, more, more[block_groups], more[block_groups])
         narrower = jax.tree.map(jnp.where, moves, narrower, bracket)
         return narrower, count_inside(narrower) * _SMOOTH <= count_inside(bracket)
 
     start = bracket, jnp.zeros(group_count, bool)
-    return lax.while_loop(lambda state: jnp.any(unsettled(state[0])), step, start)[0]
+    return lax.while_loop(lambda state: jnp.any(is_unsettled(state[0])), step, start)[0]
 
 
 def _even_offsets(width: jax.Array) -> jax.Array:

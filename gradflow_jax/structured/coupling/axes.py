@@ -72,7 +72,7 @@ class Axis:
 ONE = Reason("it has a single index")
 
 
-def pinned(size: int, reason: Reason) -> Axis:
+def new_pinned(size: int, reason: Reason) -> Axis:
     """Returns a new axis of which no index may be removed."""
     return Axis(size, reason)
 
@@ -151,10 +151,10 @@ def multiply(parts: Iterable[Axis]) -> Axis:
                 continue
             if merged and _is_plain(factor) and _is_plain(merged[-1]):
                 last = merged.pop()
-                factor = pinned(last.size * factor.size, last.reason or ONE)
+                factor = new_pinned(last.size * factor.size, last.reason or ONE)
             merged.append(factor)
     if not merged:
-        return pinned(1, ONE)
+        return new_pinned(1, ONE)
     if len(merged) == 1:
         return merged[0]
     product = Axis(math.prod(part.size for part in merged))

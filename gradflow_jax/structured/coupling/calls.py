@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gradflow_jax.programs.calls import CALLS, called, opened, scan_numbers
+from gradflow_jax.programs.calls import CALLS, callee_of, open_program, scan_numbers
 from gradflow_jax.programs.rules import COUPLING_RULES
 from gradflow_jax.structured.coupling.program import Dims, Equation, Frame, Source
 
@@ -13,7 +13,7 @@ _DEEPEST = 3
 
 def call(eqn: Equation) -> list[Dims]:
     """The callee's equations, as if they stood here."""
-    jaxpr, consts = opened(called(eqn.params))
+    jaxpr, consts = open_program(callee_of(eqn.params))
     outer = {
         variable: (eqn.frame, atom)
         for variable, atom in zip(jaxpr.invars, eqn.source.invars, strict=True)
@@ -101,7 +101,7 @@ def _run_until_stable(
 def scan(eqn: Equation) -> list[Dims]:
     """Carries keep their axes; all steps share the axes of what they read and write."""
     consts, carries = scan_numbers(eqn.params)
-    jaxpr, values = opened(eqn.params["jaxpr"])
+    jaxpr, values = open_program(eqn.params["jaxpr"])
     frame = Frame(jaxpr, values, eqn.frame.repeats * eqn.params["length"])
     eqn.frame.children[eqn.index] = (frame,)
     text = "it counts the steps of a scan"
@@ -115,7 +115,7 @@ def scan(eqn: Equation) -> list[Dims]:
     for position, result in zip(span, results, strict=False):
         _unite_all(eqn, dims[position], result)
     _set_sources(eqn, [frame.source_of(atom) for atom in jaxpr.outvars])
-    (steps,) = eqn.pinned([eqn.params["length"]], text)
+    (steps,) = eqn.new_pinned([eqn.params["length"]], text)
     return [
         *results[:carries],
         *((steps, *dims_of_step) for dims_of_step in results[carries:]),
@@ -125,8 +125,8 @@ def scan(eqn: Equation) -> list[Dims]:
 def while_(eqn: Equation) -> list[Dims]:
     """Carries keep their axes."""
     conds, bodies = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-    cond = Frame(*opened(eqn.params["cond_jaxpr"]), eqn.frame.repeats)
-    body = Frame(*opened(eqn.params["body_jaxpr"]), eqn.frame.repeats)
+    cond = Frame(*open_program(eqn.params["cond_jaxpr"]), eqn.frame.repeats)
+    body = Frame(*open_program(eqn.params["body_jaxpr"]), eqn.frame.repeats)
     eqn.frame.children[eqn.index] = (cond, body)
     sources = _sources(eqn)
     carried = eqn.operands[conds + bodies :]
@@ -153,7 +153,7 @@ def cond(eqn: Equation) -> list[Dims]:
     frames, first = [], None
     sources_of_results = [Source()] * len(eqn.source.outvars)
     for branch in eqn.params["branches"]:
-        frame = Frame(*opened(branch), eqn.frame.repeats)
+        frame = Frame(*open_program(branch), eqn.frame.repeats)
         results = eqn.coupling.run(frame, eqn.operands[1:], sources)
         for position, atom in enumerate(frame.jaxpr.outvars):
             sources_of_results[position] |= frame.source_of(atom)

@@ -60,7 +60,7 @@ def ragged_dot_general(eqn: Equation) -> list[Dims]:
         text = "a ragged product of this kind has no rule"
         for dims in eqn.operands:
             eqn.pin(dims, text)
-        return [eqn.pinned(eqn.shapes[0], text)]
+        return [eqn.new_pinned(eqn.shapes[0], text)]
     eqn.pin([left[i] for i in rows], "its rows are divided into groups")
     for dims in (*([right[i]] for i in groups), eqn.operands[2]):
         eqn.pin(dims, "each of its indices is of a group of rows")
@@ -119,10 +119,10 @@ def conv_general_dilated(eqn: Equation) -> list[Dims]:
     result: list[Axis] = [outputs] * len(shape)
     result[spec[0]] = batch
     if batch.size != shape[spec[0]]:
-        (result[spec[0]],) = eqn.pinned([shape[spec[0]]], "a batch in groups")
+        (result[spec[0]],) = eqn.new_pinned([shape[spec[0]]], "a batch in groups")
     result[spec[1]] = outputs
     for position in spec[2:]:
-        (result[position],) = eqn.pinned([shape[position]], text)
+        (result[position],) = eqn.new_pinned([shape[position]], text)
     eqn.costs(math.prod(axis.size for axis in window), [*result, taken])
     return [tuple(result)]
 
@@ -171,7 +171,7 @@ def gather(eqn: Equation) -> list[Dims]:
         elif sizes[i] == axis.size and i in windows:
             # It is looked up whole: the only start that fits is 0.
             carried[i] = axis
-        elif not _picked(eqn, i):
+        elif not _is_picked(eqn, i):
             eqn.pin([axis], text)
     if all(i in (*carried, *numbers.collapsed_slice_dims) for i in range(len(operand))):
         eqn.contracts(0, 1, kinds)
@@ -186,10 +186,12 @@ def gather(eqn: Equation) -> list[Dims]:
         source = windows[offsets.index(position)]
         axis = carried.get(source)
         result.append(
-            eqn.pinned([size], text)[0] if axis is None or axis.size != size else axis
+            eqn.new_pinned([size], text)[0]
+            if axis is None or axis.size != size
+            else axis
         )
     for i in numbers.collapsed_slice_dims:
-        if _picked(eqn, i):
+        if _is_picked(eqn, i):
             value = np.asarray(eqn.constant(1)).reshape(-1)
             chosen = pick(eqn, operand[i], [int(v) for v in value])
             (position,) = [p for p in range(len(shape)) if p not in offsets]
@@ -197,7 +199,7 @@ def gather(eqn: Equation) -> list[Dims]:
     return [tuple(result)]
 
 
-def _picked(eqn: Equation, i: int) -> bool:
+def _is_picked(eqn: Equation, i: int) -> bool:
     """Says whether an axis is read at one list of constant indices within it."""
     numbers = eqn.params["dimension_numbers"]
     if tuple(numbers.start_index_map) != (i,) or i not in numbers.collapsed_slice_dims:
@@ -248,7 +250,7 @@ def dynamic_slice(eqn: Equation) -> list[Dims]:
             result.append(axis)
         else:
             eqn.pin([axis], text)
-            result += eqn.pinned([size], text)
+            result += eqn.new_pinned([size], text)
     return [tuple(result)]
 
 

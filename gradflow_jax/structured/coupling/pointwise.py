@@ -45,7 +45,7 @@ def elementwise(eqn: Equation) -> list[Dims]:
             # It is a bitcast to numbers of another width, which adds or drops an axis.
             text = "it is read as numbers of another width"
             eqn.pin(dims, text)
-            return [eqn.pinned(shape, text)]
+            return [eqn.new_pinned(shape, text)]
     for position, size in enumerate(shape):
         axis = None
         for dims, in_shape in zip(eqn.operands, eqn.in_shapes, strict=True):

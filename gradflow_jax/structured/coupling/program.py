@@ -187,9 +187,9 @@ class Equation:
         for axis in dims:
             axes.pin(axis, self.blame(text))
 
-    def pinned(self, shape: Sequence[int], text: str) -> Dims:
+    def new_pinned(self, shape: Sequence[int], text: str) -> Dims:
         """Returns new axes of which no index may be removed."""
-        return tuple(axes.pinned(size, self.blame(text)) for size in shape)
+        return tuple(axes.new_pinned(size, self.blame(text)) for size in shape)
 
     def whole(self, axis: Axis, text: str) -> Axis:
         """Returns an axis fit to be a dimension: of a size of 1, it must stay."""
@@ -287,4 +287,4 @@ def _unknown(eqn: Equation) -> list[Dims]:
     )
     for dims in eqn.operands:
         eqn.pin(dims, text)
-    return [eqn.pinned(shape, text) for shape in eqn.shapes]
+    return [eqn.new_pinned(shape, text) for shape in eqn.shapes]

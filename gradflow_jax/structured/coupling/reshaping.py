@@ -8,7 +8,7 @@ from gradflow_jax.structured.coupling.axes import (
     Reason,
     factors,
     find,
-    pinned,
+    new_pinned,
 )
 from gradflow_jax.structured.coupling.unification import factor, give_up, refine
 
@@ -27,7 +27,7 @@ def regroup(
     if 0 in sizes:
         text = "an empty array is reshaped"
         give_up(axes, text, blame)
-        return [pinned(size, blame(text)) for size in sizes]
+        return [new_pinned(size, blame(text)) for size in sizes]
     i = j = 0
     while i < len(axes) or j < len(sizes):
         # A block is the fewest dimensions whose sizes have one product on both sides: a
@@ -55,7 +55,7 @@ def _regroup_block(
     merged = [a for a in axes if not (a.size == 1 and find(a).reason is not None)]
     inner = [size for size in sizes if size != 1]
     if not merged:
-        regrouped: list[Axis] | None = [pinned(1, ONE) for _ in inner]
+        regrouped: list[Axis] | None = [new_pinned(1, ONE) for _ in inner]
     elif len(inner) == 0:
         give_up(merged, "its only index is dropped by a reshape", blame)
         regrouped = []
@@ -68,6 +68,6 @@ def _regroup_block(
         before = tuple(axis.size for axis in axes)
         text = f"a reshape from {before} to {tuple(sizes)} mixes its indices"
         give_up(axes, text, blame)
-        regrouped = [pinned(size, blame(text)) for size in inner]
+        regrouped = [new_pinned(size, blame(text)) for size in inner]
     remaining = iter(regrouped)
-    return [pinned(1, ONE) if size == 1 else next(remaining) for size in sizes]
+    return [new_pinned(1, ONE) if size == 1 else next(remaining) for size in sizes]

@@ -72,7 +72,7 @@ def stack(eqn: Equation) -> list[Dims]:
         for mine, theirs in zip(first, dims, strict=True):
             eqn.unite(mine, theirs)
     along = eqn.params["axis"]
-    (stacked,) = eqn.pinned([len(eqn.operands)], "arrays are stacked along it")
+    (stacked,) = eqn.new_pinned([len(eqn.operands)], "arrays are stacked along it")
     return [(*first[:along], stacked, *first[along:])]
 
 
@@ -147,9 +147,9 @@ def pad(eqn: Equation) -> list[Dims]:
             text = "it is padded between its indices, or cropped by a pad"
             eqn.pin([axis], text)
             size = axis.size + low + high + inner * max(axis.size - 1, 0)
-            result += eqn.pinned([size], text)
+            result += eqn.new_pinned([size], text)
             continue
-        before, after = eqn.pinned([low, high], "padding")
+        before, after = eqn.new_pinned([low, high], "padding")
         parts = [before, axis, after]
         result.append(axes.add(part for part in parts if part.size))
     return [tuple(result)]
@@ -163,7 +163,7 @@ def tile(eqn: Equation) -> list[Dims]:
             result.append(axis)
         else:
             text = "an array is tiled along it"
-            result.append(axes.multiply([*eqn.pinned([times], text), axis]))
+            result.append(axes.multiply([*eqn.new_pinned([times], text), axis]))
     return [tuple(result)]
 
 

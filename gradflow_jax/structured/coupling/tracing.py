@@ -37,7 +37,7 @@ class Traced:
         self.coupling = Coupling(COUPLING_RULES)
         self.out_tree = jax.tree.structure(result)
         named = named_leaves(variables)
-        self.leaves = {path: shaped(leaf) for path, leaf in named}
+        self.leaves = {path: shape_of(leaf) for path, leaf in named}
         self.dims = {
             path: tuple(axes.new(size) for size in leaf.shape)
             for path, leaf in self.leaves.items()
@@ -46,7 +46,7 @@ class Traced:
         reason = Reason("it is an axis of the model's input")
         dims = [*self.dims.values()]
         dims += [
-            tuple(axes.pinned(n, reason) for n in jnp.shape(leaf))
+            tuple(axes.new_pinned(n, reason) for n in jnp.shape(leaf))
             for leaf in input_leaves
         ]
         sources = [Source(leaves=frozenset([path])) for path in self.leaves]
@@ -120,7 +120,7 @@ def _program(
     return closed, result
 
 
-def shaped(leaf: Any) -> jax.ShapeDtypeStruct:
+def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
     """Returns a leaf's shape and dtype."""
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

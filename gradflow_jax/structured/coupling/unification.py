@@ -17,8 +17,8 @@ from gradflow_jax.structured.coupling.axes import (
     find,
     multiply,
     new,
+    new_pinned,
     pin,
-    pinned,
     roots,
     terms,
 )
@@ -47,11 +47,11 @@ def factor(
         return [axis]
     if 1 in sizes:
         inner = iter(factor(axis, [s for s in sizes if s != 1] or [1], blame))
-        return [pinned(1, ONE) if size == 1 else next(inner) for size in sizes]
+        return [new_pinned(1, ONE) if size == 1 else next(inner) for size in sizes]
     axis = find(axis)
     if axis.form is None:
         if axis.reason is not None:
-            return [pinned(size, axis.reason) for size in sizes]
+            return [new_pinned(size, axis.reason) for size in sizes]
         parts = [new(size) for size in sizes]
         axis.define("product", parts)
         return parts
@@ -65,7 +65,7 @@ def factor(
             return factored
     text = f"an axis made as {axis} cannot be reshaped into {tuple(sizes)} and cut"
     give_up([axis], text, blame)
-    return [pinned(size, blame(text)) for size in sizes]
+    return [new_pinned(size, blame(text)) for size in sizes]
 
 
 def _factor_sum(
@@ -158,7 +158,7 @@ def split(
     axis = find(axis)
     if axis.form is None:
         if axis.reason is not None:
-            return [pinned(size, axis.reason) for size in sizes]
+            return [new_pinned(size, axis.reason) for size in sizes]
         parts = [Axis(size) for size in sizes]
         axis.define("sum", parts)
         return parts
@@ -169,7 +169,7 @@ def split(
     if any(size % inner for size in sizes):
         text = f"a slice cuts across {axis}, which a reshape made"
         give_up([axis], text, blame)
-        return [pinned(size, blame(text)) for size in sizes]
+        return [new_pinned(size, blame(text)) for size in sizes]
     majors = split(major, [size // inner for size in sizes], blame)
     for part in majors:
         if part.size == 1:
@@ -193,7 +193,7 @@ def _split_sum(
                 todo.insert(0, tail)
             taken.append(term)
             total += term.size
-        parts.append(add(taken) if taken else pinned(0, ONE))
+        parts.append(add(taken) if taken else new_pinned(0, ONE))
     return parts
 
 

@@ -37,7 +37,7 @@ def pinning(*positions: str, text: str) -> Rule:
                 tuple(
                     first[i] if i < len(first) and first[i].size == size else pinned
                     for i, (size, pinned) in enumerate(
-                        zip(shape, eqn.pinned(shape, text), strict=True)
+                        zip(shape, eqn.new_pinned(shape, text), strict=True)
                     )
                 )
             )
@@ -58,7 +58,7 @@ def top_k(eqn: Equation) -> list[Dims]:
     eqn.pin([dims[axis]], text)
     results = []
     for shape in eqn.shapes:
-        (chosen,) = eqn.pinned([shape[axis]], text)
+        (chosen,) = eqn.new_pinned([shape[axis]], text)
         results.append((*dims[:axis], chosen, *dims[axis + 1 :]))
     return results
 
@@ -69,7 +69,7 @@ def fft(eqn: Equation) -> list[Dims]:
     count = len(dims) - len(eqn.params["fft_lengths"])
     text = "a Fourier transform runs along it"
     eqn.pin(dims[count:], text)
-    return [(*dims[:count], *eqn.pinned(eqn.shapes[0][count:], text))]
+    return [(*dims[:count], *eqn.new_pinned(eqn.shapes[0][count:], text))]
 
 
 def window(eqn: Equation) -> list[Dims]:
@@ -91,7 +91,7 @@ def window(eqn: Equation) -> list[Dims]:
             result.append(dims[0])
         else:
             eqn.pin(dims, text)
-            result += eqn.pinned([size], text)
+            result += eqn.new_pinned([size], text)
     return [tuple(result)] * count
 
 
@@ -100,7 +100,7 @@ def random_bits(eqn: Equation) -> list[Dims]:
     text = "random numbers are drawn at this width; trace the model in eval mode"
     for dims in eqn.operands:
         eqn.pin(dims, text)
-    return [eqn.pinned(shape, text) for shape in eqn.shapes]
+    return [eqn.new_pinned(shape, text) for shape in eqn.shapes]
 
 
 COUPLING_RULES.fill(

@@ -22,7 +22,7 @@ class ProofEquation:
 
     def __init__(self, slices: Slices, frame: Frame, index: int, touched: Touched):
         self.slices, self.frame, self.index = slices, frame, index
-        self.touched = touched
+        self.equations_touching = touched
         self.source = frame.jaxpr.eqns[index]
         self.params = self.source.params
         self.operands = [slices.get(frame, atom) for atom in self.source.invars]

@@ -45,7 +45,7 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
     """
     eqn = frame.jaxpr.eqns[index]
     kernel = _leaf(frame, eqn.invars[side])
-    taken = _contracted(eqn, side)
+    taken = _contracted_axes(eqn, side)
     if kernel is None or taken is None or frame.repeats != 1:
         return None
     (result,) = eqn.outvars
@@ -71,7 +71,7 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
     return Fold(constant, kernel[1], axis, summed, variable) if same else None
 
 
-def _contracted(eqn: Any, side: int) -> tuple[int, tuple[int, ...]] | None:
+def _contracted_axes(eqn: Any, side: int) -> tuple[int, tuple[int, ...]] | None:
     """Returns a kernel's contracted axis, and all that a constant is summed over.
 
     Of a convolution without padding each output sees the constant under the whole

@@ -21,7 +21,7 @@ from gradflow_jax.structured.proof.removed_values import (
 )
 
 
-def _combined(eqn: ProofEquation, operands: Sequence[Any]) -> Any:
+def _combine(eqn: ProofEquation, operands: Sequence[Any]) -> Any:
     """Returns an elementwise primitive's value where some operands may be unknown."""
     name = eqn.source.primitive.name
     if name == "select_n":
@@ -54,11 +54,11 @@ def elementwise(eqn: ProofEquation) -> list[Entries]:
         for number, entries in enumerate(eqn.operands):
             entry = entries[position] if position < len(entries) else None
             values.append(eqn.uniform(number) if entry is None else entry)
-        result.append(_combined(eqn, values))
+        result.append(_combine(eqn, values))
     return [tuple(result)]
 
 
-def moved(eqn: ProofEquation) -> list[Entries]:
+def move(eqn: ProofEquation) -> list[Entries]:
     """For what only moves indices: constants along any losing dimension are joined."""
     constants = [e for entries in eqn.operands for e in entries if e is not None]
     value = join(constants) if constants else eqn.uniform(0)
@@ -68,7 +68,7 @@ def moved(eqn: ProofEquation) -> list[Entries]:
     ]
 
 
-def carried(eqn: ProofEquation) -> list[Entries]:
+def carry(eqn: ProofEquation) -> list[Entries]:
     """For what keeps the positions of dimensions: each constant stays in its own."""
     results = []
     for position in range(len(eqn.source.outvars)):
@@ -86,7 +86,7 @@ def carried_zero(eqn: ProofEquation) -> list[Entries]:
     """The same for what keeps zeros, but not other constants."""
     return [
         tuple(e if e is None or e == 0 else UNKNOWN for e in entries)
-        for entries in carried(eqn)
+        for entries in carry(eqn)
     ]
 
 
@@ -153,7 +153,7 @@ def scatter(eqn: ProofEquation) -> list[Entries]:
 
 def top_k(eqn: ProofEquation) -> list[Entries]:
     """The largest of equal numbers is that number; which ones they are is not known."""
-    values, indices = carried(eqn)
+    values, indices = carry(eqn)
     return [values, tuple(None if e is None else UNKNOWN for e in indices)]
 
 
@@ -174,11 +174,11 @@ def generic(eqn: ProofEquation) -> list[Entries]:
 VALUE_RULES.fill(
     {
         **dict.fromkeys(ELEMENTWISE, elementwise),
-        **dict.fromkeys(("reshape", "expand_dims", "stack", "tile"), moved),
+        **dict.fromkeys(("reshape", "expand_dims", "stack", "tile"), move),
         **dict.fromkeys(
             """concatenate split slice rev pad dynamic_slice dynamic_update_slice sort
         reduce_window_max reduce_window_min""".split(),
-            carried,
+            carry,
         ),
         **dict.fromkeys(
             "cumsum cummax cummin cumprod reduce_window_sum".split(), carried_zero

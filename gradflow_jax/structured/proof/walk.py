@@ -44,7 +44,7 @@ def _enter(eqn: ProofEquation, frame: Frame, values: Sequence[Entries]) -> bool:
         eqn.slices.set(frame, variable, entries)
         for variable, entries in zip(frame.jaxpr.invars, values, strict=True)
     ]
-    run(eqn.slices, frame, eqn.touched)
+    run(eqn.slices, frame, eqn.equations_touching)
     return any(news)
 
 
@@ -52,7 +52,7 @@ def _results(eqn: ProofEquation, frame: Frame) -> list[Entries]:
     return [eqn.slices.get(frame, atom) for atom in frame.jaxpr.outvars]
 
 
-def _joined(first: Entries, second: Entries) -> Entries:
+def _join(first: Entries, second: Entries) -> Entries:
     return tuple(
         None
         if a is None and b is None
@@ -76,7 +76,7 @@ def _fixpoint(
         results = _results(eqn, frame)
         met = list(values)
         for position, result in zip(carries, results, strict=False):
-            met[position] = _joined(values[position], result)
+            met[position] = _join(values[position], result)
         if met == values:
             return results
         values = met
@@ -101,7 +101,7 @@ def _while(eqn: ProofEquation) -> list[Entries]:
     values = [*eqn.operands[conds : conds + bodies], *carried]
     span = range(bodies, len(values))
     results = _fixpoint(eqn, body, values, span)
-    results = [_joined(a, b) for a, b in zip(carried, results, strict=True)]
+    results = [_join(a, b) for a, b in zip(carried, results, strict=True)]
     _enter(eqn, cond, [*eqn.operands[:conds], *results])
     return results
 
@@ -112,7 +112,7 @@ def _cond(eqn: ProofEquation) -> list[Entries]:
         _enter(eqn, frame, eqn.operands[1:])
         results = _results(eqn, frame)
         if joined is not None:
-            results = [_joined(a, b) for a, b in zip(joined, results, strict=True)]
+            results = [_join(a, b) for a, b in zip(joined, results, strict=True)]
         joined = results
     return joined or []
 

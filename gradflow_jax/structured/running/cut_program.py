@@ -17,7 +17,7 @@ from gradflow_jax.programs.rules import REBINDING_RULES
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.program import Dims, Frame
-from gradflow_jax.structured.running.rebinding import CutEquation, taken
+from gradflow_jax.structured.running.rebinding import CutEquation, take
 
 Keep = dict[Axis, np.ndarray]
 
@@ -54,7 +54,7 @@ class Plan:
         for position, axis in enumerate(dims):
             flags = self.flags(axis)
             if not flags.all():
-                value = taken(value, np.flatnonzero(flags), position)
+                value = take(value, np.flatnonzero(flags), position)
         return value
 
     def run(self, frame: Frame, operands: Sequence[Any]) -> list[Any]:

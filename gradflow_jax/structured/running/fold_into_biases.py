@@ -11,7 +11,7 @@ from gradflow_jax.structured.proof.folds import Fold
 from gradflow_jax.trees import ArrayTree, named_leaves
 
 
-def folded(
+def fold_constants(
     folds: Sequence[tuple[str, str, Fold, np.ndarray]],
     tree: ArrayTree,
     owners: Sequence[str | None],

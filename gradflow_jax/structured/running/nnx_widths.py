@@ -50,13 +50,13 @@ def at_widths(
 
     def apply(variables: ArrayTree, *inputs: Any, **changed: Any) -> Any:
         whole = nnx.merge(graphdef, full, copy=True)
-        small = resized(whole, variables, groups=groups)
+        small = resize(whole, variables, groups=groups)
         return small(*inputs, **{**options, **changed})
 
     return apply
 
 
-def resized(
+def resize(
     model: "nnx.Module",
     variables: ArrayTree,
     *,

@@ -66,7 +66,7 @@ class CutEquation:
 Rule = Callable[[CutEquation, Sequence[Any]], list[Any]]
 
 
-def taken(value: Any, indices: np.ndarray, axis: int) -> Any:
+def take(value: Any, indices: np.ndarray, axis: int) -> Any:
     """Takes indices along an axis: a slice where they are evenly spaced."""
     if isinstance(value, np.ndarray):
         return np.take(value, indices, axis)
@@ -122,7 +122,7 @@ def _slice(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
             strides=None if set(strides) == {1} else strides,
         )
     for position, indices in enumerate(indices_by_axis):
-        value = taken(value, indices, position)
+        value = take(value, indices, position)
     return [value]
 
 
@@ -131,12 +131,12 @@ def _evenly_spaced(indices: np.ndarray) -> bool:
     return len(indices) > 0 and len(steps) < 2 and bool(np.all(steps > 0))
 
 
-def _picked(
+def _take_from_cut(
     eqn: CutEquation, value: Any, axis: Axis, indices: np.ndarray, position: int
 ) -> Any:
     """Takes indices, numbered as in the full model, from a cut array."""
     place_of = np.cumsum(eqn.cut.flags(axis)) - 1
-    return taken(value, place_of[indices], position)
+    return take(value, place_of[indices], position)
 
 
 def _iota(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
@@ -160,7 +160,7 @@ def _gather(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
         # Only constant indices may read an axis that is cut.
         indices = np.asarray(eqn.frame.constant(eqn.source.invars[1])).reshape(-1)
         kept = indices[flags[indices]]
-        return [_picked(eqn, values[0], operand[i], kept, i)]
+        return [_take_from_cut(eqn, values[0], operand[i], kept, i)]
     sizes = tuple(
         eqn.cut.size(axis) if size == axis.size else size
         for axis, size in zip(operand, eqn.params["slice_sizes"], strict=True)

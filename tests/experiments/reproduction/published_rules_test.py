@@ -190,7 +190,7 @@ def test_rounds_of_a_chain(name, signed):
     scale[list(alive)[-2]] = 0.01
     shares = fractions(0.8, 4)
     filters = filters_of(layers)
-    units, total, floor_met = first, first.checked({}), False
+    units, total, floor_met = first, first.check_keep({}), False
     for number, fraction in enumerate(shares, 1):
         scores = {
             own: scale[own] * rng.random(len(kept)) for own, kept in alive.items()
@@ -252,7 +252,7 @@ def test_rounds_of_a_residual_network(signed):
     alive = {own: np.arange(n) for own, n, _ in layers}
     mapped = [own for own, _, kind in layers if kind in ("stem", "stream")]
     shares = fractions(0.5, 3)
-    units, total, returned = first, first.checked({}), 0
+    units, total, returned = first, first.check_keep({}), 0
     dead = {own: np.zeros(len(alive[own]), bool) for own in mapped}
     for number, percent in enumerate(percents(shares), 1):
         scores = {
@@ -323,7 +323,7 @@ def test_25_rounds_to_nothing():
     base, first = network("resnet56", fast=True)
     rng = np.random.default_rng(0)
     shares = fractions(0.95, 25)
-    units, total = first, first.checked({})
+    units, total = first, first.check_keep({})
     for number in range(1, 26):
         scores = {
             f"{own}/conv/kernel": rng.random(

@@ -191,7 +191,7 @@ def test_25_rounds_of_vgg_keep_the_best_twentieth_of_each_layer():
     widths, units = sizes(first), first
     assert sum(widths.values()) == 2944
     scale = dict(zip(widths, [0.2, 1, 1, 0.1, 1, 1, 2, 0.3, 0.7, 3], strict=True))
-    total = first.checked({})
+    total = first.check_keep({})
     alive = {name: np.arange(width) for name, width in widths.items()}
     gone = rounds.removed_by(rounds.shares(settings(0.75, 25)), 2944)
     bound = 0

@@ -217,11 +217,11 @@ MUTANTS = {
         replaced(rules, "evaluate", lambda *_: 0.0), "numbers", "mlp_sigmoid"),
     "maximum is a sum": (known(as_a_sum, "reduce_max"), "numbers", "largest"),
     "products are zero": (
-        replaced(rules, "_combined", zero_times), "numbers", "gated"),
+        replaced(rules, "_combine", zero_times), "numbers", "gated"),
     "the first is chosen": (
-        replaced(rules, "_combined", first_case), "numbers", "chosen"),
+        replaced(rules, "_combine", first_case), "numbers", "chosen"),
     "the first branch is taken": (
-        replaced(walk, "_joined", lambda joined, one, other: one),
+        replaced(walk, "_join", lambda joined, one, other: one),
         "numbers", "branches"),
     "loops run once": (replaced(walk, "_fixpoint", once), "numbers", "scanned"),
     "constants are uniform": (

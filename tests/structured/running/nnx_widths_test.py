@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from gradflow_jax.structured.running.group_counts import group_count
-from gradflow_jax.structured.running.nnx_widths import resized
+from gradflow_jax.structured.running.nnx_widths import resize
 from gradflow_jax.trees import named_leaves
 
 RNG = np.random.default_rng(0)
@@ -238,7 +238,7 @@ def test_a_cut_layer_is_the_masked_layer_and_has_the_small_one_s_attributes(name
     full, like = randomized(make, *sizes), shapes(make, *smaller)
     before = attributes(full)
     cut, zeroed = cut_and_masked(full, like, kept)
-    small = resized(full, nested(cut))
+    small = resize(full, nested(cut))
     assert attributes(small) == attributes(like)
     assert attributes(full) == before != attributes(small)
 
@@ -268,7 +268,7 @@ def test_a_cut_layer_is_the_masked_layer_and_has_the_small_one_s_attributes(name
 def test_what_divides_by_a_width_is_the_layer_built_small(make, sizes, smaller, x):
     full, like = randomized(make, *sizes), randomized(make, *smaller)
     cut, _ = cut_and_masked(full, like, KEPT)
-    small = resized(full, nested(cut))
+    small = resize(full, nested(cut))
     nnx.update(like, nnx.state(small))
     assert attributes(small) == attributes(like)
     np.testing.assert_array_equal(called(small, x), called(like, x))
@@ -277,7 +277,7 @@ def test_what_divides_by_a_width_is_the_layer_built_small(make, sizes, smaller, 
 def test_an_embedding_attends_at_its_new_sizes():
     full = randomized(built(nnx.Embed), 4, 6)
     table = np.asarray(full.embedding[...])[np.ix_([0, 1, 3], [0, 2])]
-    small = resized(full, {"embedding": table})
+    small = resize(full, {"embedding": table})
     assert (small.num_embeddings, small.features) == (3, 2)
     query = normal(5, 2)
     np.testing.assert_allclose(small.attend(query), query @ table.T, rtol=1e-5)
@@ -312,7 +312,7 @@ def net():
 
 def test_a_whole_model_keeps_what_it_shares_and_what_is_its_own(net):
     full, cut, expected = net
-    small = resized(full, cut)
+    small = resize(full, cut)
     assert small.again is small.blocks[0] and small.again.in_features == 4
     assert small.width == 6 and full.stem.out_features == 6
     np.testing.assert_allclose(called(small, SEQUENCE), expected, rtol=1e-4, atol=1e-5)
@@ -320,9 +320,9 @@ def test_a_whole_model_keeps_what_it_shares_and_what_is_its_own(net):
 
 def test_a_model_of_shapes_takes_cut_arrays_as_a_state(net):
     full, cut, expected = net
-    state = nnx.state(resized(full, cut))
+    state = nnx.state(resize(full, cut))
     abstract = shapes(built(Net), 6)
-    small = resized(abstract, state)
+    small = resize(abstract, state)
     small.eval()
     np.testing.assert_allclose(called(small, SEQUENCE), expected, rtol=1e-4, atol=1e-5)
     _, untouched = named_leaves(nnx.state(abstract))[0]
@@ -334,9 +334,9 @@ def test_under_jit_and_grad(net):
 
     @jax.jit
     def loss(state):
-        return jnp.sum(resized(full, state)(SEQUENCE))
+        return jnp.sum(resize(full, state)(SEQUENCE))
 
-    state = nnx.state(resized(full, cut))
+    state = nnx.state(resize(full, cut))
     value, gradients = jax.value_and_grad(loss, allow_int=True)(state)
     np.testing.assert_allclose(value, expected.sum(), rtol=1e-4)
     assert dict(named_leaves(gradients))["blocks/1/kernel"].shape == (4, 4)
@@ -351,7 +351,7 @@ def test_stacked_layers_have_an_axis_in_front():
         "kernel": full.kernel[...][..., kept],
         "bias": full.bias[...][..., kept],
     }
-    small = resized(full, cut)
+    small = resize(full, cut)
     assert (small.in_features, small.feature_group_count) == (3, 3)
     assert small.kernel_shape == (3, 1, 3)
 
@@ -377,16 +377,16 @@ def test_groups_left_open_are_asked_for(count, channels):
     full = randomized(built(nnx.GroupNorm), 8, 4)
     cut = jax.tree.map(lambda leaf: leaf[kept], nnx.state(full))
     with pytest.raises(ValueError, match=re.escape(AMBIGUOUS)):
-        resized(full, cut)
-    small = resized(full, cut, groups={"": count})
+        resize(full, cut)
+    small = resize(full, cut, groups={"": count})
     assert (small.num_groups, small.group_size) == (count, 4 // count)
     assert called(small, normal(2, 5, 4)).shape == (2, 5, 4)
 
     full = randomized(conv, 8, 8, 4)
     cut = {"kernel": full.kernel[...][..., kept], "bias": full.bias[...][kept]}
     with pytest.raises(ValueError, match=re.escape(AMBIGUOUS)):
-        resized(full, cut)
-    small = resized(full, cut, groups={"": count})
+        resize(full, cut)
+    small = resize(full, cut, groups={"": count})
     assert (small.feature_group_count, small.in_features) == (count, 2 * count)
     assert called(small, normal(2, 5, 2 * count)).shape == (2, 5, 4)
 
@@ -424,14 +424,14 @@ def test_groups_that_cannot_be(now, hint, message):
 )
 def test_variables_of_another_model_are_refused(cut, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        resized(shapes(linear, 4, 6), cut)
+        resize(shapes(linear, 4, 6), cut)
 
 
 def test_statistics_of_size_one_do_not_broadcast():
     full = shapes(built(nnx.BatchNorm), 4)
     cut = {"scale": np.ones(3), "bias": np.ones(3), "mean": np.ones(1)}
     with pytest.raises(ValueError, match="the batch norm '' differ in shape: .*(1,)"):
-        resized(full, cut | {"var": np.ones(1)})
+        resize(full, cut | {"var": np.ones(1)})
 
 
 def test_a_subclass_is_its_base_and_another_class_keeps_its_attributes():
@@ -450,8 +450,8 @@ def test_a_subclass_is_its_base_and_another_class_keeps_its_attributes():
             self.out_features = 6
 
     cut = {"kernel": np.ones((4, 2), np.float32), "bias": np.zeros(2, np.float32)}
-    small = resized(shapes(built(Scaled), 4, 6), cut)
+    small = resize(shapes(built(Scaled), 4, 6), cut)
     assert isinstance(small, Scaled) and small.out_features == 2
     assert small(np.ones((1, 4))).tolist() == [[8.0, 8.0]]
-    assert resized(Own(), {"kernel": np.ones((4, 2))}).out_features == 6
-    assert resized(Bare(), {"weight": np.ones((4, 2))}).out_features == 6
+    assert resize(Own(), {"kernel": np.ones((4, 2))}).out_features == 6
+    assert resize(Bare(), {"weight": np.ones((4, 2))}).out_features == 6

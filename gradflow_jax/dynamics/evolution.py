@@ -60,7 +60,7 @@ def follow(
         at which a flow that met its target stood still are left out.
 
     Raises:
-        TypeError: at the call, for parameters that are not real floating-point arrays
+        TypeError: at the call, for params that are not real floating-point arrays
             or a loss that is not a scalar.
         ValueError: at the call, for units of another model.
 

@@ -54,7 +54,7 @@ def gradient_flow(
 
     Raises:
         ModuleNotFoundError: if diffrax is not installed.
-        TypeError: at the call, for parameters that are not real floating-point arrays
+        TypeError: at the call, for params that are not real floating-point arrays
             or a loss that is not a scalar.
         ValueError: at the call, for times that do not rise from 0.
         RuntimeError: at the call, if the flow did not arrive in `max_steps`. Inside

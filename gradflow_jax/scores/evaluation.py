@@ -61,7 +61,7 @@ def differentiate(
         batch's aux, in the first pass.
 
     Raises:
-        TypeError: at the call, for parameters that are not real floating-point arrays
+        TypeError: at the call, for params that are not real floating-point arrays
             or a loss that is not a scalar.
         ValueError: at the call, for params without leaves, or an origin that is
             another tree than params.

@@ -39,7 +39,7 @@ class TrackState(NamedTuple):
     """The state of `track`; `tracked` reads it.
 
     Attributes:
-        seen: how many steps were made.
+        step_count: how many steps were made.
         time: the sum of their learning rates.
         stride: steps from one sample to the next.
         size: samples held.
@@ -49,7 +49,7 @@ class TrackState(NamedTuple):
         products: [capacity, product, set].
     """
 
-    seen: jax.Array
+    step_count: jax.Array
     time: jax.Array
     stride: jax.Array
     size: jax.Array
@@ -137,7 +137,7 @@ def track(
         sets += sum(family.size for family in units or ())
         whole_numbers = partial(jnp.zeros, dtype=jnp.int32)
         return TrackState(
-            seen=whole_numbers(()),
+            step_count=whole_numbers(()),
             time=jnp.zeros((), dtype),
             stride=jnp.full((), every, jnp.int32),
             size=whole_numbers(()),
@@ -163,7 +163,7 @@ def track(
         return state._replace(
             stride=jnp.where(full, 2 * state.stride, state.stride),
             size=size + 1,
-            steps=append(state.steps, state.seen),
+            steps=append(state.steps, state.step_count),
             times=append(state.times, state.time),
             loss=append(state.loss, loss),
             products=append(state.products, products),
@@ -190,18 +190,18 @@ def track(
                 f"loss_args is a {type(loss_args).__name__}: pass a tuple of what the "
                 "loss takes after params, for one batch (batch,)."
             )
-        due = state.seen % state.stride == 0
+        due = state.step_count % state.stride == 0
         # The branch is compiled as a whole, so an iterator over batches becomes a list.
         held = held_batches(loss_fn, loss_args)
         state = jax.lax.cond(due, record, lambda state, *_: state, state, params, held)
-        seen = state.seen + 1
+        step_count = state.step_count + 1
         if callable(learning_rate):
-            time = state.time + learning_rate(state.seen)
+            time = state.time + learning_rate(state.step_count)
         else:
             # A product is rounded once, a sum of many small terms at each of them.
-            time = learning_rate * seen
+            time = learning_rate * step_count
         time = jnp.asarray(time, state.time.dtype)
-        return updates, state._replace(seen=seen, time=time)
+        return updates, state._replace(step_count=step_count, time=time)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

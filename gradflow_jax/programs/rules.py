@@ -138,14 +138,14 @@ def register_rule(
                 "gf.structured.elementwise is the coupling of primitives that compute "
                 "index by index."
             )
-    undone = [
+    undo_each = [
         table.register(primitive, rule)
         for table, rule in rules.values()
         if rule is not None
     ]
 
     def undo() -> None:
-        for one in undone:
-            one()
+        for undo_table in undo_each:
+            undo_table()
 
     return undo

@@ -79,7 +79,7 @@ class BatchedLoss:
         source = batches() if callable(batches) else batches
         _check_batches(source, 1 if callable(batches) else passes)
         total = passes * len(source) if hasattr(source, "__len__") else None  # type: ignore[arg-type]
-        stream, seen = iter(source), 0
+        stream, count = iter(source), 0
         pieces = self._fetch(stream)
         while pieces is not None:
             pending = None
@@ -89,16 +89,16 @@ class BatchedLoss:
                 del piece
             pieces = self._fetch(stream)
             jax.block_until_ready(pending)
-            seen += 1
+            count += 1
             if self.progress is not None:
-                self.progress(done + seen, total)
-        if not seen:
+                self.progress(done + count, total)
+        if not count:
             raise ValueError(
                 "batches is empty: no batch came out of it. If it is an iterator, it "
                 "may have been consumed before: pass a list or a data loader that can "
                 "be iterated again."
             )
-        return seen
+        return count
 
     def _fetch(self, stream: Iterator[Any]) -> list[tuple[Any, float]] | None:
         """Puts the next batch on the device in weighted pieces; None after the last.

@@ -218,12 +218,12 @@ def _rank(
     first = np.argsort(key, kind="stable")
     if scope == "global":
         return owner[first]
-    seen: dict[str, int] = dict.fromkeys(sizes, 0)
+    places: dict[str, int] = dict.fromkeys(sizes, 0)
     share = np.empty(len(first))
     for place, index in enumerate(first):
         group = groups[index]
-        seen[group] += 1
-        share[place] = seen[group] / sizes[group]
+        places[group] += 1
+        share[place] = places[group] / sizes[group]
     return owner[first][np.argsort(share, kind="stable")]
 
 

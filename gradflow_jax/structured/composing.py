@@ -79,25 +79,25 @@ def compose_keep(
     # Indices are composed and not names: where axes share a place, cutting one to a
     # single index renames the others.
     before, after = kept_indices(units, first), kept_indices(again, second)
-    both: Indices = {path: dict(by_axis) for path, by_axis in before.items()}
+    composed: Indices = {path: dict(by_axis) for path, by_axis in before.items()}
     for path, by_axis in after.items():
         for axis, kept in by_axis.items():
             old = before.get(path, {}).get(axis)
-            both.setdefault(path, {})[axis] = kept if old is None else old[kept]
+            composed.setdefault(path, {})[axis] = kept if old is None else old[kept]
     result = {}
     for family in units:
         stays = np.zeros(family.size, bool)
         for place in family.slices:
-            left = both.get(place.path, {}).get(place.axis)
+            left = composed.get(place.path, {}).get(place.axis)
             for labels in place.units:
                 unit_of = labels if left is None else labels[left]
                 stays[unit_of[unit_of >= 0]] = True
         result[family.name] = stays
     at_once = kept_indices(units, result)
-    for path in {*both, *at_once}:
-        for axis in {*both.get(path, {}), *at_once.get(path, {})}:
+    for path in {*composed, *at_once}:
+        for axis in {*composed.get(path, {}), *at_once.get(path, {})}:
             in_two_cuts, in_one_cut = (
-                indices.get(path, {}).get(axis) for indices in (both, at_once)
+                indices.get(path, {}).get(axis) for indices in (composed, at_once)
             )
             if (
                 in_two_cuts is None

@@ -157,7 +157,7 @@ class Units:
             raise KeyError(f"the model has no leaf {path!r}{hint}")
         lines = [f"{path} {describe(self.leaves[path])}"]
         for axis, size in enumerate(self.leaves[path].shape):
-            said = [
+            sentences = [
                 f"{family.size} units of {family.name}, which are removed with "
                 + _list_slices([s for s in family.slices if s.place != (path, axis)])
                 + ("; their constant goes into a bias" if family.folds else "")
@@ -165,13 +165,13 @@ class Units:
                 if any(s.place == (path, axis) for s in family.slices)
             ]
             # Some axes of a product or a sum may be cut and others not.
-            stays = "its other part stays" if said else "cannot be cut"
-            said += [
+            stays = "its other part stays" if sentences else "cannot be cut"
+            sentences += [
                 f"{stays}: {refused.reason}"
                 for refused in self.refused
                 if (path, axis) in refused.places
             ]
-            lines.append(f"  axis {axis} of {size}: " + "\n    ".join(said))
+            lines.append(f"  axis {axis} of {size}: " + "\n    ".join(sentences))
         return "\n".join(lines)
 
     def __str__(self) -> str:

@@ -73,7 +73,7 @@ def test_a_full_buffer_is_thinned_so_that_the_run_stays_covered():
     for done, (_, state) in enumerate(states):
         assert jax.tree.map(np.shape, (optax.EmptyState(), state))[1] == shapes[1]
         stride, steps = int(state.stride), state.steps[: state.size].tolist()
-        assert steps == list(range(0, done, stride)) and state.seen == done
+        assert steps == list(range(0, done, stride)) and state.step_count == done
         taken[done] = steps
     assert stride == 24 and taken[60] == [0, 24, 48] and taken[12] == [0, 3, 6, 9]
     times = dynamics.tracked(states[-1], W).times

@@ -13,10 +13,10 @@ def check_free(files: Iterable[Path], force: bool) -> None:
     Raises:
         click.UsageError: naming the first that is there.
     """
-    taken = next((file for file in files if file.exists()), None)
-    if taken is not None and not force:
+    existing = next((file for file in files if file.exists()), None)
+    if existing is not None and not force:
         raise click.UsageError(
-            f"{taken} exists already; choose another --out, or --force to replace."
+            f"{existing} exists already; choose another --out, or --force to replace."
         )
 
 

@@ -24,8 +24,8 @@ def find(name: str) -> Path:
     layouts = [layout for layout in cifar.LAYOUTS if layout.name == _TITLES[name]]
     files = [file for layout in layouts for file in (layout.folder, layout.archive)]
     files += [f"{name}.npz", name, *(name + end for end in archive.TAR_ENDINGS)]
-    found = next((folder / file for file in files if (folder / file).exists()), None)
-    if found is None:
+    place = next((folder / file for file in files if (folder / file).exists()), None)
+    if place is None:
         torchvision = _TITLES[name].replace("-", "")
         raise DataError(
             f"{name} is not in {folder.absolute()}: put {layouts[0].archive} there, as "
@@ -33,4 +33,4 @@ def find(name: str) -> Path:
             f"or {name}.npz made from Hugging Face's uoft-cs/{name}, or images "
             f"{name}/{image_folder.FORM}; {FOLDER_VARIABLE} names another folder."
         )
-    return found
+    return place

@@ -78,8 +78,8 @@ def _set_sources(eqn: Equation, sources: Sequence[Source]) -> None:
 
 
 def _unite_all(eqn: Equation, first_dims: Dims, second_dims: Dims) -> None:
-    for mine, theirs in zip(first_dims, second_dims, strict=True):
-        eqn.unite(mine, theirs)
+    for first_axis, second_axis in zip(first_dims, second_dims, strict=True):
+        eqn.unite(first_axis, second_axis)
 
 
 def _run_until_stable(

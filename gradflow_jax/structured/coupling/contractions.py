@@ -19,10 +19,10 @@ def dot_general(eqn: Equation) -> list[Dims]:
     """Contracted axes are united, batch axes united and carried, others carried."""
     (contracted, batch) = eqn.params["dimension_numbers"]
     left, right = eqn.operands
-    for mine, theirs in zip(*contracted, strict=True):
-        eqn.unite(left[mine], right[theirs])
-    for mine, theirs in zip(*batch, strict=True):
-        eqn.unite(left[mine], right[theirs])
+    for left_axis, right_axis in zip(*contracted, strict=True):
+        eqn.unite(left[left_axis], right[right_axis])
+    for left_axis, right_axis in zip(*batch, strict=True):
+        eqn.unite(left[left_axis], right[right_axis])
     free = [
         [i for i in range(len(dims)) if i not in (*contracted[side], *batch[side])]
         for side, dims in enumerate((left, right))
@@ -64,8 +64,8 @@ def ragged_dot_general(eqn: Equation) -> list[Dims]:
     eqn.pin([left[i] for i in rows], "its rows are divided into groups")
     for dims in (*([right[i]] for i in groups), eqn.operands[2]):
         eqn.pin(dims, "each of its indices is of a group of rows")
-    for mine, theirs in zip(*contracted, strict=True):
-        eqn.unite(left[mine], right[theirs])
+    for left_axis, right_axis in zip(*contracted, strict=True):
+        eqn.unite(left[left_axis], right[right_axis])
     kept_left = [i for i in range(len(left)) if i not in contracted[0]]
     new_axes = [i for i in range(len(right)) if i not in (*contracted[1], *groups)]
     eqn.contracts(
@@ -87,7 +87,7 @@ def conv_general_dilated(eqn: Equation) -> list[Dims]:
     left, right = eqn.operands
     groups = eqn.params["feature_group_count"]
     batch, features, *space = (left[i] for i in numbers.lhs_spec)
-    outputs, taken, *window = (right[i] for i in numbers.rhs_spec)
+    outputs, group_features, *window = (right[i] for i in numbers.rhs_spec)
     text = "a convolution slides along it"
     eqn.pin(space, text)
     eqn.pin(window, "it is the extent of a convolution's window")
@@ -95,8 +95,8 @@ def conv_general_dilated(eqn: Equation) -> list[Dims]:
         eqn.pin([batch, outputs], "a convolution splits its batch into groups")
     kinds: list[tuple[Axis, str]] = []
     if groups == 1:
-        eqn.unite(features, taken)
-        kinds += [(taken, "consuming"), (outputs, "producing")]
+        eqn.unite(features, group_features)
+        kinds += [(group_features, "consuming"), (outputs, "producing")]
     else:
         group, inner = unification.factor(
             features, [groups, features.size // groups], eqn.blame
@@ -105,12 +105,12 @@ def conv_general_dilated(eqn: Equation) -> list[Dims]:
             outputs, [groups, outputs.size // groups], eqn.blame
         )
         eqn.unite(group, output_group)
-        if taken.size > 1:
-            eqn.unite(inner, taken)
-            kinds.append((taken, "consuming"))
+        if group_features.size > 1:
+            eqn.unite(inner, group_features)
+            kinds.append((group_features, "consuming"))
         kinds.append((output_group, "elementwise"))
         for leaf in eqn.frame.source_of(eqn.source.invars[1]).leaves:
-            eqn.coupling.groups[leaf] = (features, taken)
+            eqn.coupling.groups[leaf] = (features, group_features)
         if multiplied.size > 1:
             kinds.append((multiplied, "producing"))
     eqn.contracts(1, 0, kinds)  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ def conv_general_dilated(eqn: Equation) -> list[Dims]:
     result[spec[1]] = outputs
     for position in spec[2:]:
         (result[position],) = eqn.new_pinned([shape[position]], text)
-    eqn.costs(math.prod(axis.size for axis in window), [*result, taken])
+    eqn.costs(math.prod(axis.size for axis in window), [*result, group_features])
     return [tuple(result)]
 
 
@@ -133,8 +133,8 @@ def reduction(eqn: Equation) -> list[Dims]:
     results = []
     first = eqn.operands[0]
     for dims in eqn.operands[1:]:
-        for mine, other in zip(first, dims, strict=False):
-            eqn.unite(mine, other)
+        for first_axis, axis in zip(first, dims, strict=False):
+            eqn.unite(first_axis, axis)
     for _ in eqn.shapes:
         results.append(tuple(d for i, d in enumerate(first) if i not in dropped))
     return results
@@ -155,8 +155,10 @@ def gather(eqn: Equation) -> list[Dims]:
     shape = eqn.shapes[0]
     batching = tuple(numbers.operand_batching_dims)
     index_batch = list(indices[:-1])
-    for mine, theirs in zip(batching, numbers.start_indices_batching_dims, strict=True):
-        eqn.unite(operand[mine], indices[theirs])
+    for operand_axis, index_axis in zip(
+        batching, numbers.start_indices_batching_dims, strict=True
+    ):
+        eqn.unite(operand[operand_axis], indices[index_axis])
     dropped = (*numbers.collapsed_slice_dims, *batching)
     windows = [i for i in range(len(operand)) if i not in dropped]
     text = "it is looked up by indices that the program computes"
@@ -220,10 +222,10 @@ def scatter(eqn: Equation) -> list[Dims]:
     numbers = eqn.params["dimension_numbers"]
     operand, indices, updates = eqn.operands
     batching = tuple(numbers.operand_batching_dims)
-    for mine, theirs in zip(
+    for operand_axis, index_axis in zip(
         batching, numbers.scatter_indices_batching_dims, strict=True
     ):
-        eqn.unite(operand[mine], indices[theirs])
+        eqn.unite(operand[operand_axis], indices[index_axis])
     # Leaving out an update differs from writing zeros, so their number is fixed.
     text = "each of its indices is written at a place of its own"
     windows_of_updates = numbers.update_window_dims

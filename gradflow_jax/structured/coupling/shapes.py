@@ -69,8 +69,8 @@ def stack(eqn: Equation) -> list[Dims]:
     """A new axis, elsewhere elementwise."""
     first = eqn.operands[0]
     for dims in eqn.operands[1:]:
-        for mine, theirs in zip(first, dims, strict=True):
-            eqn.unite(mine, theirs)
+        for first_axis, axis in zip(first, dims, strict=True):
+            eqn.unite(first_axis, axis)
     along = eqn.params["axis"]
     (stacked,) = eqn.new_pinned([len(eqn.operands)], "arrays are stacked along it")
     return [(*first[:along], stacked, *first[along:])]

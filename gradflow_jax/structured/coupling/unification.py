@@ -77,12 +77,12 @@ def _factor_sum(
         return None
     outer, inner_axes = [], None
     for part in parts:
-        first, *own_inner_axes = factor(part, [part.size // inner, *sizes[1:]], blame)
+        first, *inner_of_part = factor(part, [part.size // inner, *sizes[1:]], blame)
         outer.append(first)
         if inner_axes is None:
-            inner_axes = own_inner_axes
-        for mine, shared in zip(own_inner_axes, inner_axes, strict=True):
-            unite(mine, shared, blame)
+            inner_axes = inner_of_part
+        for axis, shared in zip(inner_of_part, inner_axes, strict=True):
+            unite(axis, shared, blame)
     return [add(outer), *(inner_axes or [])]
 
 
@@ -182,7 +182,7 @@ def _split_sum(
 ) -> list[Axis]:
     todo, parts = list(whole), []
     for size in sizes:
-        taken, total = [], 0
+        terms, total = [], 0
         while total < size:
             term = todo.pop(0)
             if total + term.size > size:
@@ -191,9 +191,9 @@ def _split_sum(
                     term, [left_of_part, term.size - left_of_part], blame
                 )
                 todo.insert(0, tail)
-            taken.append(term)
+            terms.append(term)
             total += term.size
-        parts.append(add(taken) if taken else new_pinned(0, ONE))
+        parts.append(add(terms) if terms else new_pinned(0, ONE))
     return parts
 
 

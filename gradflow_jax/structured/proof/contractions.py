@@ -67,20 +67,20 @@ def ragged_dot_general(eqn: ProofEquation) -> list[Entries]:
 
 
 def conv_general_dilated(eqn: ProofEquation) -> list[Entries]:
-    """Features taken must be zero; features made are zero where the kernel is."""
+    """Input features must be zero; output features are zero where the kernel is."""
     numbers = eqn.params["dimension_numbers"]
     left, right = eqn.operands
-    features, taken = left[numbers.lhs_spec[1]], right[numbers.rhs_spec[1]]
+    features, kernel_features = left[numbers.lhs_spec[1]], right[numbers.rhs_spec[1]]
     outputs = right[numbers.rhs_spec[0]]
     result: list[Any] = [None] * len(eqn.frame.dims[eqn.source.outvars[0]])
     groups = eqn.params["feature_group_count"]
     whole_groups = groups > 1 and outputs is not None and features is not None
-    if whole_groups and taken is None:
+    if whole_groups and kernel_features is None:
         # A group's features meet that group's kernels alone, and both go together.
         value = 0.0 if features == 0 or outputs == 0 else UNKNOWN
     else:
-        if features is not None or taken is not None:
-            _sum_over(eqn, features, taken)
+        if features is not None or kernel_features is not None:
+            _sum_over(eqn, features, kernel_features)
         value = 0.0 if outputs == 0 else UNKNOWN
     result[numbers.out_spec[1]] = value
     result[numbers.out_spec[0]] = 0.0 if left[numbers.lhs_spec[0]] == 0 else UNKNOWN

@@ -45,8 +45,8 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
     """
     eqn = frame.jaxpr.eqns[index]
     kernel = _leaf(frame, eqn.invars[side])
-    taken = _contracted_axes(eqn, side)
-    if kernel is None or taken is None or frame.repeats != 1:
+    contracted = _contracted_axes(eqn, side)
+    if kernel is None or contracted is None or frame.repeats != 1:
         return None
     (result,) = eqn.outvars
     users = [e for e in frame.jaxpr.eqns if any(v is result for v in e.invars)]
@@ -56,7 +56,7 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
     bias = _leaf(frame, addend, through=("broadcast_in_dim", "reshape", "squeeze"))
     if bias is None:
         return None
-    axis, summed = taken
+    axis, summed = contracted
     dims = frame.dims[eqn.invars[side]]
     free = [dim for i, dim in enumerate(dims) if i not in summed]
     dims_of_result = frame.dims[result]

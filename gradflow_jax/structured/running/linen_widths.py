@@ -182,9 +182,9 @@ def _norm_groups(
             "do not tell. Pass full=variables from before the cut (shapes are enough) "
             f"or groups={{{path!r}: number}}."
         )
-    now = x.shape[-1]
-    channels = jnp.shape(leaves[0])[-1] if leaves else now
-    return group_count(path, layer.num_groups, channels, now, hint)
+    width = x.shape[-1]
+    width_before = jnp.shape(leaves[0])[-1] if leaves else width
+    return group_count(path, layer.num_groups, width_before, width, hint)
 
 
 def _check_statistics(layer: Any, x: Any) -> None:

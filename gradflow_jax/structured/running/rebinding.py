@@ -175,8 +175,8 @@ def _dynamic_slice(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
 def _conv(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
     numbers = eqn.params["dimension_numbers"]
     features = values[0].shape[numbers.lhs_spec[1]]
-    taken = values[1].shape[numbers.rhs_spec[1]]
-    return eqn.bind(values, feature_group_count=features // taken)
+    group_features = values[1].shape[numbers.rhs_spec[1]]
+    return eqn.bind(values, feature_group_count=features // group_features)
 
 
 REBINDING_RULES.fill(

@@ -1,6 +1,7 @@
-"""The page of `transforms`: every row of its table of methods is run."""
+"""The README is short and its links work; the page of `transforms` runs, row by row."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,32 @@ import pytest
 
 import gradflow_jax as gf
 
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 PAGE = gf.transforms.__doc__
 METHODS = dict(re.findall(r"^\| ([^|`]+?) \|.* \| `(gf\..*)` \|$", PAGE, re.M))
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 180
+
+
+@pytest.mark.parametrize(
+    "page", [README, ROOT / ".github/CONTRIBUTING.md", *ROOT.glob("*/results/*.md")]
+)
+def test_what_pages_link_is_there(page):
+    """Files and folders of this repository, from where the page lies."""
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            file, _, anchor = target.partition("#")
+            assert (page.parent / file).exists() and not anchor, target
+
+
+def test_the_readme_s_picture_is_small():
+    """And it can be drawn from what is kept beside it."""
+    (picture,) = re.findall(r"!\[.*\]\((.*)\)", README.read_text())
+    assert (ROOT / picture).stat().st_size < 100_000
+    assert (ROOT / picture).with_name("prune.csv").exists()
 
 
 def loss_fn(params, batch):

@@ -108,6 +108,12 @@ def linear(before: int, after: int, *, rngs: nnx.Rngs) -> nnx.Linear:
 def normalized_kernels(params: Params) -> dict[str, str]:
     """Returns for each batch norm, by its path, the kernel whose filters it normalizes.
 
+    Args:
+        params: the parameters of a model, or of a part of one, made of `ConvNorm`.
+
+    Returns:
+        The path of a kernel by the path of its norm.
+
     Example:
         >>> layer = ConvNorm(3, 4, rngs=nnx.Rngs(0))
         >>> normalized_kernels({"stem": nnx.state(layer, nnx.Param)})

@@ -73,9 +73,6 @@ def observe(
 ) -> Observations:
     """Evaluates the five observations of Lubana & Dick on a classifier of your own.
 
-        problem = gf.observations.problem_of(MyModule(), images, labels)
-        print(gf.observations.observe(gf.observations.Study(problem)))
-
     Networks of several seeds are trained, looked at on the way, pruned in the middle
     and fine-tuned. Nothing is assumed of the outcome: on another model, schedule or
     sparsity an observation may fail, and the verdict then says so.
@@ -91,6 +88,22 @@ def observe(
 
     Raises:
         ValueError: if there is no seed.
+
+    Example:
+        Of a network so small, trained so little, only the form of the findings counts:
+
+        >>> import jax, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda params, x: x @ params["w"]
+        >>> init = lambda key: {"w": jax.random.normal(key, (5, 3))}
+        >>> x = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
+        >>> problem = gf.observations.Problem(init, apply, x, np.arange(24) % 3)
+        >>> study = gf.observations.Study(problem, steps=4, moments=1, finetuning=2)
+        >>> observations = gf.observations.observe(study, seeds=range(2))
+        >>> print(observations)
+        (1) keeping the k largest weights, the loss is smaller than keeping the k ...
+        >>> [number for number, _ in observations.findings]
+        [1, 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5]
 
     Reference:
         E. S. Lubana and R. P. Dick, A Gradient Flow Framework for Analyzing Network

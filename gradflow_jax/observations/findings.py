@@ -72,6 +72,14 @@ class Spread(NamedTuple):
 def finding(claim: str, values: Iterable[float], unit: str) -> Finding:
     """Returns what values, one a seed, say of a claim that they are positive.
 
+    Args:
+        claim: a sentence.
+        values: one a seed; positive is as claimed.
+        unit: of the values.
+
+    Returns:
+        The finding; it prints as a line.
+
     Example:
         >>> finding("b exceeds a", [2.0, 3.0, 4.0], "nats").verdict
         'held'

@@ -44,6 +44,19 @@ def larger_weights_converge_faster(study: Study, runs: Runs) -> LargerWeights:
 
     Returns:
         Losses in nats; areas are means over the steps.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda params, x: x @ params["w"]
+        >>> init = lambda key: {"w": jax.random.normal(key, (5, 3))}
+        >>> x = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
+        >>> problem = gf.observations.Problem(init, apply, x, np.arange(24) % 3)
+        >>> study = gf.observations.Study(problem, steps=4, moments=1, finetuning=2)
+        >>> runs = study.runs(range(2))
+        >>> first = gf.observations.larger_weights_converge_faster(study, runs)
+        >>> first.largest.shape, first.magnitude_losses.shape
+        ((2,), (2, 2))
     """
     largest_losses, smallest_losses = [], []
     magnitude_curves, preservation_curves = [], []

@@ -47,6 +47,23 @@ def increasing_gradient_norm_raises_loss(
         study: the problem, and how networks are trained and pruned.
         runs: of `study`, one a seed.
         temperatures: that divide the logits while scoring; the paper's GraSP has 200.
+
+    Returns:
+        Correlations and shares, at each temperature.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda params, x: x @ params["w"]
+        >>> init = lambda key: {"w": jax.random.normal(key, (5, 3))}
+        >>> x = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
+        >>> problem = gf.observations.Problem(init, apply, x, np.arange(24) % 3)
+        >>> study = gf.observations.Study(problem, steps=4, moments=1, finetuning=2)
+        >>> run = study.run(seed=0)
+        >>> evaluate = gf.observations.increasing_gradient_norm_raises_loss
+        >>> fourth = evaluate(study, [run], temperatures=(200.0,))
+        >>> fourth.layers, fourth.pruned.round(1).tolist()
+        (('w',), [[[0.8]]])
     """
     # Gains are measured on the training loss (T = 1), not at the scoring temperature.
     gains = [first_order(study.derivatives(study.pruned_from(run))) for run in runs]

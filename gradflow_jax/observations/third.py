@@ -48,6 +48,22 @@ def magnitude_preserves_loss(
         study: the problem, and how networks are trained and pruned.
         runs: of `study`, one a seed.
         rounds: from fewest to most. `study.finetuning` steps are divided among them.
+
+    Returns:
+        Correlations, and changes of the loss in nats.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda params, x: x @ params["w"]
+        >>> init = lambda key: {"w": jax.random.normal(key, (5, 3))}
+        >>> x = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
+        >>> problem = gf.observations.Problem(init, apply, x, np.arange(24) % 3)
+        >>> study = gf.observations.Study(problem, steps=4, moments=1, finetuning=2)
+        >>> runs = study.runs(range(2))
+        >>> third = gf.observations.magnitude_preserves_loss(study, runs, rounds=(1, 2))
+        >>> third.change.shape, third.rounds
+        ((2, 2), (1, 2))
     """
 
     def correlation(run: SeededRun, moment: int) -> float:

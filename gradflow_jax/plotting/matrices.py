@@ -42,6 +42,14 @@ def correlation_matrix(
 
     Returns:
         What was drawn.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> names = ["magnitude", "grasp"]
+        >>> drawn = correlation_matrix(ax, names, [[1.0, -0.25], [-0.25, 1.0]])
+        >>> [number.get_text() for number in drawn.numbers]
+        ['1.00', '−0.25', '−0.25', '1.00']
     """
     values = np.ma.masked_invalid(np.asarray(values, float))
     ax.set_facecolor("0.85")

@@ -31,6 +31,14 @@ def convergence(ax: Axes, first: LargerWeights) -> dict[str, DrawnCurve]:
 
     Returns:
         What was drawn for each measure, by name.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> losses = np.array([[2.0, 1.0], [2.2, 1.2]])  # [seed, step]
+        >>> first = LargerWeights(losses[:, 0], losses[:, 0], losses, losses, ())
+        >>> convergence(ax, first)["magnitude"].line.get_ydata().tolist()
+        [2.1, 1.1]
     """
     losses = {
         "magnitude": first.magnitude_losses,
@@ -57,6 +65,15 @@ def rank_correlations(
 
     Returns:
         What was drawn for each, by name.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> rho = np.array([[0.5, 0.7]])  # [seed, moment]
+        >>> second, change = SlowWeights((1, 9), rho, ()), np.ones((1, 2))
+        >>> third = PreservingMagnitude((1, 9), rho, (1, 5), change, change, rho[0], ())
+        >>> rank_correlations(ax, second, third)["magnitude"].line.get_ydata().tolist()
+        [0.5, 0.7]
     """
     curves = {
         "change of θ²": _curve(second.steps, second.correlation),
@@ -81,6 +98,14 @@ def change_by_rounds(
 
     Returns:
         What was drawn for the largest cut and for all of them, by name.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> rho, change = np.ones((2, 1)), np.array([[3.0, 1.0], [5.0, 1.0]])
+        >>> third = PreservingMagnitude((1,), rho, (1, 5), change, change, rho[0], ())
+        >>> change_by_rounds(ax, third)["all cuts"].lines[0].get_ydata().tolist()
+        [4.0, 1.0]
     """
     drawn = {}
     changes = {"largest cut": third.largest, "all cuts": third.change}
@@ -115,6 +140,15 @@ def shares_by_depth(
 
     Returns:
         What was drawn for each temperature, by name.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> pruned = np.array([[[0.9, 0.5]]])  # [T, seed, layer]
+        >>> fourth = IncreasingGradientNorm(
+        ...     (200.0,), ("conv", "dense"), np.ones((1, 1)), pruned, ())
+        >>> list(shares_by_depth(ax, fourth))
+        ['T = 200']
     """
     shares = {}
     for T, by_seed in zip(fourth.temperatures, fourth.pruned, strict=True):
@@ -136,6 +170,14 @@ def recovery(ax: Axes, fifth: PreservingGradientNorm) -> dict[str, DrawnRecovery
 
     Returns:
         What was drawn for each measure, by name.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> values = np.ones((2, 1, 3))  # [measure, seed, before and after]
+        >>> names = ("grasp", "gradient_norm_preservation")
+        >>> list(recovery(ax, PreservingGradientNorm(names, values, values, ())))
+        ['grasp', 'gradient_norm_preservation']
     """
     loss, norm = fifth.mean_loss, fifth.mean_gradient_norm
     # The last axis is: before pruning, right after it, after fine-tuning.

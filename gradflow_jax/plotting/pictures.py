@@ -30,6 +30,14 @@ def mask_picture(
 
     Raises:
         ValueError: if the mask has neither two nor four dimensions.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> mask = np.array([[True, False], [True, True]])
+        >>> image = mask_picture(ax, mask, effective=np.array([[True, False]] * 2))
+        >>> image.get_array().tolist()
+        [[2, 0], [2, 1]]
     """
     mask = np.asarray(mask)
     if mask.ndim not in (2, 4):

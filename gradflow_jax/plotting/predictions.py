@@ -57,6 +57,14 @@ def measured_and_predicted(
 
     Returns:
         What was drawn for each, by name.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> check = PredictionCheck([0.0, 0.1], measured=[2, 1.8], predicted=[2, 1.81])
+        >>> drawn = measured_and_predicted(ax, {"flow": check}, quantity="loss / nats")
+        >>> drawn["flow"].predicted.get_label()
+        'flow, predicted'
     """
     drawn = {}
     for i, (name, check) in enumerate(checks.items()):

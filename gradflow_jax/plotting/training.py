@@ -68,6 +68,14 @@ def training_curves(
 
     Returns:
         What was drawn for each curve, by name.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> curve = EpochCurve([1, 2], means=[2.3, 0.4], deviations=[0.1, 0.1])
+        >>> drawn = training_curves(ax, {"magnitude": curve}, rounds=[1])
+        >>> ax.get_ylabel(), ax.get_yscale()
+        ('training loss / nats', 'log')
     """
     for epoch in rounds:
         ax.axvline(epoch, color="0.75", linewidth=0.8, zorder=0.5)
@@ -104,6 +112,14 @@ def correlations_over_epochs(
 
     Returns:
         What was drawn for each curve, by name.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> curve = EpochCurve([1, 2], means=[0.6, 0.8], deviations=[0.1, 0.1])
+        >>> drawn = correlations_over_epochs(ax, {"grasp": curve}, reference="taylor")
+        >>> drawn["grasp"].line.get_ydata().tolist()
+        [0.6, 0.8]
     """
     ax.axhline(0, color="0.5", linewidth=0.8)
     for epoch in rounds:

@@ -150,7 +150,20 @@ def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> Saved
         ValueError: if the file is none of these, or `like` is of another model.
 
     Example:
-        See `gf.save_cut`.
+        >>> import tempfile, jax, jax.numpy as jnp, numpy as np
+        >>> import gradflow_jax as gf
+        >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
+        >>> params, x = {"in": jnp.eye(3), "out": jnp.ones((3, 1))}, jnp.ones((1, 3))
+        >>> units = gf.find_units(apply, params, x)
+        >>> keep = {"in[1]": np.array([True, False, True])}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = f"{folder}/small.safetensors"
+        ...     gf.save_cut(file, gf.cut(params, units, keep), units, keep)
+        ...     saved = gf.load_cut(file)
+        >>> units = gf.find_units(apply, saved.original, x)
+        >>> small = gf.shrink(apply, units, saved.keep)
+        >>> small(saved.variables, x).tolist()  # two of three ones are left
+        [[2.0]]
     """
     library = _safetensors()
     try:

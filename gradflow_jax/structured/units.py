@@ -30,6 +30,7 @@ class Units:
         refused: places that cannot be cut, with the reason.
         leaves: the shape and dtype of each leaf of the variables, by path.
         inputs: the shapes and dtypes that the model was traced with.
+        model: the model, as it was given and as a function of its variables.
 
     `print(units)` shows a table; `units[name]` is a family; `units.explain(path)`
     says in words what can be done with a leaf.

@@ -27,6 +27,11 @@ def check_floating(tree: ArrayTree, what: str) -> None:
     Raises:
         TypeError: at an `nnx.Module`, an integer, bool, complex or non-array leaf.
         ValueError: if there is no leaf.
+
+    Example:
+        >>> check_floating({"steps": jnp.array([3])}, "scores")
+        Traceback (most recent call last):
+        TypeError: scores leaf 'steps' is int32[1]; scores are real floating-point ...
     """
     _check_not_nnx_module(tree, what)
     paths_and_leaves = named_leaves(tree)
@@ -62,8 +67,17 @@ def check_floating(tree: ArrayTree, what: str) -> None:
 def check_finite(path: str, leaf: chex.Numeric) -> None:
     """Checks one leaf of scores, unless it is traced.
 
+    Args:
+        path: the leaf's name, for the error.
+        leaf: real numbers.
+
     Raises:
         ValueError: at a NaN or an infinity.
+
+    Example:
+        >>> check_finite("conv/kernel", jnp.array([1.0, jnp.nan]))
+        Traceback (most recent call last):
+        ValueError: scores leaf 'conv/kernel' has 1 of 2 values that are not finite ...
     """
     if is_traced(leaf):
         return
@@ -118,8 +132,23 @@ def aligned_leaves(
 ) -> list[Any]:
     """Returns the leaves of `tree`, checked to be the same tree as `like`.
 
+    Args:
+        tree: any pytree of arrays.
+        like: another, whose containers may differ.
+        what: what an error calls the tree: "scores".
+        like_what: what it calls the other: "params".
+
+    Returns:
+        The leaves, in the order of `jax.tree.leaves(like)`.
+
     Raises:
         ValueError: if a path or a shape differs; the message names the first.
+
+    Example:
+        >>> tree, params = {"bias": 1.0}, {"bias": 2.0, "kernel": 3.0}
+        >>> aligned_leaves(tree, params, what="scores", like_what="params")
+        Traceback (most recent call last):
+        ValueError: scores and params are different trees: scores lacks the leaf ...
     """
     actual, expected = named_leaves(tree), named_leaves(like)
     paths, expected_paths = [p for p, _ in actual], [p for p, _ in expected]
@@ -149,9 +178,18 @@ def aligned_leaves(
 def check_masks(masks: Masks, *, what: str = "masks") -> None:
     """Checks that every leaf of a mask tree is boolean and that there is one.
 
+    Args:
+        masks: a tree of bool arrays, True keeps.
+        what: what an error calls it.
+
     Raises:
         TypeError: at the first leaf that is not a bool array.
         ValueError: if there is no leaf.
+
+    Example:
+        >>> check_masks({"bias": jnp.array([1, 0])})
+        Traceback (most recent call last):
+        TypeError: masks leaf 'bias' is int32[2], not bool (True keeps a weight)...
     """
     _check_not_nnx_module(masks, what)
     paths_and_leaves = named_leaves(masks)
@@ -178,9 +216,23 @@ def mask_leaves(
 ) -> list[Any]:
     """Returns the leaves of a mask tree, checked to be bool and to fit `like`.
 
+    Args:
+        masks: a tree of bool arrays, True keeps.
+        like: the tree that they are to be of, such as the params.
+        what: what an error calls the masks.
+        like_what: what it calls the tree that they are to be of.
+
+    Returns:
+        The leaves, in the order of `jax.tree.leaves(like)`.
+
     Raises:
         TypeError: at the first leaf that is not a bool array.
         ValueError: if there is no leaf, or a path or a shape differs.
+
+    Example:
+        >>> masks, params = {"bias": jnp.array([True])}, {"bias": jnp.ones(1)}
+        >>> mask_leaves(masks, params)[0].tolist()
+        [True]
     """
     check_masks(masks, what=what)
     return aligned_leaves(masks, like, what=what, like_what=like_what)
@@ -189,9 +241,21 @@ def mask_leaves(
 def checked_fraction(value: chex.Numeric, what: str) -> float:
     """Returns `value` as a float in [0, 1].
 
+    Args:
+        value: a number, or an array of one.
+        what: what an error calls it: "sparsity".
+
+    Returns:
+        A Python float.
+
     Raises:
         TypeError: if it is traced by `jax.jit` or is no number.
         ValueError: if it is NaN or outside [0, 1].
+
+    Example:
+        >>> checked_fraction(90, "sparsity")
+        Traceback (most recent call last):
+        ValueError: sparsity is 90.0, outside [0, 1] (a fraction, not per cent).
     """
     if is_traced(value):
         raise TypeError(

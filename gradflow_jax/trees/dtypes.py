@@ -9,7 +9,18 @@ import jax.numpy as jnp
 
 
 def describe(leaf: object) -> str:
-    """Returns a leaf's dtype and shape, `float32[3,4]`, or the name of its type."""
+    """Returns a leaf's dtype and shape, or the name of its type.
+
+    Args:
+        leaf: anything.
+
+    Returns:
+        What an error says of it.
+
+    Example:
+        >>> describe(jnp.ones((3, 4))), describe("weights")
+        ('float32[3,4]', 'str')
+    """
     if not is_numeric(leaf):
         return type(leaf).__name__
     shape = ",".join(str(size) for size in jnp.shape(leaf))
@@ -17,7 +28,18 @@ def describe(leaf: object) -> str:
 
 
 def is_real_floating(leaf: object) -> bool:
-    """Says whether a leaf is an array, or a number, of a real floating-point dtype."""
+    """Says whether a leaf is an array, or a number, of a real floating-point dtype.
+
+    Args:
+        leaf: anything.
+
+    Returns:
+        False of integers, complex numbers and what is no number.
+
+    Example:
+        >>> is_real_floating(jnp.ones(2)), is_real_floating(1)
+        (True, False)
+    """
     return is_numeric(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
@@ -29,12 +51,36 @@ def is_numeric(leaf: object) -> TypeGuard[chex.Numeric]:
 
 
 def is_traced(value: object) -> bool:
-    """Says whether a value is known only when a transformed function runs."""
+    """Says whether a value is known only when a transformed function runs.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True of the tracers of `jax.jit`, `jax.grad` and their like.
+
+    Example:
+        >>> is_traced(1.0)
+        False
+        >>> _ = jax.eval_shape(lambda x: print(is_traced(x)), 1.0)
+        True
+    """
     return isinstance(value, jax.core.Tracer)
 
 
 def widen(leaf: chex.Numeric) -> jax.Array:
-    """Returns a leaf in float32, or in its own dtype where that is wider."""
+    """Returns a leaf in float32, or in its own dtype where that is wider.
+
+    Args:
+        leaf: a real number or array.
+
+    Returns:
+        An array of its shape, in which sums of many weights keep their digits.
+
+    Example:
+        >>> widen(jnp.ones(2, jnp.bfloat16)).dtype
+        dtype('float32')
+    """
     dtype = jnp.dtype(jnp.result_type(leaf))
     # The dtype is explicit, so that a Python number does not stay weakly typed.
     return jnp.asarray(leaf, jnp.float32 if dtype.itemsize < 4 else dtype)

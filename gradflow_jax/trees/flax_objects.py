@@ -6,7 +6,19 @@ it; so the package of a class is looked at first.
 
 
 def is_nnx_module(value: object) -> bool:
-    """Says whether a value is an `nnx.Module`."""
+    """Says whether a value is an `nnx.Module`.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True of an instance, of a derived class too; False of a class.
+
+    Example:
+        >>> from flax import nnx
+        >>> is_nnx_module(nnx.Dropout(0.5)), is_nnx_module({})
+        (True, False)
+    """
     if not _has_class_of("flax.nnx", value):
         return False
     from flax import nnx
@@ -15,7 +27,19 @@ def is_nnx_module(value: object) -> bool:
 
 
 def is_nnx_state(value: object) -> bool:
-    """Says whether a value is an `nnx.State`."""
+    """Says whether a value is an `nnx.State`.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True of an instance, of a derived class too; False of a class.
+
+    Example:
+        >>> from flax import nnx
+        >>> is_nnx_state(nnx.state(nnx.Dropout(0.5))), is_nnx_state({})
+        (True, False)
+    """
     if not _has_class_of("flax.nnx", value):
         return False
     from flax import nnx
@@ -24,7 +48,19 @@ def is_nnx_state(value: object) -> bool:
 
 
 def is_linen_module(value: object) -> bool:
-    """Says whether a value is a `flax.linen.Module`."""
+    """Says whether a value is a `flax.linen.Module`.
+
+    Args:
+        value: anything.
+
+    Returns:
+        True of an instance, of a derived class too; False of a class.
+
+    Example:
+        >>> from flax import linen
+        >>> is_linen_module(linen.Dense(2)), is_linen_module(linen.relu)
+        (True, False)
+    """
     if not _has_class_of("flax.linen", value):
         return False
     from flax import linen

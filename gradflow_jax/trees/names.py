@@ -19,6 +19,12 @@ def named_leaves(tree: ArrayTree) -> list[tuple[str, Any]]:
     The `value` with which Flax NNX wraps every variable is left out of paths. A field
     of that name stays where its object has further leaves.
 
+    Args:
+        tree: any pytree.
+
+    Returns:
+        A pair for each leaf; paths join names and numbers by slashes.
+
     Example:
         >>> named_leaves({"conv": {"kernel": 1.0, "bias": 2.0}})
         [('conv/bias', 2.0), ('conv/kernel', 1.0)]
@@ -42,11 +48,35 @@ def _join(path: Sequence[Any]) -> str:
 
 
 def map_named(fn: Callable[..., Any], tree: ArrayTree, *more_trees: ArrayTree) -> Any:
-    """Maps `fn(path, leaf, *leaves_of_more_trees)` over a tree."""
+    """Maps `fn(path, leaf, *leaves_of_more_trees)` over a tree.
+
+    Args:
+        fn: returns the new leaf.
+        tree: any pytree.
+        *more_trees: trees of the same structure.
+
+    Returns:
+        A tree of that structure, of what `fn` returned.
+
+    Example:
+        >>> map_named(lambda path, leaf: f"{path}: {leaf}", {"conv": {"bias": 2}})
+        {'conv': {'bias': 'conv/bias: 2'}}
+    """
     paths = jax.tree.structure(tree).unflatten(path for path, _ in named_leaves(tree))
     return jax.tree.map(fn, paths, tree, *more_trees)
 
 
 def label(path: str) -> str:
-    """Returns what an error calls a leaf: by its path, if it has one."""
+    """Returns what an error calls a leaf: by its path, if it has one.
+
+    Args:
+        path: as `named_leaves` gives it; empty where the tree is one array.
+
+    Returns:
+        A noun.
+
+    Example:
+        >>> label("conv/bias"), label("")
+        ("leaf 'conv/bias'", '(the array itself)')
+    """
     return f"leaf {path!r}" if path else "(the array itself)"

@@ -63,9 +63,16 @@ def match_paths(
         what: what an error calls a pattern.
         of: what an error says that it does not match.
 
+    Returns:
+        A bool for each path.
+
     Raises:
         TypeError: if a pattern is no string.
         ValueError: if a pattern matches no path; the message lists those near it.
+
+    Example:
+        >>> match_paths("head/*", ["conv/kernel", "head/kernel", "head/bias"])
+        [False, True, True]
     """
     flags = [False] * len(paths)
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -95,9 +102,22 @@ def prunable_flags(
 ) -> list[bool]:
     """Returns, leaf by leaf, whether it is prunable and not ignored.
 
+    Args:
+        tree: any pytree of arrays.
+        prunable: `prunable(path, leaf) -> bool`.
+        ignore: paths, or shell patterns of paths, of leaves that are left out.
+
+    Returns:
+        A bool for each leaf, in the order of `jax.tree.leaves`.
+
     Raises:
         TypeError: if a pattern is no string.
         ValueError: if no leaf of the tree is prunable, or a pattern matches none.
+
+    Example:
+        >>> params = {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}
+        >>> prunable_flags(params, default_prunable)
+        [False, True]
     """
     paths_and_leaves = named_leaves(tree)
     if not paths_and_leaves:

@@ -1,6 +1,7 @@
 """The command of the benchmarks runs, and what is made of its figures is right."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,24 @@ import pytest
 FOLDER = Path(__file__).parent / "benchmarks"
 
 
+def load_module(name):
+    """Returns a module of the benchmarks, which are no part of the test run."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def rows():
-    """The module of that name, which is no part of the test run."""
-    spec = importlib.util.spec_from_file_location("rows", FOLDER / "rows.py")
-    module = sys.modules["rows"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield load_module("rows")
     del sys.modules["rows"]
+
+
+@pytest.fixture(scope="module")
+def history(rows):
+    yield load_module("history")
+    del sys.modules["history"]
 
 
 def run(*options):
@@ -96,3 +107,35 @@ def test_results_are_kept_of_every_target_and_device(rows):
     assert sum(row.target is not None for row in kept) > 20
     missed = [row for row in kept if row.met is False]
     assert all(row.note for row in missed), "a miss is explained"
+
+
+def test_the_history_has_one_line_a_commit_and_device(rows, history, tmp_path):
+    path = tmp_path / "history.jsonl"
+    where = {"device": "cpu", "jax": "0.10.2"}
+    kept = [rows.Row("a", 1.23456), rows.Row("bytes", 7, unit="B"), rows.Row("b", None)]
+    first = history.line_of(history.Commit("Faster", "2026-11-25"), where, kept)
+    assert first["ratios"] == {"a": 1.235} and first["jax"] == "0.10.2"
+    history.append(path, first)
+    again = history.line_of(history.Commit("Faster", "2026-11-25"), where, kept[:0])
+    history.append(path, again)
+    history.append(path, first | {"device": "gpu"})
+    history.append(path, first | {"commit": "Faster still"})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["commit"], line["device"]) for line in lines] == [
+        ("Faster", "cpu"),
+        ("Faster", "gpu"),
+        ("Faster still", "cpu"),
+    ]
+    assert lines[0]["ratios"] == {}
+
+
+def test_the_history_ends_with_the_table_that_is_kept(rows, history):
+    path = FOLDER / "results" / "history.jsonl"
+    last = json.loads(path.read_text().splitlines()[-1])
+    where, kept = rows.load(path.with_name(f"{rows.file_stem(last['device'])}.json"))
+    commit = history.Commit(last["commit"], last["date"])
+    assert last == history.line_of(commit, where, kept)
+
+
+def test_a_commit_is_known_inside_of_a_checkout_alone(history, tmp_path):
+    assert history.last_commit(tmp_path) is None

@@ -1,8 +1,9 @@
 """Runs the benchmarks and prints their table: `python tests/benchmarks/run.py`.
 
-The table goes to `results/<device>.md`, and what can be compared to the `.json` beside
-it. Torch, and a checkout of jaxpruner whose path stands in the environment variable
-JAXPRUNER, are measured beside the library where they are.
+The table goes to `results/<device>.md`, what can be compared to the `.json` beside it,
+and its ratios to a line of `results/history.jsonl` that names the commit. Torch, and a
+checkout of jaxpruner whose path stands in the environment variable JAXPRUNER, are
+measured beside the library where they are.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 # A child process, and torch, need the accelerator's memory too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+import history
 import pytest
 import rows
 from measuring import Measuring
@@ -63,7 +65,12 @@ def write(path: Path, found: list[rows.Row], partly: bool) -> None:
     if partly and old and before != where:
         print(f"Not written: {path.name} holds rows of another environment; run all.")
         return
-    rows.save(path, where, rows.merged(old, found) if partly else found)
+    kept = rows.merged(old, found) if partly else found
+    rows.save(path, where, kept)
+    commit = history.last_commit(HERE)
+    if commit is not None:
+        line = history.line_of(commit, where, kept)
+        history.append(path.with_name("history.jsonl"), line)
 
 
 def main() -> int:

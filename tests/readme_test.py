@@ -11,6 +11,7 @@ import gradflow_jax as gf
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+CONTRIBUTING = ROOT / ".github/CONTRIBUTING.md"
 PAGE = gf.transforms.__doc__
 METHODS = dict(re.findall(r"^\| ([^|`]+?) \|.* \| `(gf\..*)` \|$", PAGE, re.M))
 
@@ -20,7 +21,7 @@ def test_the_readme_is_short():
 
 
 @pytest.mark.parametrize(
-    "page", [README, ROOT / ".github/CONTRIBUTING.md", *ROOT.glob("*/results/*.md")]
+    "page", [README, CONTRIBUTING, *ROOT.glob("notebooks/results/*.md")]
 )
 def test_what_pages_link_is_there(page):
     """Files and folders of this repository, from where the page lies."""
@@ -28,6 +29,17 @@ def test_what_pages_link_is_there(page):
         if not target.startswith("https://"):
             file, _, anchor = target.partition("#")
             assert (page.parent / file).exists() and not anchor, target
+
+
+def test_the_files_that_contributing_names_are_there():
+    named = set(re.findall(r"`([\w./]+/[\w./]+\.\w+)`", CONTRIBUTING.read_text()))
+    assert "scores/rules.py" in named and "tests/programs/primitives.md" in named
+    absent = [
+        file
+        for file in named
+        if not ((ROOT / file).exists() or (ROOT / "gradflow_jax" / file).exists())
+    ]
+    assert not absent
 
 
 def test_the_readme_s_picture_is_small():

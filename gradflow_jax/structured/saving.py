@@ -226,7 +226,7 @@ def nest(leaves: Mapping[str, Any]) -> ArrayTree:
     """Returns leaves by path as dicts in dicts, by the pieces of their paths.
 
     Example:
-        >>> nested({"dense/kernel": 1, "dense/bias": 2})
+        >>> nest({"dense/kernel": 1, "dense/bias": 2})
         {'dense': {'kernel': 1, 'bias': 2}}
     """
     if set(leaves) == {""}:

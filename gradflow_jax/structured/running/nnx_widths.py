@@ -88,7 +88,7 @@ def resize(
         >>> import jax.numpy as jnp
         >>> from flax import nnx
         >>> model = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
-        >>> small = resized(model, {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)})
+        >>> small = resize(model, {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)})
         >>> small.out_features, model.out_features
         (2, 4)
         >>> small(jnp.ones((1, 3))).tolist()

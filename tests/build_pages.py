@@ -87,6 +87,9 @@ def write_annotations(value: Any) -> None:
                 for name in getattr(constructor, "__annotations__", {}):
                     if name in fields:
                         constructor.__annotations__[name] = fields[name]
+        for name in getattr(value, "_fields", ()):
+            # A NamedTuple says "Alias for field number 0"; its docstring says more.
+            vars(value)[name].__doc__ = value.__new__.__doc__ = ""
         for method in node.body:
             if isinstance(method, ast.FunctionDef):
                 member = vars(value)[method.name]

@@ -64,6 +64,7 @@ def test_files_between_rooms_and_names_have_no_page(pages):
 
 def test_signatures_say_types_by_name_and_tables_are_tables(pages):
     masks = re.sub("<[^>]+>", "", (pages / "gradflow_jax/masks.html").read_text())
+    assert "path: str" in masks and "Alias for field number" not in masks
     assert "scores: Scores" in masks and "-> Masks" in masks
     assert "Union[" not in masks
     scores = (pages / "gradflow_jax/scores.html").read_text()

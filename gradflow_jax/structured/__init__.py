@@ -12,6 +12,7 @@
     composing     a cut after a cut as one
     cutting       takes units out of params, optimizer states and masks
     shrinking     models that run at the widths that are left
+    checking      whether a cut model computes what the masked one does
     saving        a cut on disk
     latency       the time of a forward pass
     coupling/     which axes go together: the rules of primitives, unification
@@ -87,12 +88,16 @@ True
   channels) the recorded program runs instead, exactly as the masked model
   (`small.native`, `small.why`). If your module takes its widths as arguments,
   `units.widths(keep)` has them, and it runs the cut weights by itself.
+- `gf.structured.cut_error` compares a cut with the masked model on a batch;
+  `gf.structured.check_cut` refuses outputs that differ by more than rounding.
 - `save_cut` and `load_cut` (`pip install 'gradflow-jax[saving]'`) keep the weights and
   which original units they are; the full weights are not needed again.
   `gf.structured.compose_keep` makes one cut of several.
 """
 
 from gradflow_jax.programs.rules import register_rule as register_rule
+from gradflow_jax.structured.checking import check_cut as check_cut
+from gradflow_jax.structured.checking import cut_error as cut_error
 from gradflow_jax.structured.choosing import choose_units as choose_units
 from gradflow_jax.structured.composing import compose_keep as compose_keep
 from gradflow_jax.structured.composing import kept_indices as kept_indices
@@ -106,7 +111,6 @@ from gradflow_jax.structured.saving import load_cut as load_cut
 from gradflow_jax.structured.saving import save_cut as save_cut
 from gradflow_jax.structured.scoring import score_units as score_units
 from gradflow_jax.structured.shrinking import Shrunk as Shrunk
-from gradflow_jax.structured.shrinking import cut_error as cut_error
 from gradflow_jax.structured.shrinking import shrink as shrink
 from gradflow_jax.structured.sums import sum_over_units as sum_over_units
 from gradflow_jax.structured.units import Units as Units

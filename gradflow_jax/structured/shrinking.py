@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradflow_jax.programs import comparing
 from gradflow_jax.programs.models import ModelLike, kind_of, unwrap_apply, variables_of
@@ -15,10 +14,9 @@ from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.cutting import cut
 from gradflow_jax.structured.grouping import families_of
-from gradflow_jax.structured.plans import removal_masks
 from gradflow_jax.structured.running import linen_widths, nnx_widths
 from gradflow_jax.structured.units import Keep, Units, plan_cut, program_of
-from gradflow_jax.trees import ArrayTree, named_leaves
+from gradflow_jax.trees import ArrayTree
 
 
 class Shrunk:
@@ -42,7 +40,7 @@ class Shrunk:
         self.units, self.keep = units, dict(units.check_keep(keep))
         self._cuts: dict[Any, Callable[..., Any]] = {}
         self._run = _at_cut_widths(units, keep)
-        # It is traced once, for the comparison and for `error_of`.
+        # It is traced once, for the comparison and for `outputs`.
         self._own = jax.jit(self._run)
         self.why = self._unlike()
         self.native = self.why is None
@@ -70,29 +68,23 @@ class Shrunk:
             self._cuts[key] = jax.jit(self._trace(inputs, options))
         return self._cuts[key](variables, *inputs)
 
-    def distances(
+    def outputs(
         self, small: ArrayTree, full: ArrayTree, *inputs: Any
-    ) -> list[tuple[jax.Array, jax.Array]]:
-        """Returns how far each result is from the full model's, and its largest value.
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Returns the arrays that it computes, and the full model's at cut widths.
 
         Args:
             small: variables, cut.
             full: what the masked full model returned.
             *inputs: a batch.
         """
-        units, plan = self.units, plan_cut(self.units, self.keep)
+        plan, program = plan_cut(self.units, self.keep), program_of(self.units)
         run = self._own if self.native else self.program
-        result = []
-        for (_, whole), narrow, atom in zip(
-            named_leaves(full),
+        wide = zip(jax.tree.leaves(full), program.frame.jaxpr.outvars, strict=True)
+        return (
             jax.tree.leaves(run(small, *inputs)),
-            program_of(units).frame.jaxpr.outvars,
-            strict=True,
-        ):
-            expected = plan.take(whole, program_of(units).frame.dims_of(atom))
-            far = jnp.max(jnp.abs(expected - narrow))
-            result.append((far, jnp.max(jnp.abs(expected))))
-        return result
+            [plan.take(leaf, program.frame.dims_of(atom)) for leaf, atom in wide],
+        )
 
     def _trace(self, inputs: Any, options: Mapping[str, Any]) -> Callable[..., Any]:
         units = self.units
@@ -234,51 +226,3 @@ def shrink(model: ModelLike, units: Units, keep: Keep) -> Any:
         )
     variables = cut(variables_of(module), units, keep)
     return nnx_widths.resize(module, variables, groups=_groups(units, keep))
-
-
-def cut_error(variables: ArrayTree, units: Units, keep: Keep, *inputs: Any) -> float:
-    """Returns how far a cut model's output is from the masked full model's.
-
-    The last check of a cut, on real numbers: what the proof promises is 0 but for
-    rounding.
-
-    Args:
-        variables: the full model's.
-        units: of the model.
-        keep: bool [units] for families that are cut, by name, True keeps.
-        *inputs: a batch.
-
-    Returns:
-        The largest absolute difference, relative to the largest absolute output; NaN
-        where an output is not a number.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, numpy as np
-        >>> import gradflow_jax as gf
-        >>> apply = lambda p, x: jax.nn.relu(x @ p["in"]) @ p["out"]
-        >>> params = {"in": jnp.eye(3), "out": jnp.ones((3, 1))}
-        >>> x = jnp.array([[1.0, 2.0, 4.0]])
-        >>> units = gf.find_units(apply, params, x)
-        >>> keep = {"in[1]": np.array([True, False, True])}
-        >>> gf.structured.cut_error(params, units, keep, x)
-        0.0
-    """
-    return error_of(Shrunk(units, keep), variables, *inputs)
-
-
-def error_of(shrunk: Shrunk, variables: ArrayTree, *inputs: Any) -> float:
-    """Returns what `cut_error` does, of a model that is shrunk already.
-
-    Two programs are compiled: the masked model, once for all keep sets, and the cut
-    one with the comparison.
-    """
-    units, keep = shrunk.units, shrunk.keep
-    flags = units.check_keep(keep)
-    masks = removal_masks(units.families, flags, units.leaves, variables)
-    full = units.model.masked(variables, masks, *inputs)
-    small = cut(variables, units, keep)
-    distances = jax.jit(shrunk.distances)(small, full, *inputs)
-    # Python's max would pass over a NaN, np.max does not.
-    return float(
-        np.max([float(far) / (float(largest) or 1.0) for far, largest in distances])
-    )

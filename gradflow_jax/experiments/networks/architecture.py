@@ -18,10 +18,6 @@ TEMPERATURE = 5.0
 """What logits are divided by in training, as in the paper: the softmax of logits / 5
 saturates later."""
 
-CUT_TOLERANCE = 1e-4
-"""How far the logits of a network that was cut may be from those of the masked one,
-relative to the largest: the two sum in different orders, and differ by rounding."""
-
 _EVALUATION_BATCH = 256
 
 

@@ -19,12 +19,7 @@ from flax import nnx
 from gradflow_jax.experiments.data.augmentation import augment
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.data.pixels import normalize_pixels
-from gradflow_jax.experiments.networks.architecture import (
-    CUT_TOLERANCE,
-    Forward,
-    Network,
-    split,
-)
+from gradflow_jax.experiments.networks.architecture import Forward, Network, split
 from gradflow_jax.experiments.networks.measuring import Scorer
 from gradflow_jax.experiments.networks.timing import Times, time_in_pairs
 from gradflow_jax.experiments.networks.training import (
@@ -44,7 +39,14 @@ from gradflow_jax.experiments.reproduction.dense_network import (
 from gradflow_jax.experiments.reproduction.record import RunSettings, Size
 from gradflow_jax.experiments.reproduction.sizes import Flags, size_of
 from gradflow_jax.models import normalized_kernels
-from gradflow_jax.structured import Units, compose_keep, cut, find_units, shrink
+from gradflow_jax.structured import (
+    Units,
+    check_cut,
+    compose_keep,
+    cut,
+    find_units,
+    shrink,
+)
 from gradflow_jax.trees import ArrayTree, Params
 
 CHECKED_IMAGES = 256
@@ -75,12 +77,6 @@ def _initial_state(maker: Maker, key: Any) -> State:
     # need later, have buffers of their own.
     origin = jax.tree.map(jnp.copy, network.params)
     return State(network, sgd().init(network.params), origin)
-
-
-@jax.jit
-def _difference(logits: Any, expected: Any) -> tuple[Any, Any]:
-    """Returns the largest difference, and the largest value to compare it with."""
-    return jnp.max(jnp.abs(logits - expected)), jnp.max(jnp.abs(expected))
 
 
 # Networks of equal widths share a scorer and with it what it compiled: runs of several
@@ -184,14 +180,7 @@ class ShrinkingNetwork:
         model = shrink(self._base, self.units, self.keep)
         self._train_from_now_on(model, Forward.of(model))
         logits = self.forward.predict(state.network, images)
-        error, largest = map(float, _difference(logits, expected))
-        # Negated, so that an error that is not a number is refused too.
-        if not error <= CUT_TOLERANCE * largest:
-            raise ValueError(
-                f"the network cut to {self.size().widths} differs from the masked one "
-                f"by {error:.2g} in its logits, more than rounding: no result of this "
-                "cut can be trusted."
-            )
+        check_cut(logits, expected, what=f"the network cut to {self.size().widths}")
 
     def map_to_zero(self, zeroed: Flags) -> None:
         """Keeps filters at zero that are not cut; see `published_rules.masks`."""

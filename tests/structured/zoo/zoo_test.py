@@ -9,7 +9,7 @@ import pytest
 
 import gradflow_jax as gf
 from gradflow_jax.structured import Shrunk
-from gradflow_jax.structured.shrinking import error_of
+from gradflow_jax.structured.checking import error_of
 from gradflow_jax.structured.units import program_of
 from gradflow_jax.trees import named_leaves
 from tests.structured.zoo.cases import NAMES, case, keep_of, units_of

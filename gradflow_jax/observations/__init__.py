@@ -1,6 +1,7 @@
 """Evaluates the paper's five observations on any classifier.
 
     problem    a classifier and its images, of any framework
+    fitting    the loop of training, and the order of batches
     study      networks of several seeds, trained, pruned and fine-tuned
     findings   a mean, an interval and a verdict
     averages   means and deviations over seeds
@@ -56,6 +57,8 @@ from gradflow_jax.observations.first import LargerWeights as LargerWeights
 from gradflow_jax.observations.first import (
     larger_weights_converge_faster as larger_weights_converge_faster,
 )
+from gradflow_jax.observations.fitting import draw_batches as draw_batches
+from gradflow_jax.observations.fitting import fit as fit
 from gradflow_jax.observations.fourth import (
     IncreasingGradientNorm as IncreasingGradientNorm,
 )

@@ -1,16 +1,18 @@
 """Trains, prunes and fine-tunes networks of several seeds, and keeps moments."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from gradflow_jax.masks import global_masks, prune
+from gradflow_jax.observations.fitting import Step, draw_batches, fit
 from gradflow_jax.observations.problem import Batch, Problem
 from gradflow_jax.scores import Derivatives, differentiate
 from gradflow_jax.transforms import apply_mask, replace_masks
@@ -125,15 +127,19 @@ class Study:
         state = transform.init(params)
         if masks is not None:
             state = replace_masks(transform, state, params, masks)
-        params_after, losses = {}, []
-        batches = _batches(len(self.problem.labels), self.batch_size, seed)
-        data = self.problem.data
-        for step in range(1, steps + 1):
-            params, state, loss = take_step(params, state, data, next(batches))
-            # Losses stay on the device until the end, so that no step waits for them.
-            losses.append(loss)
-            if step in keep or step == steps:
-                params_after[step] = params
+        params_after = {}
+
+        def note(step: Step) -> None:
+            if step.number in keep or step.number == steps:
+                params_after[step.number], _ = step.state
+
+        batches = draw_batches(len(self.problem.labels), self.batch_size, seed)
+        _, losses = fit(
+            functools.partial(take_step, self.problem.data),
+            (params, state),
+            itertools.islice(batches, steps),
+            after=note,
+        )
         return params_after, np.asarray(jax.device_get(losses))
 
     def derivatives(self, params: Params, *, temperature: float = 1.0) -> Derivatives:
@@ -182,26 +188,14 @@ class Study:
         loss_and_gradient = jax.value_and_grad(self.problem.loss)
 
         @jax.jit
-        def take_step(params: Params, state: Any, data: Batch, indices: Any) -> Any:
+        def take_step(data: Batch, state: tuple[Params, Any], indices: Any) -> Any:
+            params, inner = state
             batch = jax.tree.map(lambda leaf: leaf[indices], data)
             loss, gradient = loss_and_gradient(params, batch)
-            updates, state = transform.update(gradient, state, params)
-            return optax.apply_updates(params, updates), state, loss
+            updates, inner = transform.update(gradient, inner, params)
+            return (optax.apply_updates(params, updates), inner), loss
 
         return take_step, transform
-
-
-def _batches(examples: int, size: int, seed: int) -> Iterator[Any]:
-    """Yields the indices of batches without end: each pass has an order of its own.
-
-    What is left of a pass and fills no batch is left out of it.
-    """
-    rng = np.random.default_rng(seed)
-    size = min(size, examples)
-    while True:
-        order = rng.permutation(examples)
-        for start in range(0, examples - size + 1, size):
-            yield jnp.asarray(order[start : start + size])
 
 
 def at_moments(runs: Runs, measure: Callable[[SeededRun, int], float]) -> np.ndarray:

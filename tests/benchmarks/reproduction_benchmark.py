@@ -75,7 +75,6 @@ class Steps:
     def __call__(self):
         self.network, self.optimizer, *result = training_step(
             self.forward,
-            sgd(),
             self.network,
             self.optimizer,
             *self.batch,

@@ -15,6 +15,7 @@ from gradflow_jax.experiments.data.pixels import normalize_pixels
 from gradflow_jax.experiments.networks.architecture import Forward, Network, split
 from gradflow_jax.masks import prune
 from gradflow_jax.models import SmallCNN
+from gradflow_jax.observations.fitting import draw_batches, fit
 from gradflow_jax.transforms import apply_mask, replace_masks
 from gradflow_jax.trees import Masks, Params
 
@@ -75,28 +76,19 @@ class Trainer:
         state = initial_optimizer_state(network.params)
         if masks is not None:
             state = replace_optimizer_masks(state, network.params, masks)
-        rng = np.random.default_rng(seed)
         steps = epochs * self.steps_per_epoch
-        upcoming = np.array([], int)
-        for step in range(steps):
-            # An epoch ends where what is left of the order fills no batch.
-            if len(upcoming) < self._batch_size:
-                upcoming = rng.permutation(len(self._y_train))
-            chosen = upcoming[: self._batch_size]
-            upcoming = upcoming[self._batch_size :]
-            # In float64 on the host: optax's cosine schedule would compute it in
-            # float32 on the device, in other digits and by further dispatches a step.
-            rate = peak * 0.5 * (1 + np.cos(np.pi * step / steps))
-            network, state = _step(
-                self.forward,
-                network,
-                state,
-                self._x_train,
-                self._y_train,
-                chosen,
-                rate,
-            )
-            progress(step + 1, steps)
+        # In float64 on the host: optax's cosine schedule would compute it in float32 on
+        # the device, in other digits and by further dispatches a step.
+        rates = peak * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / steps))
+        orders = draw_batches(len(self._y_train), self._batch_size, seed)
+        data = self._x_train, self._y_train
+        (network, _), _ = fit(
+            functools.partial(_step, self.forward, data),
+            (network, state),
+            # The rates end first, lest an order be drawn that no step takes.
+            zip(rates, orders, strict=False),
+            after=lambda step: progress(step.number, steps),
+        )
         return network
 
     def evaluate(self, network: Network) -> tuple[float, float]:
@@ -147,22 +139,43 @@ def replace_optimizer_masks(state: Any, params: Params, masks: Masks) -> Any:
     return replace_masks(sgd(), state, params, masks)
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _step(
+    forward: Forward, data: tuple[Any, Any], state: tuple[Network, Any], batch: Any
+) -> tuple[tuple[Network, Any], None]:
+    """Trains on the images chosen; returns network and optimizer state."""
+    rate, chosen = batch
+    images, labels = (leaf[chosen] for leaf in data)
+    network, optimizer, *_ = take_step(forward, *state, images, labels, rate)
+    return (network, optimizer), None
+
+
+def take_step(
     forward: Forward,
     network: Network,
-    state: Any,
-    x_train: Any,
-    y_train: Any,
-    chosen: Any,
+    optimizer: Any,
+    images: Any,
+    labels: Any,
     rate: Any,
-) -> tuple[Network, Any]:
-    """Trains on the images chosen; returns network and optimizer state."""
-    gradient, stats, *_ = forward.training_gradient(
-        network, x_train[chosen], y_train[chosen]
-    )
-    updates, state = sgd().update(gradient, state, network.params, rate=rate)
-    return Network(optax.apply_updates(network.params, updates), stats), state
+) -> tuple[Network, Any, jax.Array, jax.Array]:
+    """Takes a step of `sgd`, inside of a program that its caller compiles.
+
+    Args:
+        forward: what the network computes.
+        network: before the step.
+        optimizer: its state.
+        images: [batch, height, width, channel], as the network is given them.
+        labels: integers [batch].
+        rate: the learning rate.
+
+    Returns:
+        Network, optimizer state, and the batch's loss and share of right answers before
+        the step.
+    """
+    gradient, stats, loss, accuracy = forward.training_gradient(network, images, labels)
+    updates, optimizer = sgd().update(gradient, optimizer, network.params, rate=rate)
+    params = optax.apply_updates(network.params, updates)
+    return Network(params, stats), optimizer, loss, accuracy
 
 
 # A whole tree is one program: leaf by leaf, every shape that a cut leaves would be one.

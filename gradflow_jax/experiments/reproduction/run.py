@@ -33,6 +33,7 @@ from gradflow_jax.experiments.reproduction.shrinking_network import (
     ShrinkingNetwork,
 )
 from gradflow_jax.experiments.reproduction.watching import RunWatcher, SilentRunWatcher
+from gradflow_jax.observations.fitting import Step
 from gradflow_jax.structured import Units
 from gradflow_jax.structured.scoring import UnitScores
 from gradflow_jax.trees import ArrayTree
@@ -187,16 +188,23 @@ class Run:
         self._watcher.begin(f"epoch {epoch}/{settings.epochs}: training", steps)
         rate = settings.learning_rate(epoch)
         units = self._ranked_units() if tracking else None
-        losses_and_accuracies, tracked = [], None
-        for number, (images, labels) in enumerate(batches):
-            counters = np.array([settings.seed, epoch, number], np.uint32)
-            losses_and_accuracies.append(network.step(images, labels, counters, rate))
-            arrived = losses_and_accuracies[max(0, number - _LAG)]
+        tracked = None
+
+        def note(step: Step) -> None:
+            nonlocal tracked
+            arrived = step.outputs[max(0, step.number - 1 - _LAG)]
             self._watcher.step(*map(float, arrived))
-            if units is not None and number >= steps - TRACKED_BATCHES:
+            if units is not None and step.number > steps - TRACKED_BATCHES:
+                images, labels, *_ = step.batch
                 batch = [(normalize_pixels(images), labels)]
                 importance = self._scores(units, ScoringData(batch, batch), epoch)
                 tracked = average(tracked, importance)
+
+        numbered = (
+            (*batch, np.array([settings.seed, epoch, number], np.uint32), rate)
+            for number, batch in enumerate(batches)
+        )
+        losses_and_accuracies = network.fit(numbered, after=note)
         rows = np.asarray(jax.device_get(losses_and_accuracies), np.float64)
         loss, accuracy = np.mean(rows, 0)
         return float(loss), float(accuracy), tracked

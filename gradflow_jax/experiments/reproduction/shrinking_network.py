@@ -8,12 +8,12 @@ that a resumed run, which cuts once, has the same one.
 """
 
 import functools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from gradflow_jax.experiments.data.augmentation import augment
@@ -27,6 +27,7 @@ from gradflow_jax.experiments.networks.training import (
     mask_params,
     replace_optimizer_masks,
     sgd,
+    take_step,
 )
 from gradflow_jax.experiments.reproduction import published_rules
 from gradflow_jax.experiments.reproduction.checkpoints import arrange_like
@@ -39,6 +40,7 @@ from gradflow_jax.experiments.reproduction.dense_network import (
 from gradflow_jax.experiments.reproduction.record import RunSettings, Size
 from gradflow_jax.experiments.reproduction.sizes import Flags, size_of
 from gradflow_jax.models import normalized_kernels
+from gradflow_jax.observations.fitting import Step, fit
 from gradflow_jax.structured import (
     Units,
     check_cut,
@@ -136,22 +138,35 @@ class ShrinkingNetwork:
             self._units_now = find_units(self._model, self._example)
         return self._units_now
 
-    def step(
-        self, images: Any, labels: Any, counters: Any, rate: float
-    ) -> tuple[Any, Any]:
-        """Trains on one batch; returns loss and accuracy, see `training_step`."""
-        network, optimizer, loss, accuracy = training_step(
-            self.forward,
-            sgd(),
-            self.state.network,
-            self.state.optimizer,
-            images,
-            labels,
-            counters,
-            rate,
-        )
-        self.state = self.state._replace(network=network, optimizer=optimizer)
-        return loss, accuracy
+    def fit(
+        self,
+        batches: Iterable[Any],
+        *,
+        after: Callable[[Step], None] = lambda step: None,
+    ) -> list[Any]:
+        """Trains by one step a batch; the state is the network's after each.
+
+        Args:
+            batches: the last four arguments of `training_step`, for each step.
+            after: called after each step.
+
+        Returns:
+            The figures, loss and accuracy, of each batch before its step.
+        """
+
+        def take(state: State, batch: Any) -> tuple[State, Any]:
+            network, optimizer, *figures = training_step(
+                self.forward, state.network, state.optimizer, *batch
+            )
+            return state._replace(network=network, optimizer=optimizer), figures
+
+        def note(step: Step) -> None:
+            # The buffers of the state before are gone: the step donated them.
+            self.state = step.state
+            after(step)
+
+        _, figures = fit(take, self.state, batches, after=note)
+        return figures
 
     def cut(self, units: Units, keep: Flags) -> None:
         """Makes weights, statistics, optimizer and initial weights smaller.
@@ -236,10 +251,9 @@ class ShrinkingNetwork:
         )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
 def training_step(
     forward: Forward,
-    transform: optax.GradientTransformationExtraArgs,
     network: Network,
     optimizer: Any,
     images: Any,
@@ -251,7 +265,6 @@ def training_step(
 
     Args:
         forward: what the network computes.
-        transform: takes `rate` as an extra argument.
         network: before the step.
         optimizer: its state.
         images: uint8 [batch, height, width, channel], as they are on disk.
@@ -265,11 +278,4 @@ def training_step(
     key = jax.random.fold_in(jax.random.key(seed), epoch)
     key = jax.random.fold_in(key, number)
     prepared = normalize_pixels(augment(images, key))
-    gradient, stats, loss, accuracy = forward.training_gradient(
-        network, prepared, labels
-    )
-    updates, optimizer = transform.update(
-        gradient, optimizer, network.params, rate=rate
-    )
-    params = optax.apply_updates(network.params, updates)
-    return Network(params, stats), optimizer, loss, accuracy
+    return take_step(forward, network, optimizer, prepared, labels, rate)

@@ -439,9 +439,8 @@ def test_mapped_filters_put_out_zero_and_can_come_back():
     x = rng.normal(size=(4, 8, 8, 1)).astype(np.float32)
 
     def train(epoch):
-        for step in range(3):
-            counters = np.array([0, epoch, step], np.uint32)
-            network.step(images, labels, counters, 0.1)
+        counters = [np.array([0, epoch, step], np.uint32) for step in range(3)]
+        network.fit((images, labels, numbers, 0.1) for numbers in counters)
 
     def numbers():
         return {

@@ -168,10 +168,10 @@ def test_no_network_is_left_out():
 @pytest.mark.parametrize("model", MODELS)
 def test_every_measure_ranks_the_filters_of_every_network(model):
     network = Run(settings(model), TINY).network
-    for number in range(2):
-        # Away from the initial weights, which one measure starts from.
-        counters = np.array([0, 1, number], np.uint32)
-        network.step(TINY.x_train[:32], TINY.y_train[:32], counters, 0.1)
+    batch = TINY.x_train[:32], TINY.y_train[:32]
+    counters = [np.array([0, 1, number], np.uint32) for number in range(2)]
+    # Away from the initial weights, which one measure starts from.
+    network.fit((*batch, numbers, 0.1) for numbers in counters)
     units, (weights, _, origin) = network.units, network.state
     widths = {family.name: family.size for family in units}
     filters = sum(widths.values())

@@ -1,0 +1,86 @@
+"""Feeds batches to a step of training, in an order that a seed decides."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+State = TypeVar("State")
+Batch = TypeVar("Batch")
+Output = TypeVar("Output")
+
+
+class Step(NamedTuple):
+    """A step that was taken.
+
+    Attributes:
+        number: from 1.
+        batch: what it was given.
+        state: what it left.
+        outputs: of all steps so far, its own last.
+    """
+
+    number: int
+    batch: Any
+    state: Any
+    outputs: list[Any]
+
+
+def fit(
+    step: Callable[[State, Batch], tuple[State, Output]],
+    state: State,
+    batches: Iterable[Batch],
+    *,
+    after: Callable[[Step], None] | None = None,
+) -> tuple[State, list[Output]]:
+    """Trains by one step a batch.
+
+    Args:
+        step: `step(state, batch) -> (state, output)`, compiled. It may donate its
+            state.
+        state: whatever a step changes: parameters, the state of an optimizer.
+        batches: as many as there are to be steps.
+        after: called after each step.
+
+    Returns:
+        The last state, and the output of each step. Both are on the device still, so
+        that no step waits for the one before.
+
+    Example:
+        >>> step = lambda weight, slope: (weight - slope / 2, slope**2)
+        >>> fit(step, 4.0, [2.0, 6.0])
+        (0.0, [4.0, 36.0])
+    """
+    outputs: list[Output] = []
+    for number, batch in enumerate(batches, 1):
+        state, output = step(state, batch)
+        outputs.append(output)
+        if after is not None:
+            after(Step(number, batch, state, outputs))
+    return state, outputs
+
+
+def draw_batches(examples: int, size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields the indices of batches without end: each pass has an order of its own.
+
+    What is left of a pass and fills no batch is left out of it.
+
+    Args:
+        examples: how many there are.
+        size: of a batch; at most all examples are taken.
+        seed: of the orders.
+
+    Returns:
+        An iterator of integers [batch].
+
+    Example:
+        >>> batches = draw_batches(3, 2, seed=0)
+        >>> [next(batches).tolist() for _ in range(3)]
+        [[2, 0], [2, 1], [2, 0]]
+    """
+    rng = np.random.default_rng(seed)
+    size = min(size, examples)
+    while True:
+        order = rng.permutation(examples)
+        for start in range(0, examples - size + 1, size):
+            yield order[start : start + size]

@@ -34,6 +34,7 @@ from gradflow_jax.experiments.sweep.settings import (
 from gradflow_jax.experiments.sweep.weights import SCOPES
 from gradflow_jax.models import MODELS
 from gradflow_jax.observations import Study
+from gradflow_jax.scores import RULES
 from gradflow_jax.structured import choosing
 
 ROOT = Path(gf.__file__).parents[1]
@@ -365,6 +366,7 @@ def words_of_help(monkeypatch, capsys, command):
 def test_names_are_those_of_the_tables_of_networks_and_measures():
     assert MODEL_NAMES == tuple(MODELS)
     assert MEASURE_NAMES == tuple(MEASURES)
+    assert set(RULES) < set(MEASURES), "each rule has a row in experiments/names.py"
     of_weights = (name for name, measure in MEASURES.items() if measure.weights)
     assert WEIGHT_MEASURES == tuple(of_weights)
     assert set(PAPER_MEASURES) < set(MEASURES)

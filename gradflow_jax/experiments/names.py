@@ -1,7 +1,8 @@
 """Names of networks and measures, without the code behind them, which imports JAX.
 
 The options of commands offer these names, and `--help` must not wait for JAX. What they
-name stands in `models.MODELS` and `measuring.MEASURES`, in the same order.
+name stands in `models.MODELS`, in the same order, and `measuring.MEASURES`, which is
+made of them.
 """
 
 MODEL_NAMES = ("vgg13", "mobilenet", "resnet56", "resnet18", "resnet34")

@@ -39,8 +39,9 @@ of `jax.grad`, about two gradients more. Higher scores are kept.
 | `random(key)` | uniform | – | 0 | the baseline |
 
 `gf.score(evaluated, "taylor", axis=-1)` gives the filter's column. The signed terms are
-`first_order_terms(loss_fn)`, θ ⊙ ḡ, and `grasp(loss_fn)`, θ ⊙ Hḡ. Every measure agrees
-with the numbers of the authors' release to 1e-6 of a layer's largest score.
+`first_order_terms(loss_fn)`, θ ⊙ ḡ, and `grasp(loss_fn)`, θ ⊙ Hḡ. `gf.scores.RULES` has
+a row for each measure that is such a formula: loop over it to try them all. Every measure
+agrees with the numbers of the authors' release to 1e-6 of a layer's largest score.
 `gf.scores.spearman`, `kendall` and `top_overlap` compare two scores,
 `gf.scores.agreement` all of several: measures, batches, seeds, epochs.
 
@@ -163,6 +164,8 @@ from gradflow_jax.scores.rank_agreement import agreement as agreement
 from gradflow_jax.scores.rank_agreement import kendall as kendall
 from gradflow_jax.scores.rank_agreement import spearman as spearman
 from gradflow_jax.scores.rank_agreement import top_overlap as top_overlap
+from gradflow_jax.scores.rules import RULES as RULES
+from gradflow_jax.scores.rules import Rule as Rule
 from gradflow_jax.scores.rules import score as score
 from gradflow_jax.scores.rules import score_all as score_all
 from gradflow_jax.scores.second_order import (

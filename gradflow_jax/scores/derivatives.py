@@ -41,6 +41,12 @@ class Derivatives(NamedTuple):
     squared_gradient: ArrayTree | None = None
     origin: Params | None = None
 
+    @classmethod
+    def without_loss(cls, params: Params) -> "Derivatives":
+        """Returns the parameters alone, for measures that need no derivative."""
+        missing: Any = None
+        return cls(params, loss=missing, gradient=missing)
+
 
 def derivatives_of_batch(
     finish: Callable[[Derivatives], Any],

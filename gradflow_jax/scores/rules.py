@@ -12,6 +12,7 @@ the signed terms, never from scores that have lost their sign.
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -28,18 +29,28 @@ class Rule(NamedTuple):
 
     Attributes:
         term: the signed term of each weight, a tree like params.
-        outer: what is applied to the sum of terms over the weights of a set.
+        outer: what is applied to the sum of terms over the weights of a set, which
+            is an array of JAX or of NumPy.
         needs: the fields of `Derivatives` the term is made of, beside params.
+        alone: the score of each weight alone, where the terms are its squares and
+            `outer` is their root: a square under- and overflows where it does not, in
+            float32 below 1e-19 or so. None where outer(term) is as good.
     """
 
     term: Callable[[Derivatives], Scores]
-    outer: Callable[[jax.Array], jax.Array]
+    outer: Callable[[chex.Array], chex.Array]
     needs: tuple[Field, ...]
+    alone: Callable[[Derivatives], Scores] | None = None
 
 
 def _map_widened(fn: Callable[..., jax.Array], *trees: ArrayTree | None) -> Scores:
     """Maps over leaves in float32 at least."""
     return jax.tree.map(lambda *leaves: fn(*map(widen, leaves)), *trees)
+
+
+def absolute_weight(d: Derivatives) -> Scores:
+    """Returns |θ|."""
+    return _map_widened(jnp.abs, d.params)
 
 
 def squared_weight(d: Derivatives) -> Scores:
@@ -76,21 +87,28 @@ def squared_first_order(d: Derivatives) -> Scores:
     return _map_widened(lambda x, g2: x**2 * g2, d.params, d.squared_gradient)
 
 
-def _identity(x: jax.Array) -> jax.Array:
+# Outer functions are operators, which JAX and NumPy each apply to their own arrays.
+def _identity(x: chex.Array) -> chex.Array:
     return x
+
+
+def _root(x: chex.Array) -> chex.Array:
+    return x**0.5
 
 
 _HESSIAN_GRADIENT: tuple[Field, ...] = ("hessian_gradient",)
 
 RULES: dict[str, Rule] = {
-    "magnitude": Rule(squared_weight, jnp.sqrt, ()),
+    "magnitude": Rule(squared_weight, _root, (), alone=absolute_weight),
     "loss_preservation": Rule(absolute_first_order, _identity, ("gradient",)),
     "biased_loss_preservation": Rule(biased, _identity, ("gradient",)),
-    "taylor": Rule(first_order, jnp.abs, ("gradient",)),
+    "taylor": Rule(first_order, abs, ("gradient",)),
     "fisher": Rule(squared_first_order, _identity, ("squared_gradient",)),
     "grasp": Rule(second_order, _identity, _HESSIAN_GRADIENT),
-    "gradient_norm_preservation": Rule(second_order, jnp.abs, _HESSIAN_GRADIENT),
+    "gradient_norm_preservation": Rule(second_order, abs, _HESSIAN_GRADIENT),
 }
+"""The measures that are a formula of θ, ḡ, Hḡ and E[g²], by their public names: what
+`gf.score`, `gf.score_units` and the experiments score by."""
 
 
 def rule_of(measure: str) -> Rule:
@@ -123,9 +141,8 @@ def check_needs(d: Derivatives, measure: str) -> None:
 
 def per_weight(rule: Rule, d: Derivatives) -> Scores:
     """Returns the score of each weight, outer(term)."""
-    if rule.term is squared_weight:
-        # In float32 θ² underflows where |θ| is below 1e-19 or so.
-        return _map_widened(jnp.abs, d.params)
+    if rule.alone is not None:
+        return rule.alone(d)
     return jax.tree.map(rule.outer, rule.term(d))
 
 
@@ -191,7 +208,7 @@ def score(d: Derivatives, measure: str, *, axis: int | None = None) -> Scores:
     if axis is None:
         return per_weight(rule, d)
 
-    def score_along(path: str, term: Any) -> jax.Array:
+    def score_along(path: str, term: Any) -> chex.Array:
         if not -jnp.ndim(term) <= axis < jnp.ndim(term):
             raise ValueError(
                 f"{label(path)} of shape {jnp.shape(term)} has no axis {axis}."

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 
 from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.derivatives import Derivatives
-from gradflow_jax.scores.rules import check_needs, rule_of, squared_weight
+from gradflow_jax.scores.rules import check_needs, rule_of
 from gradflow_jax.structured.families import Family
 from gradflow_jax.structured.sums import (
     PartialSum,
@@ -20,7 +20,7 @@ from gradflow_jax.structured.sums import (
     sum_partially,
 )
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import ArrayTree, Params, widen
+from gradflow_jax.trees import Params, Scores
 
 UnitScores = Mapping[str, np.ndarray]
 Normalization = Literal["mean", "max", "parameters", "flops"]
@@ -78,27 +78,23 @@ def score_units(
                 f"{measure} needs {rule.needs[0]}: pass what gf.differentiate(loss_fn)"
                 "(params, batch) returns, not parameters alone."
             )
-        missing: Any = None  # A rule without needs looks at neither of them.
-        d = Derivatives(params=params_of(d), loss=missing, gradient=missing)
+        d = Derivatives.without_loss(params_of(d))
     check_needs(d, measure)
     plan = UnitSums(d.params, units, scope=scope, what="params")
-    squares = rule.term is squared_weight
-    # θ² would under- or overflow in float32 where |θ| does not.
-    scales = _scales(d.params) if squares else None
-    partial = _partial_sums(d, scales, rule.term, plan.partial_sums)
-    tables = [fetch_in_float64(table) for table in partial]
-    if scales is not None:
+    if rule.alone is None:
+        partial = _sum_terms(d, rule.term, plan.partial_sums)
+        tables = [fetch_in_float64(table) for table in partial]
+    else:
+        scales, partial = _sum_squares(d, rule.alone, plan.partial_sums)
+        largest = [float(scale) for scale in scales]
         tables = [
-            scales[position] ** 2 * table
-            for (position, _), table in zip(plan.partial_sums, tables, strict=True)
+            largest[position] ** 2 * fetch_in_float64(table)
+            for (position, _), table in zip(plan.partial_sums, partial, strict=True)
         ]
-    # The sums are float64 in NumPy, so the outer function is NumPy's too.
-    known: dict[Any, Any] = {jnp.sqrt: np.sqrt, jnp.abs: np.abs}
-    outer = known.get(rule.outer, rule.outer)
     result = {}
     totals = plan.add_up(tables)
     for family in units.families:
-        values = np.asarray(outer(totals[family.name]), np.float64)
+        values = np.asarray(rule.outer(totals[family.name]), np.float64)
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
             raise ValueError(
@@ -109,41 +105,36 @@ def score_units(
     return result
 
 
-def _scales(params: Params) -> list[float]:
-    """Returns the largest |θ| of each leaf, or 1 where that is no number to divide by.
-
-    Exactly, so that what is divided by it can be multiplied by it again.
-    """
-    largest = [float(value) for value in _largest(params)]
-    return [value if 0 < value < float("inf") else 1.0 for value in largest]
-
-
-@jax.jit
-def _largest(params: Params) -> list[jax.Array]:
-    return [
-        jnp.max(jnp.abs(widen(leaf))) if jnp.size(leaf) else jnp.ones(())
-        for leaf in jax.tree.leaves(params)
-    ]
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _partial_sums(
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _sum_terms(
     d: Derivatives,
-    scales: Sequence[float] | None,
-    term: Callable[[Derivatives], ArrayTree],
+    term: Callable[[Derivatives], Scores],
     partial_sums: Sequence[PartialSum],
 ) -> list[jax.Array]:
     """Returns partial sums of a measure's terms, in one program for all families."""
-    if scales is not None:
-        leaves, structure = jax.tree.flatten(d.params)
-        wide = [widen(leaf) for leaf in leaves]
-        d = d._replace(
-            params=structure.unflatten(
-                leaf / jnp.asarray(scale, leaf.dtype)
-                for leaf, scale in zip(wide, scales, strict=True)
-            )
-        )
     return sum_partially(jax.tree.leaves(term(d)), partial_sums)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _sum_squares(
+    d: Derivatives,
+    alone: Callable[[Derivatives], Scores],
+    partial_sums: Sequence[PartialSum],
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Returns partial sums of squared scores of weights, and what those are divided by.
+
+    Each leaf is divided by its largest score, or by 1 where that is no number to divide
+    by: its squares under- and overflow where they do not.
+    """
+    leaves, scales = jax.tree.leaves(alone(d)), []
+    for leaf in leaves:
+        largest = jnp.max(leaf) if jnp.size(leaf) else jnp.ones((), leaf.dtype)
+        usable = (largest > 0) & (largest < jnp.inf)
+        scales.append(jnp.where(usable, largest, 1))
+    squares = [
+        jnp.square(leaf / scale) for leaf, scale in zip(leaves, scales, strict=True)
+    ]
+    return scales, sum_partially(squares, partial_sums)
 
 
 def _scale(

@@ -79,6 +79,18 @@ def test_of_one_batch(float64, name):
     np.testing.assert_allclose(joined(scores), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", list(gf.scores.RULES))
+def test_a_rule_s_outer_function_takes_sums_of_jax_and_of_numpy(float64, name):
+    rule, sums = gf.scores.RULES[name], np.array([0.0, 2.25, 1e-300])
+    outer = {"magnitude": np.sqrt, "taylor": np.abs}.get(name, lambda x: x)
+    of_numpy = rule.outer(sums)
+    assert isinstance(of_numpy, np.ndarray)
+    np.testing.assert_array_equal(of_numpy, outer(sums))
+    of_jax = jax.jit(rule.outer)(sums)
+    assert isinstance(of_jax, jax.Array)
+    np.testing.assert_allclose(of_jax, outer(sums), rtol=1e-15)
+
+
 def test_fisher_of_one_batch(float64):
     scores = gf.fisher(loss_fn)(split(THETA), (A[0], B[0]))
     np.testing.assert_allclose(joined(scores), THETA**2 * G_EACH[0] ** 2, rtol=1e-12)

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.experiments.data.scoring_data import ScoringData
-from gradflow_jax.experiments.networks.architecture import Network
+from gradflow_jax.experiments.names import MEASURE_NAMES
+from gradflow_jax.experiments.networks.architecture import TEMPERATURE, Network
 from gradflow_jax.scores import (
+    RULES,
     Derivatives,
     batch_norm_scale,
     batch_norm_taylor,
@@ -31,10 +33,10 @@ from gradflow_jax.trees import (
     widen,
 )
 
-# The paper divides logits by 5 for first-order measures, as in training; by 200, which
-# flattens the softmax, for GraSP; and by nothing for gradient-norm preservation.
-GRASP_TEMPERATURE = 200.0
-PRESERVATION_TEMPERATURE = 1.0
+TEMPERATURES = {"grasp": 200.0, "gradient_norm_preservation": 1.0}
+"""What the paper divides logits by for its second-order measures: by 200, which
+flattens the softmax, for GraSP, and by nothing for gradient-norm preservation. For all
+others by 5, as in training."""
 
 
 def prunable(path: str, leaf: chex.Array) -> bool:
@@ -137,10 +139,12 @@ class _Sample:
         """Evaluates a first-order measure of the scorer over the data."""
         return measure(self.params, self._data.batches, stats=self._stats)
 
-    def weights(self) -> Derivatives:
-        """Returns the parameters alone."""
-        missing: Any = None
-        return Derivatives(self.params, loss=missing, gradient=missing)
+    def needed_by(self, measure: str) -> Derivatives:
+        """Returns what a measure of `RULES` is made of, at its own temperature."""
+        needs = RULES[measure].needs
+        if "hessian_gradient" in needs:
+            return self.second_order(TEMPERATURES.get(measure, TEMPERATURE))
+        return self.first_order() if needs else Derivatives.without_loss(self.params)
 
     def first_order(self) -> Derivatives:
         """Returns what the first-order measures share."""
@@ -248,30 +252,26 @@ def _random_units(sample: _Sample, units: Units) -> UnitScores:
     return {family.name: rng.random(family.size) for family in units}
 
 
-MEASURES: dict[str, Measure] = {
-    "magnitude": _by_rule("magnitude", _Sample.weights),
+_BEYOND_RULES = {
     "magnitude_1_norm": Measure(
         None, lambda s, units: sum_over_units(jax.tree.map(abs, s.params), units)
     ),
-    "loss_preservation": _by_rule("loss_preservation", _Sample.first_order),
-    "biased_loss_preservation": _by_rule(
-        "biased_loss_preservation", _Sample.first_order
-    ),
     "biased_from_init": _by_rule("biased_loss_preservation", _Sample.from_init),
-    "taylor": _by_rule("taylor", _Sample.first_order),
-    "fisher": _by_rule("fisher", _Sample.first_order),
     "fisher_per_example": _by_rule("fisher", _Sample.per_example),
-    "grasp": _by_rule("grasp", lambda s: s.second_order(GRASP_TEMPERATURE)),
-    "gradient_norm_preservation": _by_rule(
-        "gradient_norm_preservation",
-        lambda s: s.second_order(PRESERVATION_TEMPERATURE),
-    ),
     "batch_norm_scale": _of_channels(_Sample.batch_norm_scale),
     "batch_norm_taylor": _of_channels(_Sample.batch_norm_taylor),
     "random": Measure(
         lambda s: random(jax.random.key(s.seed))(s.params), _random_units
     ),
 }
-"""Each measure of the experiments by name; `biased_from_init` has the initial
-parameters as origin. The batch-norm measures score channels: each weight of a filter
-gets the score of the channel that it makes."""
+
+MEASURES: dict[str, Measure] = {
+    name: _BEYOND_RULES[name]
+    if name in _BEYOND_RULES
+    else _by_rule(name, functools.partial(_Sample.needed_by, measure=name))
+    for name in MEASURE_NAMES
+}
+"""Each measure of the experiments by name: those of `gf.scores.RULES`, and their own.
+
+`biased_from_init` has the initial parameters as origin. The batch-norm measures score
+channels: each weight of a filter gets the score of the channel that it makes."""

@@ -15,8 +15,7 @@ from gradflow_jax.trees import (
     mask_leaves,
     named_leaves,
 )
-
-_BITS = 8
+from gradflow_jax.trees.mirroring import MASKS_PER_BYTE, packed_shape
 
 
 def pack_masks(masks: Masks) -> ArrayTree:
@@ -111,18 +110,13 @@ def is_packable(leaf: Any) -> bool:
 
     By the shape alone, so that the structure of a checkpoint is known from the params.
     """
-    return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[-1] >= _BITS
-
-
-def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the shape of a mask's bytes."""
-    return (*shape[:-1], -(-shape[-1] // _BITS)) if shape else ()
+    return jnp.ndim(leaf) > 0 and jnp.shape(leaf)[-1] >= MASKS_PER_BYTE
 
 
 def packed_leaf(mask: Any) -> jax.Array:
     """Returns one mask as bytes."""
     sharding = explicit_sharding(mask)
-    if sharding is not None and sharding.shard_shape(mask.shape)[-1] % _BITS:
+    if sharding is not None and sharding.shard_shape(mask.shape)[-1] % MASKS_PER_BYTE:
         # A byte lies on one device, so the last axis is not split where the parts of
         # it would not be whole bytes.
         spec = PartitionSpec(*tuple(sharding.spec)[: mask.ndim - 1])

@@ -5,7 +5,7 @@
     plans         what a keep set does to axes, masks and biases
     families      a family: the slices of leaves that go together
     grouping      makes families of coupled axes
-    alignment     whose leaf of the model a leaf of another tree is
+    alignment     refuses trees whose leaves mirror none of the model
     sums          sums over the weights of each unit
     scoring       scores of units, by each measure's rule
     choosing      which units stay within a budget

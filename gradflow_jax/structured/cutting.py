@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.masks.packing import is_packable, packed_leaf, unpacked_leaf
 from gradflow_jax.masks.selection.placement import explicit_sharding
-from gradflow_jax.structured.alignment import align, is_packed
+from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.composing import kept_indices
 from gradflow_jax.structured.plans import folds_of
 from gradflow_jax.structured.running.fold_into_biases import fold_constants
@@ -23,6 +23,7 @@ from gradflow_jax.trees import (
     is_traced,
     named_leaves,
 )
+from gradflow_jax.trees.mirroring import is_packed
 
 
 def cut(

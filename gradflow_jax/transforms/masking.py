@@ -12,7 +12,6 @@ from gradflow_jax.masks.algebra import all_true_like
 from gradflow_jax.masks.packing import (
     is_packable,
     packed_leaf,
-    packed_shape,
     unpacked_leaf,
     unpacked_leaves,
 )
@@ -25,6 +24,7 @@ from gradflow_jax.trees import (
     mask_leaves,
     named_leaves,
 )
+from gradflow_jax.trees.mirroring import Mirror, find_mirrors
 
 
 class MaskState(NamedTuple):
@@ -172,8 +172,10 @@ def replace_masks(
         >>> state[0].trace["w"].tolist(), state[1].masks["w"].tolist()
         ([1.0, 0.0], [True, False])
     """
-    new = mask_leaves(masks, params)
-    params_paths = [path for path, _ in named_leaves(params)]
+    paths = [path for path, _ in named_leaves(params)]
+    new: dict[str | None, Any] = dict(
+        zip(paths, mask_leaves(masks, params), strict=True)
+    )
     fresh_state = tx.init(prune(params, masks))
     try:
         fresh_leaves = aligned_leaves(
@@ -184,31 +186,28 @@ def replace_masks(
             f"opt_state is no state of this tx for these params: {error} Pass the tx "
             "that made it."
         ) from None
-    state_leaves = named_leaves(opt_state)
-    owners = [_owner(path, leaf, params_paths, new) for path, leaf in state_leaves]
+    mirrors = find_mirrors(opt_state, params)
     # No other transformation keeps a bool for each weight under the name `masks`.
     old = {
-        owner: _as_bool(leaf, new[owner])
-        for owner, (path, leaf) in zip(owners, state_leaves, strict=True)
-        if owner is not None and _is_mask(path, leaf)
+        mirror.of: _as_bool(mirror.leaf, new[mirror.of])
+        for mirror in mirrors
+        if _belongs_to_weights(mirror) and _is_mask(mirror)
     }
-    if set(old) != set(range(len(new))):
+    if old.keys() != new.keys():
         raise ValueError(
             "opt_state holds no masks for these params: make the optimizer by "
             "optax.chain(..., gf.apply_mask(masks))."
         )
 
-    def replace(owner: int | None, path: str, leaf: Any, fresh: Any) -> Any:
-        if owner is None:
-            return leaf
-        if _is_mask(path, leaf):
+    def replace(mirror: Mirror, fresh: Any) -> Any:
+        if not _belongs_to_weights(mirror):
+            return mirror.leaf
+        owner, leaf = mirror.of, mirror.leaf
+        if _is_mask(mirror):
             return _copy(new[owner], leaf.dtype == jnp.uint8)
         return jnp.where(old[owner] != new[owner], fresh, leaf) if reset else leaf
 
-    columns = zip(owners, state_leaves, fresh_leaves, strict=True)
-    return jax.tree.structure(opt_state).unflatten(
-        replace(owner, path, leaf, fresh) for owner, (path, leaf), fresh in columns
-    )
+    return jax.tree.structure(opt_state).unflatten(map(replace, mirrors, fresh_leaves))
 
 
 def _select_by_bits(mask: jax.Array, if_true: Any, if_false: Any) -> jax.Array:
@@ -231,38 +230,15 @@ def _select_by_bits(mask: jax.Array, if_true: Any, if_false: Any) -> jax.Array:
     return jax.lax.bitcast_convert_type(selected, dtype)
 
 
-def _is_mask(path: str, leaf: Any) -> bool:
+def _is_mask(mirror: Mirror) -> bool:
     """Says whether a leaf of a state is a mask, as bool or as bits."""
-    return "masks" in path.split("/") and jnp.result_type(leaf) in (
-        jnp.bool_,
-        jnp.uint8,
-    )
+    is_named = "masks" in mirror.path.split("/")
+    return is_named and jnp.result_type(mirror.leaf) in (jnp.bool_, jnp.uint8)
 
 
-def _owner(
-    path: str, leaf: Any, params_paths: list[str], masks: list[Any]
-) -> int | None:
-    """Returns the index of the parameter a leaf of the optimizer state mirrors.
-
-    An integer that is no packed mask mirrors none: a count of steps has the shape of a
-    scalar parameter.
-    """
-    dtype = jnp.result_type(leaf)
-    is_packed = _is_mask(path, leaf) and dtype == jnp.uint8
-    if jnp.issubdtype(dtype, jnp.integer) and not is_packed:
-        return None
-
-    def fits(mask: Any) -> bool:
-        shape = jnp.shape(mask)
-        return jnp.shape(leaf) == (packed_shape(shape) if is_packed else shape)
-
-    candidates = [
-        i
-        for i, suffix in enumerate(params_paths)
-        if ("/" + path).endswith("/" + suffix if suffix else "") and fits(masks[i])
-    ]
-    # Of "kernel" and "conv/kernel" the longer names the parameter.
-    return max(candidates, key=lambda i: len(params_paths[i]), default=None)
+def _belongs_to_weights(mirror: Mirror) -> bool:
+    """Says whether a leaf of a state holds a number, or a bit, for each weight."""
+    return mirror.kind == "same" or (mirror.kind == "packed" and _is_mask(mirror))
 
 
 def _as_bool(leaf: Any, like: Any) -> Any:

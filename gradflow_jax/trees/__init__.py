@@ -6,6 +6,7 @@ dataclasses, Flax and Equinox modules alike.
     types          what trees hold: `Params`, `Scores`, `Masks`, `Allocation`, any `ArrayTree`
     names          paths of leaves, and maps over them
     dtypes         what numbers a leaf holds, in words and in the width that sums need
+    mirroring      which leaf of a model a leaf of another tree mirrors, and packed masks
     prunable       which leaves are pruned: by default, and but for those ignored
     flax_objects   what is an object of Flax, told without importing Flax in vain
     checks         errors that name the leaf, the value found and the remedy

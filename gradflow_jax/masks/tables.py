@@ -1,24 +1,38 @@
 """Writes tables of layers, as aligned text and as HTML."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 Row = Sequence[str]
 
 
-def text_table(header: Row, rows: Sequence[Row], totals: Sequence[Row]) -> str:
-    """Returns a table whose first column is a name and whose others are numbers."""
-    table = [header, *rows, *totals]
-    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+def text_table(
+    header: Row,
+    rows: Sequence[Row],
+    totals: Sequence[Row] = (),
+    *,
+    words: Collection[int] = (0,),
+) -> str:
+    """Returns a table of aligned columns, with rules only where it has totals.
+
+    Args:
+        header: the names of the columns.
+        rows: of as many cells.
+        totals: rows below the others.
+        words: the positions of the columns of words, which are aligned to the left.
+    """
+    columns = zip(header, *rows, *totals, strict=True)
+    widths = [max(map(len, column)) for column in columns]
 
     def line(row: Row) -> str:
-        name, *numbers = row
-        cells = [name.ljust(widths[0])]
-        cells += [x.rjust(w) for x, w in zip(numbers, widths[1:], strict=True)]
-        return "  ".join(cells)
+        cells = [
+            cell.ljust(width) if i in words else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
 
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [line(header), rule, *map(line, rows), rule, *map(line, totals)]
+    rule = ["-" * (sum(widths) + 2 * (len(widths) - 1))] if totals else []
+    lines = [line(header), *rule, *map(line, rows), *rule, *map(line, totals)]
     return "\n".join(lines)
 
 

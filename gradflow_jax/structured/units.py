@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.masks.tables import text_table
 from gradflow_jax.programs.models import Model
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.tracing import Traced
@@ -179,7 +180,7 @@ class Units:
         if not self.families:
             why = "\n".join(f"  {refused}" for refused in self.refused[:5])
             return f"no units can be removed:\n{why}"
-        rows = [("family", "units", "made by", "goes with")]
+        rows = []
         for family in self.families:
             makers = {s.path for s in family.producers}
             others = len(set(family.leaves) - makers)
@@ -191,17 +192,11 @@ class Units:
                     f"{others} other{'' if others == 1 else 's'}",
                 )
             )
-        spans = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(span) if i == 1 else cell.ljust(span)
-                for i, (cell, span) in enumerate(zip(row, spans, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        header = ("family", "units", "made by", "goes with")
+        table = text_table(header, rows, words=(0, 2, 3))
         units = sum(family.size for family in self.families)
         kinds = f"{len(self)} famil{'y' if len(self) == 1 else 'ies'}"
-        return "\n".join([*lines, f"{units} units in {kinds}"])
+        return f"{table}\n{units} units in {kinds}"
 
 
 def program_of(units: Units) -> Traced:

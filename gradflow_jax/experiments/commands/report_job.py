@@ -12,10 +12,11 @@ from rich.console import Console
 
 from gradflow_jax.atomic_files import write_whole
 from gradflow_jax.experiments.commands.options import check_free, make_folder
+from gradflow_jax.experiments.formatting import screen
 from gradflow_jax.experiments.report import pages
 from gradflow_jax.experiments.report.drawing import figures
 from gradflow_jax.experiments.report.runs import Block, blocks, collect, in_listed_order
-from gradflow_jax.experiments.report.tables import grids, screen, title
+from gradflow_jax.experiments.report.tables import grids, title
 
 PAGE_NAME, JSON_NAME = "report.md", "report.json"
 

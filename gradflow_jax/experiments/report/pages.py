@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gradflow_jax.experiments.formatting import Grid, markdown
 from gradflow_jax.experiments.report.drawing import layer_shares
 from gradflow_jax.experiments.report.orderings import CLAIMS, Ordering, judge_claims
 from gradflow_jax.experiments.report.runs import (
@@ -17,7 +18,7 @@ from gradflow_jax.experiments.report.runs import (
     describe,
     over_seeds,
 )
-from gradflow_jax.experiments.report.tables import Grid, grids, markdown, title
+from gradflow_jax.experiments.report.tables import grids, title
 from gradflow_jax.experiments.reproduction.record import RunRecord
 from gradflow_jax.observations.findings import CONFIDENCE, VERDICTS
 

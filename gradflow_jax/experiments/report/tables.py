@@ -1,13 +1,9 @@
-"""The tables of a report, made once and shown in the terminal and in Markdown."""
+"""The tables of a report, made once, for the terminal and for Markdown."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
-from typing import NamedTuple
 
-from rich.table import Table
-from rich.text import Text
-
-from gradflow_jax.experiments.formatting import plain_table, rounds_in_words
+from gradflow_jax.experiments.formatting import Grid, rounds_in_words
 from gradflow_jax.experiments.report.runs import (
     Block,
     RecordedRun,
@@ -22,25 +18,8 @@ from gradflow_jax.experiments.report.runs import (
 from gradflow_jax.experiments.reproduction.record import RunSettings
 from gradflow_jax.observations.findings import Spread
 
-COLUMNS = 80
 NONE = "–"
 _DEFAULTS = RunSettings(model="", measure="", prune=0.0, rounds=0)
-
-
-class Grid(NamedTuple):
-    """A table.
-
-    Attributes:
-        title: one line.
-        header: names of the columns; the first is of words, the rest of numbers.
-        rows: of as many cells.
-        notes: lines below it.
-    """
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 def title(block: Block) -> list[str]:
@@ -168,61 +147,3 @@ def percent(accuracy: Spread) -> str:
     if accuracy.seeds == 1:
         return f"{100 * accuracy.mean:.2f}"
     return f"{100 * accuracy.mean:.2f}±{100 * accuracy.deviation:.2f}"
-
-
-def screen(grid: Grid) -> list[Text | Table]:
-    """Returns title, table and notes for a terminal of `COLUMNS`.
-
-    The table is cut into several where it is too wide.
-    """
-    widths = [
-        max(len(name), *(len(row[i]) for row in grid.rows))
-        for i, name in enumerate(grid.header)
-    ]
-    # A part is a list of columns that fit beside the first, which each part repeats;
-    # `used` is the width of the part that is being filled.
-    parts: list[list[int]] = [[]]
-    used = widths[0] + 1
-    for column in range(1, len(widths)):
-        if parts[-1] and used + widths[column] + 2 > COLUMNS:
-            parts.append([])
-            used = widths[0] + 1
-        parts[-1].append(column)
-        used += widths[column] + 2
-    # A title or a caption of the table itself would be wrapped at the table's width.
-    return [
-        Text(grid.title, "italic"),
-        *(_make_table(grid, [0, *part]) for part in parts),
-        *(Text(note, "dim italic") for note in grid.notes),
-    ]
-
-
-def _make_table(grid: Grid, columns: Sequence[int]) -> Table:
-    table = plain_table(gap=3, show_edge=False)
-    for column in columns:
-        justify = "right" if column else "left"
-        table.add_column(Text(grid.header[column]), justify=justify, no_wrap=True)
-    name_above = None
-    for row in grid.rows:
-        cells = [Text(row[column]) for column in columns]
-        # A name that is repeated from the row above is not shown again.
-        if row[0] == name_above:
-            cells[0] = Text("")
-        name_above = row[0]
-        table.add_row(*cells)
-    return table
-
-
-def markdown(grid: Grid) -> list[str]:
-    """Returns the lines of the table in Markdown, its title above it."""
-    rule = ["---", *["--:"] * (len(grid.header) - 1)]
-    lines = [grid.header, rule, *grid.rows]
-    return [
-        f"**{grid.title}**",
-        "",
-        *(f"| {' | '.join(line)} |" for line in lines),
-        "",
-        *(f"{note}  " for note in grid.notes[:-1]),
-        *grid.notes[-1:],
-        "",
-    ]

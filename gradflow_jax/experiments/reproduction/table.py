@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 
-from rich.table import Table
+from rich.console import Group
 
-from gradflow_jax.experiments.formatting import compact_count, plain_table
+from gradflow_jax.experiments.formatting import Grid, compact_count, screen
 from gradflow_jax.experiments.networks.timing import Times
 from gradflow_jax.experiments.reproduction.record import RunRecord, Size
 
+_HEADER = (
+    "round", "filters", "%", "parameters", "FLOPs", "ms", "faster", "before", "after",
+)  # fmt: skip
 
-def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
+
+def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Group:
     """Returns a table of a line for the dense network and one for each round.
 
     Args:
@@ -18,33 +22,34 @@ def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Table:
     """
     settings, last = record.settings, record.epochs[-1]
     best = record.best_accuracy
-    table = plain_table(
-        title=f"{settings.model} by {settings.measure}, seed {settings.seed}",
-        caption=f"after {last.epoch} epochs: {_percent(last.test_accuracy)} % of the "
-        "test images"
-        + (f", at best {_percent(best)} %" if best is not None else "")
-        + "\nbefore, after: test accuracy (%) before the cut and right after it"
-        "\nFLOPs: multiply-accumulates an image; faster: a forward pass than dense",
-    )
-    for name in (
-        "round", "filters", "%", "parameters", "FLOPs", "ms", "faster",
-        "before", "after",
-    ):  # fmt: skip
-        table.add_column(name, justify="right", no_wrap=True)
     dense = record.dense
     # Each round timed the dense network anew, beside its own; the first is shown.
     before = f"{times[0].reference_milliseconds:.1f}" if times else ""
-    table.add_row("dense", *_size_cells(dense, dense), before, *[""] * 3)
+    rows = [("dense", *_size_cells(dense, dense), before, "", "", "")]
     for row, time in zip(record.rounds, times, strict=True):
-        table.add_row(
-            str(row.round),
-            *_size_cells(row.size, dense),
-            f"{time.milliseconds:.1f}",
-            f"{time.faster:.1f}×",
-            _percent(row.accuracy_before),
-            _percent(row.accuracy),
+        rows.append(
+            (
+                str(row.round),
+                *_size_cells(row.size, dense),
+                f"{time.milliseconds:.1f}",
+                f"{time.faster:.1f}×",
+                _percent(row.accuracy_before),
+                _percent(row.accuracy),
+            )
         )
-    return table
+    grid = Grid(
+        f"{settings.model} by {settings.measure}, seed {settings.seed}",
+        _HEADER,
+        rows,
+        [
+            f"after {last.epoch} epochs: {_percent(last.test_accuracy)} % of the test "
+            "images" + (f", at best {_percent(best)} %" if best is not None else ""),
+            "before, after: test accuracy (%) before the cut and right after it",
+            "FLOPs: multiply-accumulates an image; faster: a forward pass than dense",
+        ],
+        words=0,
+    )
+    return Group(*screen(grid))
 
 
 def _size_cells(size: Size, dense: Size) -> tuple[str, ...]:

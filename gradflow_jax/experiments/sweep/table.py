@@ -1,5 +1,6 @@
 """The tables of a sweep in the terminal: accuracies, and of cuts sizes and speed."""
 
+import functools
 from collections.abc import Sequence
 from statistics import mean
 
@@ -7,7 +8,13 @@ from rich.console import Group
 from rich.table import Table
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.formatting import compact_count, plain_table
+from gradflow_jax.experiments.formatting import (
+    Grid,
+    column_widths,
+    compact_count,
+    fill_table,
+    screen,
+)
 from gradflow_jax.experiments.networks.timing import PAIRS
 from gradflow_jax.experiments.sweep.cut_and_time import FORWARD_BATCH
 from gradflow_jax.experiments.sweep.results import spread
@@ -21,25 +28,27 @@ _HEADER = (
 )  # fmt: skip
 
 
-def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) -> Table:
+def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) -> Group:
     """Returns the accuracies after fine-tuning, a line a measure."""
-    several = len(settings.seeds) > 1
-    dense = spread(rows, "dense", 0.0, "accuracy")
-    table = plain_table(
-        title=f"Test accuracy (%) on {dataset.name} after pruning and fine-tuning",
-        caption=f"dense: {percent(dense)}"
-        + (f"; mean ± deviation over {len(settings.seeds)} seeds" if several else ""),
+    seeds = len(settings.seeds)
+    over_seeds = f"; mean ± deviation over {seeds} seeds" if seeds > 1 else ""
+    dense = percent(spread(rows, "dense", 0.0, "accuracy"))
+    grid = Grid(
+        f"Test accuracy (%) on {dataset.name} after pruning and fine-tuning",
+        ["measure", *(f"{100 * sparsity:g} %" for sparsity in settings.sparsities)],
+        [
+            [
+                measure,
+                *(
+                    percent(spread(rows, measure, sparsity, "accuracy"))
+                    for sparsity in settings.sparsities
+                ),
+            ]
+            for measure in settings.measures
+        ],
+        [f"dense: {dense}{over_seeds}"],
     )
-    table.add_column("measure", no_wrap=True)
-    for sparsity in settings.sparsities:
-        table.add_column(f"{100 * sparsity:g} %", justify="right", no_wrap=True)
-    for measure in settings.measures:
-        cells = [
-            percent(spread(rows, measure, sparsity, "accuracy"))
-            for sparsity in settings.sparsities
-        ]
-        table.add_row(measure, *cells)
-    return table
+    return Group(*screen(grid))
 
 
 def cut_table(
@@ -58,14 +67,15 @@ def cut_table(
         for measure in settings.measures
     }
     lines = [_HEADER, dense, *(line for block in blocks.values() for line in block)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = column_widths(lines)
+    block_of = functools.partial(fill_table, _HEADER, words=0, widths=widths)
     parts: list[str | Table] = [
         f"Test accuracy (%) on {dataset.name} right after the cut and fine-tuned",
         "",
-        _block(widths, [dense], show_header=True),
+        block_of([dense], show_header=True),
     ]
     for measure, block in blocks.items():
-        parts += ["", measure, _block(widths, block, show_header=False)]
+        parts += ["", measure, block_of(block, show_header=False)]
     parts += [
         "",
         f"removed: of all {settings.removed}; widths: {'·'.join(rows[0].widths)}",
@@ -76,17 +86,6 @@ def cut_table(
         seeds = len(settings.seeds)
         parts.append(f"means, of accuracies with deviations, over {seeds} seeds")
     return Group(*parts)
-
-
-def _block(
-    widths: Sequence[int], lines: Sequence[Sequence[str]], *, show_header: bool
-) -> Table:
-    table = plain_table(show_edge=False, show_header=show_header)
-    for name, width in zip(_HEADER, widths, strict=True):
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    for line in lines:
-        table.add_row(*line)
-    return table
 
 
 def _cells(

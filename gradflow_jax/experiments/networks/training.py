@@ -77,9 +77,9 @@ class Trainer:
         if masks is not None:
             state = replace_optimizer_masks(state, network.params, masks)
         steps = epochs * self.steps_per_epoch
-        # In float64 on the host: optax's cosine schedule would compute it in float32 on
-        # the device, in other digits and by further dispatches a step.
-        rates = peak * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / steps))
+        # All at once: asked for one by one they would be further dispatches a step.
+        schedule = optax.cosine_decay_schedule(peak, max(steps, 1))
+        rates = np.asarray(jax.jit(schedule)(np.arange(steps)))
         orders = draw_batches(len(self._y_train), self._batch_size, seed)
         data = self._x_train, self._y_train
         (network, _), _ = fit(
@@ -102,29 +102,18 @@ class Trainer:
 
 @functools.cache
 def sgd() -> optax.GradientTransformationExtraArgs:
-    """Returns the paper's optimizer, masked; `rate` is an extra argument of updates."""
+    """Returns the paper's optimizer, masked.
+
+    The learning rate is a number of its state, which `take_step` sets, so that one
+    compiled step serves schedules of every length.
+    """
+    scale = optax.inject_hyperparams(optax.scale_by_learning_rate)
     return optax.chain(
         optax.add_decayed_weights(WEIGHT_DECAY),
         optax.trace(MOMENTUM),
-        apply_learning_rate(),
+        scale(learning_rate=LEARNING_RATE),
         apply_mask(),
     )
-
-
-def apply_learning_rate() -> optax.GradientTransformationExtraArgs:
-    """Scales updates by −`rate`, an extra argument of each update.
-
-    With the rate as an argument one compiled step serves schedules of every length.
-    """
-
-    def update(
-        updates: Any, state: Any, params: Any = None, **extra_args: Any
-    ) -> tuple[Any, Any]:
-        del params
-        rate = extra_args["rate"]
-        return jax.tree.map(lambda leaf: -rate * leaf, updates), state
-
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 @jax.jit
@@ -173,7 +162,10 @@ def take_step(
         the step.
     """
     gradient, stats, loss, accuracy = forward.training_gradient(network, images, labels)
-    updates, optimizer = sgd().update(gradient, optimizer, network.params, rate=rate)
+    # The dtype is explicit: a weakly typed rate would have the step compiled again.
+    rate = jnp.asarray(rate, jnp.float32)
+    optimizer = optax.tree.set(optimizer, learning_rate=rate)
+    updates, optimizer = sgd().update(gradient, optimizer, network.params)
     params = optax.apply_updates(network.params, updates)
     return Network(params, stats), optimizer, loss, accuracy
 

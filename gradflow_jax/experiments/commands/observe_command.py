@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gradflow_jax.experiments.commands.options import Fraction
+from gradflow_jax.experiments.commands.options import Fraction, out_options
 from gradflow_jax.experiments.names import MODEL_NAMES, SMALL_CNN
 
 
@@ -55,15 +55,11 @@ from gradflow_jax.experiments.names import MODEL_NAMES, SMALL_CNN
     type=Fraction(),
     help="Remove this fraction of the prunable weights, 0.8 or 80%.",
 )
-@click.option(
-    "--out",
+@out_options(
+    "The folder for observations.json and observations.png.",
+    "Replace what is in --out.",
     default="observations",
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder for observations.json and observations.png.",
 )
-@click.option("--force", is_flag=True, help="Replace what is in --out.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def observe(
     model: str,
     data: str,

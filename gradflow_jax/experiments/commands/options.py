@@ -1,10 +1,12 @@
 """Reads what options of the commands stand for, and checks --out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def check_free(files: Iterable[Path], force: bool) -> None:
@@ -30,6 +32,28 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.UsageError(f"{out} cannot be made: {error.strerror}.") from error
+
+
+def out_options(
+    help: str, force_help: str, *, default: str | None = None
+) -> Callable[[Command], Command]:
+    """Returns what adds --out, --force and --quiet to a command.
+
+    Args:
+        help: of --out: what the folder is for.
+        force_help: of --force: what it replaces.
+        default: of --out.
+    """
+    out = click.option(
+        "--out",
+        default=default,
+        show_default=default is not None,
+        type=click.Path(file_okay=False, path_type=Path),
+        help=help,
+    )
+    force = click.option("--force", is_flag=True, help=force_help)
+    quiet = click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+    return lambda command: out(force(quiet(command)))
 
 
 class Fraction(click.FloatRange):

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gradflow_jax.experiments.commands.options import Fraction
+from gradflow_jax.experiments.commands.options import Fraction, out_options
 from gradflow_jax.experiments.formatting import join_words
 from gradflow_jax.experiments.names import MEASURE_NAMES, WEIGHT_MEASURES
 from gradflow_jax.experiments.sweep.settings import (
@@ -103,16 +103,12 @@ _DEFAULTS, _STRUCTURED = Settings(), StructuredSettings()
     "where Debian's dataset-fashion-mnist is installed. Or a folder of IDX files, or "
     "an .npz with x_train, y_train, x_test, y_test.",
 )
-@click.option(
-    "--out",
-    default="prune-results",
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder for results.json, results.csv, accuracy.png and, with "
+@out_options(
+    "The folder for results.json, results.csv, accuracy.png and, with "
     "--structured, times.csv.",
+    "Replace results that are in --out.",
+    default="prune-results",
 )
-@click.option("--force", is_flag=True, help="Replace results that are in --out.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def prune(
     measures: tuple[str, ...],
     sparsities: tuple[float, ...],

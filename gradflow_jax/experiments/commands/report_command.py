@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from gradflow_jax.experiments.commands.options import out_options
+
 
 @click.command()
 @click.argument(
@@ -13,15 +15,11 @@ import click
     metavar="RUNS...",
     type=click.Path(exists=True, path_type=Path),
 )
-@click.option(
-    "--out",
+@out_options(
+    "The folder for report.md, report.json and the figures.",
+    "Replace a report that is in --out.",
     default="report",
-    show_default=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder for report.md, report.json and the figures.",
 )
-@click.option("--force", is_flag=True, help="Replace a report that is in --out.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def report(runs: tuple[Path, ...], out: Path, force: bool, quiet: bool) -> None:
     """Compare runs of reproduce: tables, figures, and the paper's orderings.
 

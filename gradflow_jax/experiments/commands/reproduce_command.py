@@ -6,7 +6,12 @@ from typing import Any
 
 import click
 
-from gradflow_jax.experiments.commands.options import Percent, Percents, Schedule
+from gradflow_jax.experiments.commands.options import (
+    Percent,
+    Percents,
+    Schedule,
+    out_options,
+)
 from gradflow_jax.experiments.formatting import join_words
 from gradflow_jax.experiments.names import MEASURE_NAMES, MODEL_NAMES, PAPER_MEASURES
 from gradflow_jax.experiments.reproduction.record import RunSettings
@@ -125,14 +130,11 @@ _FAST_EPOCHS = 2
     is_flag=True,
     help="A tiny network on a few hundred images: less than a minute.",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder for the numbers, the network and the checkpoints. Default: "
+@out_options(
+    "The folder for the numbers, the network and the checkpoints. Default: "
     "runs/MODEL-MEASURE-PRUNE-ROUNDS-SEED.",
+    "Start anew where --out holds a run.",
 )
-@click.option("--force", is_flag=True, help="Start anew where --out holds a run.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def reproduce(
     data: str | None, out: Path | None, force: bool, quiet: bool, **options: Any
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 import numpy as np
 
+from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.data.scoring_data import (
     ScoringData,
     balanced_scoring_data,
@@ -105,11 +106,14 @@ def rows_in_all(settings: Settings) -> int:
 
 def sweep(
     settings: Settings,
-    trainer: Trainer,
-    pruner: Pruner[AnyRow, AnyScores, AnyKeep],
-    watcher: SweepWatcher,
+    dataset: Dataset,
+    make_pruner: Callable[[Trainer, SweepWatcher], Pruner[AnyRow, AnyScores, AnyKeep]],
+    watcher: SweepWatcher | None,
 ) -> Iterator[AnyRow]:
     """Trains a network for each seed, prunes and fine-tunes it; yields each result."""
+    watcher = watcher or SilentSweepWatcher()
+    trainer = Trainer(dataset)
+    pruner = make_pruner(trainer, watcher)
     fit = watch_fit(trainer, watcher)
     for seed in settings.seeds:
         start = trainer.init(seed)

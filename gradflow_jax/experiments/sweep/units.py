@@ -1,5 +1,6 @@
 """Cuts units of one trained network by many measures, and fine-tunes it."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,6 @@ from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.experiments.sweep.cut_and_time import Cuttable
 from gradflow_jax.experiments.sweep.loop import (
     TIMED,
-    SilentSweepWatcher,
     SweepWatcher,
     sweep,
 )
@@ -137,15 +137,11 @@ def run_structured_sweep(
         dataset: labeled images.
         watcher: told of progress.
 
-    Yields:
-        For each seed a row of the dense network, then one for each measure and
-        sparsity.
+    Returns:
+        An iterator: for each seed a row of the dense network, then one for each
+        measure and sparsity.
     """
-    watcher = watcher or SilentSweepWatcher()
-    trainer = Trainer(dataset)
-    yield from sweep(
-        settings, trainer, _UnitPruner(settings, trainer, watcher), watcher
-    )
+    return sweep(settings, dataset, functools.partial(_UnitPruner, settings), watcher)
 
 
 def choose(

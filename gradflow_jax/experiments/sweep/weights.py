@@ -1,5 +1,6 @@
 """Prunes weights of one trained network by many measures, and fine-tunes it."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,6 @@ from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.measuring import Scorer, prunable
 from gradflow_jax.experiments.networks.training import Trainer
 from gradflow_jax.experiments.sweep.loop import (
-    SilentSweepWatcher,
     SweepWatcher,
     sweep,
 )
@@ -135,12 +135,8 @@ def run_sweep(
         dataset: labeled images.
         watcher: told of progress.
 
-    Yields:
-        For each seed a row of the dense network, then one for each measure and
-        sparsity.
+    Returns:
+        An iterator: for each seed a row of the dense network, then one for each
+        measure and sparsity.
     """
-    watcher = watcher or SilentSweepWatcher()
-    trainer = Trainer(dataset)
-    yield from sweep(
-        settings, trainer, _WeightPruner(settings, trainer, watcher), watcher
-    )
+    return sweep(settings, dataset, functools.partial(_WeightPruner, settings), watcher)

@@ -50,7 +50,8 @@ def without_types(function):
     absent = [
         parameter.name
         for parameter in signature.parameters.values()
-        if parameter.annotation is parameter.empty and parameter.name != "self"
+        if parameter.annotation is parameter.empty
+        and parameter.name not in ("self", "cls")
     ]
     return absent + ["return"] * (signature.return_annotation is signature.empty)
 

@@ -110,13 +110,13 @@ class EffectiveReport:
     def _remarks(self) -> Iterable[str]:
         if self.collapsed:
             yield f"collapsed: {', '.join(self.collapsed)}"
-        for dead_units in self.units:
-            leaking = len(dead_units.leaking)
-            dead = len(dead_units.silent) + leaking
+        for dead_of_family in self.units:
+            leaking = len(dead_of_family.leaking)
+            dead = len(dead_of_family.silent) + leaking
             if dead:
                 yield (
-                    f"{dead_units.family}: {dead} of {dead_units.size} units dead, "
-                    f"{leaking} of them with a constant that goes on"
+                    f"{dead_of_family.family}: {dead} of {dead_of_family.size} units "
+                    f"dead, {leaking} of them with a constant that goes on"
                 )
         if self.guessed:
             yield f"without a rule: {', '.join(self.guessed)}"

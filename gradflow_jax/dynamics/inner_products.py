@@ -102,11 +102,11 @@ def _products_of_units(
 ) -> list[jax.Array]:
     """Returns the products of the weights that make the units, [product, unit]."""
     plan = UnitSums(params, units, scope="producing", what="params")
-    by_product = [
+    sums_of_products = [
         plan.add_up(sum_partially(leaves, plan.partial_sums))
         for leaves in zip(*terms, strict=True)
     ]
     return [
-        jnp.stack([sums[family.name] for sums in by_product])
+        jnp.stack([sums[family.name] for sums in sums_of_products])
         for family in units.families
     ]

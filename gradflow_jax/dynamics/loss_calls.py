@@ -19,8 +19,8 @@ def drop_aux(evaluate: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
         return evaluate
 
     def evaluate_alone(*args: Any, **kwargs: Any) -> Any:
-        evaluated, _ = evaluate(*args, **kwargs)
-        return evaluated
+        result, _ = evaluate(*args, **kwargs)
+        return result
 
     return evaluate_alone
 

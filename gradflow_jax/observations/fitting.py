@@ -60,14 +60,14 @@ def fit(
     return state, outputs
 
 
-def draw_batches(examples: int, size: int, seed: int) -> Iterator[np.ndarray]:
+def draw_batches(examples: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Yields the indices of batches without end: each pass has an order of its own.
 
     What is left of a pass and fills no batch is left out of it.
 
     Args:
         examples: how many there are.
-        size: of a batch; at most all examples are taken.
+        batch_size: at most all examples are taken.
         seed: of the orders.
 
     Returns:
@@ -79,8 +79,8 @@ def draw_batches(examples: int, size: int, seed: int) -> Iterator[np.ndarray]:
         [[2, 0], [2, 1], [2, 0]]
     """
     rng = np.random.default_rng(seed)
-    size = min(size, examples)
+    batch_size = min(batch_size, examples)
     while True:
         order = rng.permutation(examples)
-        for start in range(0, examples - size + 1, size):
-            yield order[start : start + size]
+        for start in range(0, examples - batch_size + 1, batch_size):
+            yield order[start : start + batch_size]

@@ -150,13 +150,13 @@ def shares_by_depth(
         >>> list(shares_by_depth(ax, fourth))
         ['T = 200']
     """
-    shares = {}
+    shares_by_temperature = {}
     for T, by_seed in zip(fourth.temperatures, fourth.pruned, strict=True):
         average = average_over_seeds(by_seed)
-        shares[f"T = {T:g}"] = LayerShares(
+        shares_by_temperature[f"T = {T:g}"] = LayerShares(
             average.means.tolist(), average.deviations.tolist()
         )
-    drawn = pruned_by_layer(ax, fourth.layers, shares)
+    drawn = pruned_by_layer(ax, fourth.layers, shares_by_temperature)
     ax.set_xlabel("weights pruned by GraSP / %")
     return drawn
 

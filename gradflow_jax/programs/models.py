@@ -50,7 +50,7 @@ class Model:
     options: dict[str, Any]
 
     @cached_property
-    def masked(self) -> Callable[..., Any]:
+    def run_masked(self) -> Callable[..., Any]:
         """`masked(variables, masks, *inputs)`: the model with some weights at zero.
 
         The masks are data: whatever they keep, one program is compiled.

@@ -56,7 +56,7 @@ def error_of(shrunk: Shrunk, variables: ArrayTree, *inputs: Any) -> float:
     units, keep = shrunk.units, shrunk.keep
     flags = units.check_keep(keep)
     masks = removal_masks(units.families, flags, units.leaves, variables)
-    full = units.model.masked(variables, masks, *inputs)
+    full = units.model.run_masked(variables, masks, *inputs)
     small = cut(variables, units, keep)
 
     @jax.jit

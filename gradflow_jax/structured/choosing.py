@@ -100,17 +100,17 @@ def choose_units(
 
     cost = _cost(budget, units)
     whole = cost(keep(0))
-    target = (1 - sparsity) * whole
-    allowed = target + 1e-9 * abs(whole)
+    target_cost = (1 - sparsity) * whole
+    allowed = target_cost + 1e-9 * abs(whole)
     low, high = 0, len(ranked)
     least = cost(keep(high))
     if least > allowed:
         name = budget if isinstance(budget, str) else "cost"
         raise ValueError(
-            f"sparsity={sparsity:g} of {name} asks for {target:,.6g} of {whole:,.6g} "
-            f"to be left, but {least:,.6g} are left where all goes that floor="
-            f"{floor:g}, min_units={min_units}, round_to={round_to} and ignore let "
-            f"go: ask for at most {_rounded_down(1 - least / whole):g}."
+            f"sparsity={sparsity:g} of {name} asks for {target_cost:,.6g} of "
+            f"{whole:,.6g} to be left, but {least:,.6g} are left where all goes that "
+            f"floor={floor:g}, min_units={min_units}, round_to={round_to} and ignore "
+            f"let go: ask for at most {_rounded_down(1 - least / whole):g}."
         )
     while low < high:
         middle = (low + high) // 2

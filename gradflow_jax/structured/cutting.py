@@ -95,10 +95,10 @@ def _cut_leaf(
         return packed_leaf(small) if is_packable(small) else small
     # L-BFGS keeps the last k copies of a leaf on a leading axis: axis numbers shift.
     extra = jnp.ndim(leaf) - len(shape)
-    moved = {axis + extra: kept for axis, kept in indices.items()}
+    kept_by_axis = {axis + extra: kept for axis, kept in indices.items()}
     if isinstance(leaf, jax.ShapeDtypeStruct):
         sizes = list(leaf.shape)
-        for axis, kept in moved.items():
+        for axis, kept in kept_by_axis.items():
             sizes[axis] = len(kept)
         return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
     explicit = explicit_sharding(leaf)
@@ -106,14 +106,16 @@ def _cut_leaf(
     if explicit is not None:
         # An array on many devices is gathered along the axes that indices are taken
         # of; JAX asks for that to be said where mesh axes are explicit.
-        result = jax.sharding.reshard(leaf, _drop_axes(explicit, moved, leaf.ndim))
+        result = jax.sharding.reshard(
+            leaf, _drop_axes(explicit, kept_by_axis, leaf.ndim)
+        )
     elif _lies_with_numpy(leaf):
         result = np.asarray(leaf)
     take: Callable = np.take
     if not isinstance(result, np.ndarray):
         # The indices are in range; clipping says so, and no comparison is compiled.
         take = functools.partial(jnp.take, mode="clip")
-    for axis, kept in moved.items():
+    for axis, kept in kept_by_axis.items():
         result = take(result, kept, axis)
     if explicit is not None:
         return jax.sharding.reshard(result, _drop_undivided(explicit, result.shape))

@@ -163,6 +163,6 @@ def shares(
             for subset in itertools.combinations(labels_by_axis, count):
                 agreed: dict[int, np.ndarray] = {}
                 for axis, unit_of in subset:
-                    known = agreed.get(axis, unit_of)
-                    agreed[axis] = np.where(known == unit_of, unit_of, -1)
+                    agreed_so_far = agreed.get(axis, unit_of)
+                    agreed[axis] = np.where(agreed_so_far == unit_of, unit_of, -1)
                 yield path, 1 if count % 2 else -1, agreed

@@ -39,7 +39,7 @@ class Shrunk:
     def __init__(self, units: Units, keep: Keep):
         self.units, self.keep = units, dict(units.check_keep(keep))
         self._cuts: dict[Any, Callable[..., Any]] = {}
-        self._run = _at_cut_widths(units, keep)
+        self._run = _runner_at_cut_widths(units, keep)
         # It is traced once, for the comparison and for `outputs`.
         self._own = jax.jit(self._run)
         self.why = self._unlike()
@@ -125,7 +125,7 @@ def _shapes(units: Units) -> Any:
     return structure.unflatten(units.leaves.values())
 
 
-def _at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
+def _runner_at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
     """Returns what runs a model's own code on cut variables."""
     model = units.model
     if model.kind in ("function", "equinox"):

@@ -29,7 +29,7 @@ def run(settings: Settings, data: str, out: Path, *, force: bool, quiet: bool) -
         click.UsageError: if the data cannot be read, a sparsity cannot be reached, or
             the folder cannot be made or holds results that `force` does not replace.
     """
-    check_free(results.existing(out), force)
+    check_free(results.existing_files(out), force)
     try:
         dataset = load(data)
     except DataError as error:

@@ -71,7 +71,8 @@ def run(
     console.print(
         table_of_rounds(record, read_times(out)), highlight=False, soft_wrap=True
     )
-    say(f"Written to {out}: {join_words(path.name for path in folder.existing(out))}")
+    files = [path.name for path in folder.existing_files(out)]
+    say(f"Written to {out}: {join_words(files)}")
 
 
 class _BarsWatcher:

@@ -106,9 +106,9 @@ def some_of(dataset: Dataset, examples: int, tests: int | None = None) -> Datase
     Raises:
         DataError: if there are fewer images, in all or of a class.
     """
-    train = _first_of_each_class(dataset, "train", examples)
+    train = _indices_of_first_per_class(dataset, "train", examples)
     every_test = len(dataset.y_test) if tests is None else tests
-    test = _first_of_each_class(dataset, "test", every_test)
+    test = _indices_of_first_per_class(dataset, "test", every_test)
     totals = (len(dataset.y_train), len(dataset.y_test))
     if (len(train), len(test)) == totals:
         return dataset
@@ -124,7 +124,7 @@ def some_of(dataset: Dataset, examples: int, tests: int | None = None) -> Datase
     )
 
 
-def _first_of_each_class(dataset: Dataset, split: str, count: int) -> np.ndarray:
+def _indices_of_first_per_class(dataset: Dataset, split: str, count: int) -> np.ndarray:
     labels = getattr(dataset, f"y_{split}")
     if not 1 <= count <= len(labels):
         raise DataError(

@@ -123,15 +123,15 @@ def delete_run(out: Path) -> None:
     Raises:
         FolderError: if the run is in use; nothing is deleted then.
     """
-    if not existing(out):
+    if not existing_files(out):
         return
     with _alone_in(out):
         tidy(out)
-        for path in existing(out):
+        for path in existing_files(out):
             delete_whole(path)
 
 
-def existing(out: Path) -> list[Path]:
+def existing_files(out: Path) -> list[Path]:
     """Returns what a folder holds of a run."""
     return [out / name for name in NAMES if (out / name).exists()]
 

@@ -23,7 +23,7 @@ TIMES_NAME = "times.csv"
 AnyRow = Row | StructuredRow
 
 
-def existing(out: Path) -> list[Path]:
+def existing_files(out: Path) -> list[Path]:
     """Returns the result files that a folder holds already."""
     names = (JSON_NAME, CSV_NAME, TIMES_NAME, PLOT_NAME)
     return [out / name for name in names if (out / name).exists()]
@@ -94,8 +94,8 @@ def _numbers(row: AnyRow) -> dict[str, Any]:
 
 def _times(row: AnyRow) -> dict[str, Any]:
     """Returns which network it is and what was timed."""
-    names = ["seed", "measure", "sparsity", *_timed_fields(row)]
-    return {name: getattr(row, name) for name in names}
+    copied_fields = ["seed", "measure", "sparsity", *_timed_fields(row)]
+    return {name: getattr(row, name) for name in copied_fields}
 
 
 def _csv(settings: Settings, dataset: Dataset, rows: Sequence[dict[str, Any]]) -> str:

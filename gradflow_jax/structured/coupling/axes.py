@@ -62,11 +62,11 @@ class Axis:
         self.form, self.parts = form, tuple(parts)
 
     def __repr__(self) -> str:
-        axis = find(self)
-        if axis.form is None:
-            return f"{axis.size}{'!' if axis.reason else ''}#{axis.number}"
-        sign = " + " if axis.form == "sum" else "·"
-        return "(" + sign.join(map(repr, axis.parts)) + ")"
+        root = find(self)
+        if root.form is None:
+            return f"{root.size}{'!' if root.reason else ''}#{root.number}"
+        sign = " + " if root.form == "sum" else "·"
+        return "(" + sign.join(map(repr, root.parts)) + ")"
 
 
 ONE = Reason("it has a single index")

@@ -49,9 +49,9 @@ class Traced:
             tuple(axes.new_pinned(n, reason) for n in jnp.shape(leaf))
             for leaf in input_leaves
         ]
-        sources = [Source(leaves=frozenset([path])) for path in self.leaves]
-        sources += [Source(data=True)] * len(input_leaves)
-        results = self.coupling.run(self.frame, dims, sources)
+        input_sources = [Source(leaves=frozenset([path])) for path in self.leaves]
+        input_sources += [Source(data=True)] * len(input_leaves)
+        results = self.coupling.run(self.frame, dims, input_sources)
         self._pin_results(named_leaves(result), results)
 
     def _pin_results(self, named: Sequence, results: Sequence) -> None:

@@ -64,11 +64,11 @@ def find_fold(frame: Frame, index: int, side: int, constant: float) -> Fold | No
     top, variable = bias
     dims_of_bias = top.dims[variable]
     last = dims_of_result[len(dims_of_result) - len(free) :]
-    same = len(dims_of_bias) == len(free) and all(
+    axes_agree = len(dims_of_bias) == len(free) and all(
         axes.find(a) is axes.find(b) is axes.find(c)
         for a, b, c in zip(dims_of_bias, free, last, strict=True)
     )
-    return Fold(constant, kernel[1], axis, summed, variable) if same else None
+    return Fold(constant, kernel[1], axis, summed, variable) if axes_agree else None
 
 
 def _contracted_axes(eqn: Any, side: int) -> tuple[int, tuple[int, ...]] | None:

@@ -126,13 +126,19 @@ def gather(eqn: ProofEquation) -> list[Entries]:
     entries = eqn.operands[0]
     dropped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     windows = iter(e for i, e in enumerate(entries) if i not in dropped)
-    others = [e for i, e in enumerate(entries) if i in dropped and e is not None]
+    dropped_constants = [
+        e for i, e in enumerate(entries) if i in dropped and e is not None
+    ]
     result = []
     for position, lost in enumerate(eqn.lost(0)):
         if position in numbers.offset_dims:
             result.append(next(windows))
         else:
-            result.append((join(others) if others else UNKNOWN) if lost else None)
+            result.append(
+                (join(dropped_constants) if dropped_constants else UNKNOWN)
+                if lost
+                else None
+            )
     return [tuple(result)]
 
 
@@ -163,9 +169,9 @@ def generic(eqn: ProofEquation) -> list[Entries]:
     Raises:
         Refusal: if an operand loses indices and no result does.
     """
-    losing = any(e is not None for entries in eqn.operands for e in entries)
+    operand_loses = any(e is not None for entries in eqn.operands for e in entries)
     results = [eqn.lost(position) for position in range(len(eqn.source.outvars))]
-    if losing and not all(any(lost) for lost in results):
+    if operand_loses and not all(any(lost) for lost in results):
         name = eqn.source.primitive.name
         raise eqn.refuse(f"{name} meets the removed slice")
     return [tuple(UNKNOWN if lost else None for lost in result) for result in results]

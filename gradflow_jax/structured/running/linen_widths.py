@@ -71,8 +71,15 @@ def at_widths(
             return run(*args, **kwargs)
         x = None
         if context.method_name == "__call__":
-            names = "inputs", "x", "carry"  # what Flax's layers call their first
-            inputs = [*args, *(kwargs[name] for name in names if name in kwargs)]
+            first_argument_names = (
+                "inputs",
+                "x",
+                "carry",
+            )  # what Flax's layers call their first
+            inputs = [
+                *args,
+                *(kwargs[name] for name in first_argument_names if name in kwargs),
+            ]
             x = inputs[0] if inputs else None
         changed, fields = _recurrent(layer, x)
         if x is not None:

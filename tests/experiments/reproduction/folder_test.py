@@ -13,7 +13,7 @@ from gradflow_jax.experiments.reproduction.folder import (
     CHECKPOINTS_NAME,
     MODEL_NAME,
     delete_run,
-    existing,
+    existing_files,
     fingerprint,
     run_in_folder,
 )
@@ -138,14 +138,14 @@ def test_a_run_writes_record_times_network_and_two_checkpoints(whole):
     assert sum(int(flags.sum()) for flags in keep.values()) == left[2]
     names = {path.name for path in (whole / CHECKPOINTS_NAME).iterdir()}
     assert names == {"3", "4"}
-    assert {path.name for path in existing(whole)} == {
+    assert {path.name for path in existing_files(whole)} == {
         RECORD_NAME,
         TIMES_NAME,
         MODEL_NAME,
         CHECKPOINTS_NAME,
     }
     found = {path.name for path in whole.iterdir()} - {".lock"}
-    assert found == {path.name for path in existing(whole)}
+    assert found == {path.name for path in existing_files(whole)}
 
 
 @pytest.mark.runs
@@ -426,7 +426,7 @@ def test_settings_that_cannot_be_met_leave_no_folder(tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ValueError):
         run_in_folder(out, replace(SETTINGS, prune=0.99), DATA)
-    assert not out.exists() or existing(out) == []
+    assert not out.exists() or existing_files(out) == []
 
 
 @pytest.mark.runs
@@ -479,5 +479,5 @@ def test_a_deletion_that_was_cut_short_is_ended(copied):
     for name in (".checkpoints.partial", f".{MODEL_NAME}.partial"):
         (copied / name / "left").mkdir(parents=True)
     delete_run(copied)
-    assert existing(copied) == [] and tree(copied) == {}
+    assert existing_files(copied) == [] and tree(copied) == {}
     delete_run(copied)

@@ -18,7 +18,7 @@ def run(layers):
     apply, variables, inputs = build(layers)
     units = gf.find_units(apply, variables, *inputs)
     everything = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), variables)
-    whole = np.asarray(units.model.masked(variables, everything, *inputs))
+    whole = np.asarray(units.model.run_masked(variables, everything, *inputs))
     # The proof assumes that what stays is finite.
     if not np.isfinite(whole).all() or np.abs(whole).max() > 1e4:
         return None

@@ -102,8 +102,8 @@ _ROOMS = (
     "transforms",
     "trees",
 )
-# Reached as attributes too, but not listed: who lists an attribute may ask for it, as
-# `help` does, and these import packages of the extras.
+# These are reached as attributes too, but not listed: who lists an attribute may ask
+# for it, as `help` does, and these import packages of the extras.
 _ROOMS_OF_EXTRAS = ("experiments", "plotting")
 _NAMES_OF = {
     "masks": """
@@ -125,7 +125,7 @@ _NAMES_OF = {
 }
 _ROOM_OF = {name: room for room, names in _NAMES_OF.items() for name in names.split()}
 
-# Hidden from type checkers, which would take any name for one that `__getattr__` finds.
+# Type checkers do not see this: any name would be one that `__getattr__` finds.
 if not TYPE_CHECKING:
     __all__ = [*_ROOM_OF, *_ROOMS]
 

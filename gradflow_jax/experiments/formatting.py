@@ -155,7 +155,8 @@ def plain_table(**options: Any) -> "Table":
     Args:
         options: further ones of rich's `Table`.
     """
-    # Inside, since options of commands use this file and --help needs no table.
+    # rich is imported here, since options of commands use this file and --help needs
+    # no table.
     import rich.box
     from rich.table import Table
 

@@ -108,7 +108,7 @@ def check_cut(
     """
     leaves = aligned_leaves(outputs, expected, what="outputs", like_what="expected")
     error = _relative(_jitted_distances(leaves, jax.tree.leaves(expected)))
-    # Negated, so that an error that is not a number is refused too.
+    # The comparison is negated, so that an error that is NaN is refused too.
     if not error <= tolerance:
         raise ValueError(
             f"{what} differs from the masked one by {error:.2g} of its largest output; "

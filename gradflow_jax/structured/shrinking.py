@@ -114,7 +114,7 @@ class Shrunk:
         expected = comparing.trace(self.program, small, *self.units.inputs)
         try:
             traced = comparing.trace(self._own, small, *self.units.inputs)
-        except Exception as error:  # whatever the model's code raises at other widths
+        except Exception as error:  # A model may raise anything at other widths.
             line = str(error).strip().splitlines()[:1]
             return f"its code fails at these widths: {type(error).__name__}: {line}"
         return comparing.difference(expected, traced)

@@ -72,7 +72,7 @@ def _sweep(settings: Settings, dataset: Dataset, out: Path, console: Console) ->
                     highlight=False,
                 )
     if isinstance(settings, StructuredSettings):
-        # Whole lines, also where the terminal is narrower than the table.
+        # Lines are printed whole, also where the terminal is narrower than the table.
         table = cut_table(settings, dataset, rows)
         console.print(table, "", highlight=False, markup=False, soft_wrap=True)
     else:

@@ -43,7 +43,8 @@ def split_into_batches(chosen: np.ndarray) -> list[np.ndarray]:
     Scoring is compiled for each shape, and a smaller last batch would be a second one.
     """
     count = len(chosen)
-    # The largest size that divides the number of images, down to a quarter of a batch.
+    # This is the largest size that divides the number of images, down to a quarter of
+    # a batch.
     sizes = range(min(SCORING_BATCH, count), SCORING_BATCH // 4, -1)
     size = next((n for n in sizes if count % n == 0), SCORING_BATCH)
     return np.split(chosen, range(size, count, size))

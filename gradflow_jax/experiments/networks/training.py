@@ -77,7 +77,7 @@ class Trainer:
         if masks is not None:
             state = replace_optimizer_masks(state, network.params, masks)
         steps = epochs * self.steps_per_epoch
-        # All at once: asked for one by one they would be further dispatches a step.
+        # All are fetched at once: one by one they would be further dispatches a step.
         schedule = optax.cosine_decay_schedule(peak, max(steps, 1))
         rates = np.asarray(jax.jit(schedule)(np.arange(steps)))
         orders = draw_batches(len(self._y_train), self._batch_size, seed)

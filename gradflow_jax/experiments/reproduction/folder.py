@@ -96,7 +96,7 @@ def run_in_folder(
         while True:
             watcher.epoch(run.progress.epoch)
             if run.progress.epoch:
-                # Written after the checkpoint, also after one that a killed run left.
+                # It is written after the checkpoint, also one that a killed run left.
                 _write_progress(out, run.progress)
             if run.done:
                 break

@@ -98,7 +98,7 @@ def _program(
         again = jax.make_jaxpr(lambda tree, *args: apply(tree, *args))(
             variables, *inputs
         )
-    except Exception as error:  # whatever the user's model raises
+    except Exception as error:  # The user's model may raise anything.
         printed = ", ".join(describe(leaf) for leaf in jax.tree.leaves(inputs))
         text = " ".join(str(error).split())[:300]
         raise ValueError(

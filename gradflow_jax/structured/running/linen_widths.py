@@ -71,15 +71,10 @@ def at_widths(
             return run(*args, **kwargs)
         x = None
         if context.method_name == "__call__":
-            first_argument_names = (
-                "inputs",
-                "x",
-                "carry",
-            )  # what Flax's layers call their first
-            inputs = [
-                *args,
-                *(kwargs[name] for name in first_argument_names if name in kwargs),
-            ]
+            # Flax's layers call their first argument by one of these names.
+            first_argument_names = "inputs", "x", "carry"
+            named = [kwargs[name] for name in first_argument_names if name in kwargs]
+            inputs = [*args, *named]
             x = inputs[0] if inputs else None
         changed, fields = _recurrent(layer, x)
         if x is not None:

@@ -1,15 +1,12 @@
-"""What is said of an equation, and of why an axis cannot be cut."""
+"""What is said of an equation."""
 
 from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 
 import gradflow_jax as gf
 from gradflow_jax.programs.equations import describe
-from gradflow_jax.structured.coupling.axes import Reason
-from gradflow_jax.structured.proof.removed_values import Refusal
 
 X = np.ones((2, 3), np.float32)
 
@@ -30,9 +27,3 @@ def test_lines_of_a_checkout_that_has_the_packages_name_are_told(tmp_path):
     exec(compile(code, str(path), "exec"), names)
     units = gf.find_units(names["apply"], np.ones((3, 4), np.float32), X)
     assert "own_model.py:3" in units.explain("")
-
-
-@pytest.mark.parametrize("equation", ["", "sort f32[3]"])
-def test_a_refusal_says_its_reason(equation):
-    reason = Reason("it works along this axis as a whole", equation)
-    assert str(Refusal(reason, True)) == str(reason)

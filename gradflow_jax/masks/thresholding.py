@@ -223,11 +223,12 @@ def group_masks(
         None if is_ignored else family
         for family, is_ignored in zip(families, ignored, strict=True)
     ]
-    for family in set(families) - set(patterns):
-        raise ValueError(
-            f"ignore={ignore!r} leaves no leaf of the family {family!r}: ignore fewer, "
-            "or leave the family out."
-        )
+    for family in by_path:
+        if family in families and family not in patterns:
+            raise ValueError(
+                f"ignore={ignore!r} leaves no leaf of the family {family!r}: ignore "
+                "fewer, or leave the family out."
+            )
     sizes = {p: 0 for p in by_path if p in patterns}
     for (_, leaf), pattern in zip(paths_and_leaves, patterns, strict=True):
         if pattern is not None:

@@ -3,7 +3,8 @@
     thresholding    keeps the highest scores: globally, by layer, by group of layers
     ranking         the same of the flagged leaves of a tree, by groups
     allocation      how many weights each layer keeps
-    patterns        N of every M weights along an axis
+    random_graphs   the same by Erdős and Rényi's densities
+    patterns        N of every M weights along what is summed over
     algebra         applies, combines and compares masks
     packing         a bit a weight
     reports         what masks keep, layer by layer
@@ -12,7 +13,7 @@
     selection/      the k highest of many scores, exactly, without a sort
 
 Imports `trees` and `scores`. To add an allocation, return how many weights each leaf
-keeps, beside `allocation.erdos_renyi`; to add a pattern or a sparse layout, open
+keeps, beside `allocation.quotas`; to add a pattern or a sparse layout, open
 `patterns`.
 
 ## Which masks there are
@@ -25,6 +26,10 @@ than 95 %, `previous=masks` lets no pruned weight return, `n_of_m_masks` keeps 2
 4. `prune`, `combine`, `overlap` and `report` do what they say. Kernels and embeddings are
 prunable; `prunable=lambda path, leaf: ...` decides otherwise, and `ignore="head/*"`, a
 path, a shell pattern or several, leaves out what it names.
+
+What sums over inputs is told by `roles=gf.structured.axis_roles(model, params, x)`, which
+patterns and Erdős–Rényi need where a shape does not say it: of attention, of layers under
+scan, of Equinox's weights.
 
 >>> import jax.numpy as jnp
 >>> import gradflow_jax as gf
@@ -68,12 +73,12 @@ on several devices counts travel alone. `tests/benchmarks` has the figures.
 from gradflow_jax.masks.algebra import combine as combine
 from gradflow_jax.masks.algebra import overlap as overlap
 from gradflow_jax.masks.algebra import prune as prune
-from gradflow_jax.masks.allocation import erdos_renyi as erdos_renyi
-from gradflow_jax.masks.allocation import erdos_renyi_kernel as erdos_renyi_kernel
 from gradflow_jax.masks.allocation import quotas as quotas
 from gradflow_jax.masks.packing import pack_masks as pack_masks
 from gradflow_jax.masks.packing import unpack_masks as unpack_masks
 from gradflow_jax.masks.patterns import n_of_m_masks as n_of_m_masks
+from gradflow_jax.masks.random_graphs import erdos_renyi as erdos_renyi
+from gradflow_jax.masks.random_graphs import erdos_renyi_kernel as erdos_renyi_kernel
 from gradflow_jax.masks.reports import LayerReport as LayerReport
 from gradflow_jax.masks.reports import Report as Report
 from gradflow_jax.masks.reports import report as report

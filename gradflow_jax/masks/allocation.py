@@ -1,7 +1,7 @@
 """Allots to each layer how many weights it keeps: a tree like params of ints."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,94 +23,6 @@ from gradflow_jax.trees import (
     named_leaves,
     prunable_flags,
 )
-
-
-def erdos_renyi(
-    params: Params,
-    *,
-    sparsity: float,
-    prunable: Prunable = default_prunable,
-    ignore: Patterns = (),
-) -> Allocation:
-    """Allots to each layer a density in proportion to (inputs + outputs) / weights.
-
-    Small and narrow layers stay denser than wide ones, as in a random bipartite
-    graph of constant mean degree. Of a kernel [..., in, out] only in and out count;
-    `erdos_renyi_kernel` counts the window too and is the better one for convolutions.
-
-    Args:
-        params: the parameters, or scores; only shapes matter.
-        sparsity: the fraction of all prunable weights that is removed, in [0, 1].
-        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
-        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
-
-    Returns:
-        An allocation for `gf.layerwise_masks`: a tree like params with the number of
-        weights each leaf keeps. Over the prunable leaves it sums to n − round(sparsity
-        · n) exactly; a layer that would need more than all its weights is kept whole.
-
-    Raises:
-        TypeError: if `sparsity` is traced or a leaf is not real floating-point.
-        ValueError: if sparsity is outside [0, 1] or no leaf is prunable.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import gradflow_jax as gf
-        >>> params = {"a": jnp.ones((10, 10)), "b": jnp.ones((10, 40))}
-        >>> gf.erdos_renyi(params, sparsity=0.8)  # 20 : 50, scaled to 100
-        {'a': 29, 'b': 71}
-
-    Reference:
-        Mocanu et al., Scalable training of artificial neural networks with adaptive
-        sparse connectivity inspired by network science, Nature Communications 2018.
-    """
-
-    def numerator(shape: Sequence[int]) -> int:
-        return math.prod(shape[:-2]) * sum(shape[-2:])
-
-    return _allot_in_proportion(params, sparsity, prunable, ignore, numerator)
-
-
-def erdos_renyi_kernel(
-    params: Params,
-    *,
-    sparsity: float,
-    prunable: Prunable = default_prunable,
-    ignore: Patterns = (),
-) -> Allocation:
-    """Allots to each layer a density in proportion to Σ shape / Π shape.
-
-    Other than in `erdos_renyi` the window of a convolution counts too: a kernel
-    [height, width, in, out] gets (height + width + in + out) / weights. It is the
-    usual choice for sparse training (RigL).
-
-    Args:
-        params: the parameters, or scores; only shapes matter.
-        sparsity: the fraction of all prunable weights that is removed, in [0, 1].
-        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
-        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
-
-    Returns:
-        An allocation for `gf.layerwise_masks`: a tree like params with the number of
-        weights each leaf keeps. Over the prunable leaves it sums to n − round(sparsity
-        · n) exactly; a layer that would need more than all its weights is kept whole.
-
-    Raises:
-        TypeError: if `sparsity` is traced or a leaf is not real floating-point.
-        ValueError: if sparsity is outside [0, 1] or no leaf is prunable.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import gradflow_jax as gf
-        >>> params = {"conv": jnp.ones((3, 3, 4, 8)), "dense": jnp.ones((32, 10))}
-        >>> gf.erdos_renyi_kernel(params, sparsity=0.9)  # 18 : 42, scaled to 61
-        {'conv': 18, 'dense': 43}
-
-    Reference:
-        Evci et al., Rigging the Lottery: Making All Tickets Winners, ICML 2020.
-    """
-    # The number that is kept is the density, Σ/Π, times the number of weights, Π.
-    return _allot_in_proportion(params, sparsity, prunable, ignore, sum)
 
 
 def quotas(
@@ -219,57 +131,3 @@ def checked_allocation(allocation: Allocation, like: ArrayTree) -> list[int]:
                 f"{jnp.size(leaf)}: allot from none to all of them."
             )
     return [int(number) for number in keep]
-
-
-def _allot_in_proportion(
-    params: Params,
-    sparsity: float,
-    prunable: Prunable,
-    ignore: Patterns,
-    numerator: Callable[[Sequence[int]], int],
-) -> Allocation:
-    """Allots numbers of weights in proportion to `numerator(shape)`, density · size."""
-    check_floating(params, "params")
-    leaves = jax.tree.leaves(params)
-    flags = prunable_flags(params, prunable, ignore)
-    sizes = [math.prod(jnp.shape(leaf)) for leaf in leaves]
-    pruned = [i for i, flag in enumerate(flags) if flag]
-    total = kept_number(sum(sizes[i] for i in pruned), sparsity)
-    shares = _split_in_proportion(
-        total,
-        [max(1, numerator(jnp.shape(leaves[i]))) for i in pruned],
-        [sizes[i] for i in pruned],
-    )
-    keep = list(sizes)
-    for i, share in zip(pruned, shares, strict=True):
-        keep[i] = share
-    return jax.tree.structure(params).unflatten(keep)
-
-
-def _split_in_proportion(
-    total: int, weights: Sequence[float], caps: Sequence[int]
-) -> list[int]:
-    """Splits `total` into whole numbers in proportion to weights, none above its cap.
-
-    What a full layer cannot take goes to the others. Largest remainders are rounded
-    up, so that the sum is exact; among equal remainders the earlier comes first.
-    """
-    shares = [0.0] * len(caps)
-    unfilled = [i for i, cap in enumerate(caps) if cap]
-    left = total
-    # Filling a layer leaves more for the others, so that `scale` never falls: a layer
-    # once full stays full, and there are no more rounds than layers.
-    while unfilled:
-        scale = left / sum(weights[i] for i in unfilled)
-        full = [i for i in unfilled if scale * weights[i] >= caps[i]]
-        for i in full or unfilled:
-            shares[i] = caps[i] if full else scale * weights[i]
-        if not full:
-            break
-        left -= sum(caps[i] for i in full)
-        unfilled = [i for i in unfilled if i not in full]
-    rounded = [math.floor(share) for share in shares]
-    by_remainder = sorted(range(len(caps)), key=lambda i: rounded[i] - shares[i])
-    for i in by_remainder[: total - sum(rounded)]:
-        rounded[i] += 1
-    return rounded

@@ -19,7 +19,21 @@ import jax.numpy as jnp
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, evaluate_then
 from gradflow_jax.scores.losses import LossFn
-from gradflow_jax.trees import ArrayTree, Scores, label, map_named, widen
+from gradflow_jax.trees import (
+    ArrayTree,
+    Axes,
+    Roles,
+    Scores,
+    map_named,
+    named_leaves,
+    widen,
+)
+from gradflow_jax.trees.roles import (
+    SUMMED,
+    axes_of_leaves,
+    known_words,
+    words_of_leaves,
+)
 
 Field = Literal["gradient", "hessian_gradient", "squared_gradient"]
 
@@ -173,25 +187,41 @@ def bind_measure(
     )
 
 
-def score(d: Derivatives, measure: str, *, axis: int | None = None) -> Scores:
+def score(
+    d: Derivatives,
+    measure: str,
+    *,
+    axis: Axes | None = None,
+    roles: Roles | None = None,
+) -> Scores:
     """Takes one measure's scores from derivatives that are already there.
+
+    Scores of neurons, filters and heads come from the measure's own rule for sets of
+    weights. `roles` says which axes a leaf's neurons lie along; without them, name the
+    axis: in Flax the last one (-1) of a dense or convolution kernel, but the last two
+    of a query's [embed, heads, dim], and in Equinox the first.
 
     Args:
         d: what `gf.differentiate(loss_fn)(params, batch)` returns.
         measure: a measure's name: "magnitude", "loss_preservation",
             "biased_loss_preservation" (with `d.origin`), "taylor", "fisher" (with
             squares), "grasp" or "gradient_norm_preservation".
-        axis: None for a score per weight. An axis for a score per index of that axis
-            in every leaf, by the measure's own rule for sets of weights: in Flax a
-            kernel's last axis (-1) holds its filters or neurons. No leaf may lack it.
+        axis: None for a score per weight. An axis, or several, for a score per index of
+            them in every leaf; a scalar, which has no axis, is scored as it is. A dict
+            of them by path or shell pattern goes before roles, and the leaves that it
+            does not name are scored by these or, without roles, per weight.
+        roles: what each axis is, `gf.structured.axis_roles(model, params, x)`, for a
+            score per output: sums are over the "in" and "window" axes.
 
     Returns:
-        Scores, higher is kept: a tree like params of float32 at least, or with `axis`
-        the same tree with leaves of shape [size of that axis].
+        Scores, higher is kept: a tree like params of float32 at least. With `axis` or
+        `roles` its leaves have the axes that are not summed over, [heads, dim] of a
+        query's kernel.
 
     Raises:
+        TypeError: if an axis is no whole number, or roles are no tuples of words.
         ValueError: if the measure is unknown, if `d` lacks what it needs (the message
-            says how to get it), or if a leaf lacks the axis.
+            says how to get it), if a leaf lacks the axis, or if its roles are unknown.
 
     Example:
         >>> import jax.numpy as jnp
@@ -200,23 +230,30 @@ def score(d: Derivatives, measure: str, *, axis: int | None = None) -> Scores:
         >>> d = gf.differentiate(loss)(jnp.ones((2, 2)))
         >>> gf.score(d, "loss_preservation", axis=-1).tolist()  # Σ|θg|
         [4.0, 6.0]
-        >>> gf.score(d, "taylor", axis=-1).tolist()  # |Σθg|
+        >>> gf.score(d, "taylor", roles=("in", "out")).tolist()  # |Σθg|
         [2.0, 6.0]
     """
     rule = rule_of(measure)
     check_needs(d, measure)
-    if axis is None:
+    if axis is None and roles is None:
         return per_weight(rule, d)
+    terms = rule.term(d)
+    shapes = {path: tuple(jnp.shape(term)) for path, term in named_leaves(terms)}
+    has_axes = [bool(shape) for shape in shapes.values()]
+    words = words_of_leaves(roles, shapes, what="scores")
+    axes = axes_of_leaves(axis, shapes, what="scores", flags=has_axes)
 
     def score_along(path: str, term: Any) -> chex.Array:
-        if not -jnp.ndim(term) <= axis < jnp.ndim(term):
-            raise ValueError(
-                f"{label(path)} of shape {jnp.shape(term)} has no axis {axis}."
-            )
-        summed_axes = set(range(jnp.ndim(term))) - {axis % jnp.ndim(term)}
-        return rule.outer(jnp.sum(term, axis=tuple(sorted(summed_axes))))
+        kept = axes[path]
+        if kept is None and roles is not None:
+            words_of_leaf = known_words(words, path, shapes[path], "scores")
+            kept = [i for i, word in enumerate(words_of_leaf) if word not in SUMMED]
+        if kept is None:
+            return rule.outer(term)
+        summed_axes = [i for i in range(len(shapes[path])) if i not in kept]
+        return rule.outer(jnp.sum(term, axis=tuple(summed_axes)))
 
-    return map_named(score_along, rule.term(d))
+    return map_named(score_along, terms)
 
 
 def score_all(d: Derivatives) -> dict[str, Scores]:

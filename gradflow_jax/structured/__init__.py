@@ -15,6 +15,7 @@
     checking      whether a cut model computes what the masked one does
     saving        a cut on disk
     latency       the time of a forward pass
+    roles/        what each axis of each leaf is: summed over, an output, a head
     coupling/     which axes go together: the rules of primitives, unification
     proof/        whether removing is masking: what removed slices hold
     running/      the program, linen and NNX modules at other widths
@@ -106,6 +107,7 @@ from gradflow_jax.structured.cutting import cut as cut
 from gradflow_jax.structured.families import Family as Family
 from gradflow_jax.structured.finding import find_units as find_units
 from gradflow_jax.structured.latency import forward_time as forward_time
+from gradflow_jax.structured.roles import axis_roles as axis_roles
 from gradflow_jax.structured.saving import SavedCut as SavedCut
 from gradflow_jax.structured.saving import load_cut as load_cut
 from gradflow_jax.structured.saving import save_cut as save_cut

@@ -7,6 +7,7 @@ dataclasses, Flax and Equinox modules alike.
     names          paths of leaves, and maps over them
     dtypes         what numbers a leaf holds, in words and in the width that sums need
     mirroring      which leaf of a model a leaf of another tree mirrors, and packed masks
+    roles          which axes of a leaf are summed over, from roles or Flax's convention
     prunable       which leaves are pruned: by default, and but for those ignored
     flax_objects   what is an object of Flax, told without importing Flax in vain
     checks         errors that name the leaf, the value found and the remedy
@@ -39,6 +40,8 @@ from gradflow_jax.trees.prunable import prunable_flags as prunable_flags
 from gradflow_jax.trees.types import Allocation as Allocation
 from gradflow_jax.trees.types import AnyTree as AnyTree
 from gradflow_jax.trees.types import ArrayTree as ArrayTree
+from gradflow_jax.trees.types import Axes as Axes
 from gradflow_jax.trees.types import Masks as Masks
 from gradflow_jax.trees.types import Params as Params
+from gradflow_jax.trees.types import Roles as Roles
 from gradflow_jax.trees.types import Scores as Scores

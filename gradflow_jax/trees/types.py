@@ -30,3 +30,10 @@ Masks = chex.ArrayTree
 
 Allocation = int | chex.Array | Iterable["Allocation"] | Mapping[Any, "Allocation"]
 """How many weights each leaf keeps: the tree of params, of whole numbers."""
+
+Roles = tuple[str, ...] | Iterable["Roles"] | Mapping[Any, "Roles"]
+"""What each axis of a leaf is: the tree of params, of tuples with a word for each axis,
+`("in", "head", "out")`, as `gf.structured.axis_roles` reads them from a model."""
+
+Axes = int | Iterable[int] | Mapping[str, int | Iterable[int]]
+"""An axis of every leaf, several, or those of leaves by path or shell pattern."""

@@ -29,11 +29,8 @@ class Traced:
     def __init__(
         self, apply: Callable[..., Any], variables: ArrayTree, inputs: Sequence
     ):
-        closed, result = _program(apply, variables, inputs)
-        jaxpr, _ = partial_eval.dce_jaxpr(
-            closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
-        )
-        self.frame = Frame(jaxpr, closed.consts)
+        jaxpr, consts, result = trace_program(apply, variables, inputs)
+        self.frame = Frame(jaxpr, consts)
         self.coupling = Coupling(COUPLING_RULES)
         self.out_tree = jax.tree.structure(result)
         named = named_leaves(variables)
@@ -83,10 +80,12 @@ class Traced:
         return {path for path, variable in variables if id(variable) in used}
 
 
-def _program(
+def trace_program(
     apply: Callable[..., Any], variables: ArrayTree, inputs: Sequence
-) -> tuple[Any, Any]:
-    """Traces a model; returns its closed jaxpr and the shapes of its result.
+) -> tuple[Any, Sequence[Any], Any]:
+    """Traces a model; returns its jaxpr, constants and the shapes of its result.
+
+    What no result needs is left out of the jaxpr.
 
     Raises:
         ValueError: if the model fails on these inputs, or is not a pure function.
@@ -117,7 +116,10 @@ def _program(
             f"the model is not a pure function: traced twice, it is two programs, "
             f"{changed}. Keep state and randomness in its arguments."
         )
-    return closed, result
+    jaxpr, _ = partial_eval.dce_jaxpr(
+        closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
+    )
+    return jaxpr, closed.consts, result
 
 
 def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:

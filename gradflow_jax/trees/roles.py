@@ -1,0 +1,270 @@
+"""Which axes of a leaf are summed over and which are outputs: by roles, or by name.
+
+`gf.structured.axis_roles` reads roles from a model; a tree of tuples of words that is
+written by hand will do. Where there are none, the convention of Flax's dense and
+convolution kernels holds, for leaves that look like them. A shape alone tells little:
+of [16, 4, 4] and [4, 4, 16] each is a kernel of attention, with other inputs.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradflow_jax.trees.names import label, named_leaves
+from gradflow_jax.trees.prunable import match_paths
+from gradflow_jax.trees.types import ArrayTree, Axes, Roles
+
+WORDS = ("in", "out", "head", "window", "stack", "group", "unknown")
+SUMMED = frozenset(("in", "window"))
+BY_ROLES = "roles=gf.structured.axis_roles(model, params, x)"
+# Flax gives these names to the projections of attention, whose kernels have three axes
+# and under scan four.
+_ATTENTION = frozenset(("query", "key", "value", "out"))
+
+
+class LinearMap(NamedTuple):
+    """A leaf as a linear map: its axes, by number.
+
+    Attributes:
+        inputs: those that are summed over.
+        outputs: those that are not, heads among them.
+        window: those along which a convolution slides.
+        layers: those whose every index is a map of its own.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    window: tuple[int, ...] = ()
+    layers: tuple[int, ...] = ()
+
+
+def linear_maps(
+    tree: ArrayTree,
+    flags: Sequence[bool],
+    *,
+    what: str,
+    roles: Roles | None = None,
+    axis: Axes | None = None,
+) -> list[LinearMap | None]:
+    """Returns each flagged leaf as a linear map, and None of the others.
+
+    Args:
+        tree: any pytree of arrays.
+        flags: a bool for each leaf.
+        what: what an error calls the tree: "scores".
+        roles: the words of each leaf's axes; None for Flax's convention.
+        axis: the axes that are summed over, which then need no roles.
+
+    Raises:
+        TypeError: if an axis is no whole number, or roles are no tuples of words.
+        ValueError: at a flagged leaf whose inputs are not known, or that lacks an axis.
+    """
+    named = named_leaves(tree)
+    shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named}
+    words = words_of_leaves(roles, shapes, what=what)
+    axes = axes_of_leaves(axis, shapes, what=what, flags=flags)
+    maps: list[LinearMap | None] = []
+    for (path, shape), flag in zip(shapes.items(), flags, strict=True):
+        if not flag:
+            maps.append(None)
+        elif (inputs := axes[path]) is not None:
+            others = (i for i in range(len(shape)) if i not in inputs)
+            maps.append(LinearMap(inputs, tuple(others)))
+        elif roles is not None:
+            maps.append(_by_words(known_words(words, path, shape, what)))
+        else:
+            maps.append(_by_convention(path, shapes, what))
+        if not flag or maps[-1] is None or maps[-1].inputs:
+            continue
+        raise ValueError(
+            f"{what} {label(path)} has the roles {words[path]}: no axis of it is "
+            "summed over. Exclude it by ignore= or prunable=."
+        )
+    return maps
+
+
+def words_of_leaves(
+    roles: Roles | None, shapes: Mapping[str, tuple[int, ...]], *, what: str
+) -> dict[str, tuple[str, ...] | None]:
+    """Returns the words of each leaf by its path, checked to fit; None where there are none.
+
+    The roles of all variables of a Flax model, which stand under "params", are those of
+    its parameters too, and the other way round.
+
+    Raises:
+        TypeError: at a leaf of roles that is no tuple of words.
+        ValueError: at another word, or another number of words than axes.
+    """
+    if roles is None:
+        return dict.fromkeys(shapes)
+    boxed = jax.tree.map(_Words, roles, is_leaf=_is_words)
+    by_path = {}
+    for path, box in named_leaves(boxed):
+        if not _is_words(box.words):
+            raise TypeError(
+                f"roles {label(path)} is {box.words!r}, not a tuple with a word for "
+                f"each axis, such as ('in', 'out'): pass {BY_ROLES}."
+            )
+        by_path[path] = tuple(box.words)
+    result = dict.fromkeys(shapes)
+    for path, shape in shapes.items():
+        names = (path, f"params/{path}", path.removeprefix("params/"))
+        words = next((by_path[name] for name in names if name in by_path), None)
+        if words is None:
+            continue
+        strange = [word for word in words if word not in WORDS]
+        if strange:
+            raise ValueError(
+                f"roles {label(path)} has the word {strange[0]!r}; the words are "
+                f"{', '.join(WORDS)}."
+            )
+        if len(words) != len(shape):
+            raise ValueError(
+                f"roles {label(path)} is {words}, but {what} has the shape {shape} "
+                f"there: make them of this very model, {BY_ROLES}."
+            )
+        result[path] = words
+    return result
+
+
+def known_words(
+    words: Mapping[str, tuple[str, ...] | None],
+    path: str,
+    shape: tuple[int, ...],
+    what: str,
+) -> tuple[str, ...]:
+    """Returns the words of a leaf.
+
+    Raises:
+        ValueError: if there are none, or one is "unknown".
+    """
+    words_of_leaf = words[path]
+    # What is allotted from params takes no axis: its outputs and window count too.
+    by_axis = f"name its axes, axis={{{path!r}: ...}}, or " if what == "scores" else ""
+    if words_of_leaf is None:
+        raise ValueError(
+            f"roles lacks {what} {label(path)} of shape {shape}: {by_axis}make roles of "
+            f"the model that has these parameters, {BY_ROLES}."
+        )
+    if "unknown" in words_of_leaf:
+        raise ValueError(
+            f"the roles of {what} {label(path)} of shape {shape} are {words_of_leaf}: "
+            "two uses of it disagree, or the model does not use it in a way that says. "
+            f"To say it, {by_axis}write its words into the roles."
+        )
+    return words_of_leaf
+
+
+def axes_of_leaves(
+    axis: Axes | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    what: str,
+    flags: Sequence[bool],
+) -> dict[str, tuple[int, ...] | None]:
+    """Returns the axes that are named for each leaf, from 0; None where none are.
+
+    Raises:
+        TypeError: if an axis is no whole number.
+        ValueError: if a flagged leaf lacks its axis, one is named twice, or a pattern
+            matches no leaf.
+    """
+    paths = [*shapes]
+    by_path: dict[str, Any] = dict.fromkeys(paths, axis)
+    if isinstance(axis, Mapping):
+        by_path = dict.fromkeys(paths)
+        for pattern, axes_of_pattern in reversed([*axis.items()]):
+            for path, flag in zip(
+                paths, match_paths(pattern, paths, what="axis"), strict=True
+            ):
+                if flag:
+                    by_path[path] = axes_of_pattern
+    result = dict.fromkeys(paths)
+    for path, flag in zip(paths, flags, strict=True):
+        if flag and by_path[path] is not None:
+            result[path] = _checked_axes(by_path[path], path, shapes[path], what)
+    return result
+
+
+def _checked_axes(
+    axis: Any, path: str, shape: tuple[int, ...], what: str
+) -> tuple[int, ...]:
+    several = isinstance(axis, Iterable) and not isinstance(axis, str)
+    axes = tuple(axis) if several else (axis,)
+    for number in axes:
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError(
+                f"axis is {number!r}, not a whole number, several, or a dict of them "
+                "by path."
+            )
+        if not -len(shape) <= number < len(shape):
+            raise ValueError(
+                f"{what} {label(path)} of shape {shape} has no axis {number}: name the "
+                "axes of some leaves alone, axis={'*/kernel': ...}."
+            )
+    counted = tuple(number % len(shape) for number in axes)
+    if len(set(counted)) != len(counted) or not counted:
+        raise ValueError(
+            f"axis of {what} {label(path)} is {axes}: name one axis or more, each once."
+        )
+    return counted
+
+
+class _Words:
+    """A tuple of words as one leaf, whose path is that of the words."""
+
+    def __init__(self, words: Any):
+        self.words = words
+
+
+def _is_words(value: Any) -> bool:
+    """Says whether a part of a tree of roles is the words of one leaf."""
+    if isinstance(value, list) and not value:
+        return False
+    return isinstance(value, (tuple, list)) and all(
+        isinstance(word, str) for word in value
+    )
+
+
+def _by_words(words: Sequence[str]) -> LinearMap:
+    def where(*kinds: str) -> tuple[int, ...]:
+        return tuple(i for i, word in enumerate(words) if word in kinds)
+
+    return LinearMap(
+        where("in"), where("out", "head"), where("window"), where("stack", "group")
+    )
+
+
+def _by_convention(
+    path: str, shapes: Mapping[str, tuple[int, ...]], what: str
+) -> LinearMap:
+    """Returns a kernel of Flax, [in, out] or [height, width, in, out], as a map.
+
+    Raises:
+        ValueError: at another shape or name, or where the leaf's bias contradicts.
+    """
+    shape = shapes[path]
+    *folders, name = path.split("/")
+    bias = shapes.get("/".join((*folders, "bias")), ())
+    if len(shape) not in (2, 4):
+        reason = "kernels of two and four dimensions alone"
+    elif "weight" in name.split("_"):
+        # Equinox and torch say `weight`, and `weight_ih` of recurrent cells.
+        reason = "kernels, and what is named 'weight' is kept as (out, in) elsewhere"
+    elif len(shape) == 4 and (len(bias) > 1 or _ATTENTION & {*folders[-1:]}):
+        reason = "convolutions, and this may be a stack of other layers"
+    elif len(shape) == 2 and bias == shape[:1] != shape[1:]:
+        reason = f"kernels, and the bias has {math.prod(bias)} outputs"
+    else:
+        last = len(shape) - 1
+        return LinearMap((last - 1,), (last,), tuple(range(last - 1)))
+    remedy = f"pass {BY_ROLES}"
+    raise ValueError(
+        f"{what} {label(path)} of shape {shape} does not say which axis is summed "
+        f"over: Flax's convention, (..., in, out), is of {reason}. To say it, {remedy}"
+        f"{', or axis=' if what == 'scores' else ''}, or exclude the leaf by ignore= or "
+        "prunable=."
+    )

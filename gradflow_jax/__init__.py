@@ -23,6 +23,7 @@ is a pytree of bool with the tree of params, True keeps. Pruning is score × all
     models         networks for experiments
     plotting       functions of (Axes, data)
     experiments    data, training, sweeps: what the `gradflow-jax` command runs
+    cli            the command itself
 
 At the top stand the functions that make scores and masks and put them to use: those of
 `scores`, `masks` and `transforms`, and the verbs of `structured` from finding units to
@@ -34,6 +35,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gradflow_jax import cli as cli
     from gradflow_jax import connectivity as connectivity
     from gradflow_jax import dynamics as dynamics
     from gradflow_jax import experiments as experiments
@@ -104,7 +106,7 @@ _ROOMS = (
 )
 # These are reached as attributes too, but not listed: who lists an attribute may ask
 # for it, as `help` does, and these import packages of the extras.
-_ROOMS_OF_EXTRAS = ("experiments", "plotting")
+_ROOMS_OF_EXTRAS = ("cli", "experiments", "plotting")
 _NAMES_OF = {
     "masks": """
         combine erdos_renyi erdos_renyi_kernel global_masks group_masks

@@ -42,27 +42,8 @@ def packages() -> list[str]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """Returns what a room exports: the names that its `__init__` imports as such.
-
-    The top resolves its names when they are asked for and lists them itself.
-    """
-    if hasattr(module, "__all__"):
-        return [*module.__all__]
-    tree = ast.parse(Path(module.__file__ or "").read_text())
-    return [
-        alias.asname
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if alias.asname
-        # A room inside a room imports its files to have their rules registered.
-        and not (name_of(node, alias) in sys.modules and module.__name__.count(".") > 1)
-    ]
-
-
-def name_of(node: ast.ImportFrom, alias: ast.alias) -> str:
-    """Returns the full name of what a line imports."""
-    return f"{node.module}.{alias.name}"
+    """Returns what a room exports; one without a list is plumbing and exports none."""
+    return [*getattr(module, "__all__", ())]
 
 
 def write_annotations(value: Any) -> None:

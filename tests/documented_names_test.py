@@ -23,15 +23,14 @@ def public_things():
     """Yields each public name of the rooms, and what it is."""
     for room in ROOMS:
         module = import_module(f"gradflow_jax.{room}")
-        for name, thing in vars(module).items():
+        for name in module.__all__:
+            thing = getattr(module, name)
             if inspect.ismodule(thing):
-                # A file that a room exports as it is, such as `plotting.observations`.
-                # All other files are attributes too, since Python imported them.
-                if f"import {name} as {name}" in inspect.getsource(module):
-                    for inner, member in vars(thing).items():
-                        if getattr(member, "__module__", "") == thing.__name__:
-                            yield f"{room}.{name}.{inner}", member
-            elif not name.startswith("_"):
+                # A file that a room exports as it is: `plotting.observations`.
+                for inner, member in vars(thing).items():
+                    if getattr(member, "__module__", "") == thing.__name__:
+                        yield f"{room}.{name}.{inner}", member
+            else:
                 yield f"{room}.{name}", thing
 
 

@@ -38,8 +38,8 @@ def test_every_public_name_has_an_anchor_on_the_page_of_its_room(pages):
         # pdoc shows a TypeVar where it has a docstring: on the page of types.
         names = {
             name
-            for name, value in vars(module).items()
-            if not name.startswith("_") and not isinstance(value, (ModuleType, TypeVar))
+            for name in getattr(module, "__all__", ())
+            if not isinstance(getattr(module, name), (ModuleType, TypeVar))
         }
         assert names <= anchors(pages / "gradflow_jax" / f"{room}.html"), room
 

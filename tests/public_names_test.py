@@ -1,6 +1,9 @@
 """The names of the package, each imported when it is asked for."""
 
 import ast
+import inspect
+import pydoc
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -11,8 +14,8 @@ import pytest
 import gradflow_jax as gf
 
 PACKAGE = Path(gf.__file__).parent
-ROOMS = {"trees", *(path.parent.name for path in PACKAGE.glob("*/__init__.py"))}
-ROOMS_OF_EXTRAS = {"experiments", "plotting"}
+ROOMS = {"cli", *(path.parent.name for path in PACKAGE.glob("*/__init__.py"))}
+ROOMS_OF_EXTRAS = {"cli", "experiments", "plotting"}
 
 
 def names_of_type_checkers():
@@ -54,6 +57,38 @@ def test_listings_and_stars_have_every_name():
     namespace = {}
     exec("from gradflow_jax import *", namespace)
     assert set(namespace) == {*listed, "__builtins__"}
+
+
+def aliases_of(room):
+    """Returns what a room's `__init__` imports as `X as X`, which checkers read."""
+    tree = ast.parse((PACKAGE / room / "__init__.py").read_text())
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    names = [alias.asname for node in imports for alias in node.names]
+    return [name for name in names if name and name[0] != "_"]
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS - {"cli", "experiments"}))
+def test_help_lists_what_a_room_exports_and_a_star_takes_it(room):
+    module = getattr(gf, room)
+    assert sorted(module.__all__) == sorted(aliases_of(room))
+    namespace = {}
+    exec(f"from gradflow_jax.{room} import *", namespace)
+    assert set(namespace) == {*module.__all__, "__builtins__"}
+    functions = {
+        name for name in module.__all__ if inspect.isfunction(vars(module)[name])
+    }
+    assert functions and functions <= functions_on_the_page_of(module)
+
+
+def test_help_of_the_package_lists_its_functions():
+    assert set(gf._ROOM_OF) <= functions_on_the_page_of(gf)
+
+
+def functions_on_the_page_of(module):
+    """Returns what `help` lists as functions; a second name stands with its first."""
+    page = pydoc.plain(pydoc.render_doc(module))
+    _, _, after = page.partition("\nFUNCTIONS\n")
+    return set(re.findall(r"^    (\w+)(?: = \w+)?\(", after, re.M))
 
 
 def test_no_module_takes_the_place_of_a_name():

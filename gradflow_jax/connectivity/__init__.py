@@ -38,3 +38,6 @@ from gradflow_jax.connectivity.effective import effective_masks as effective_mas
 from gradflow_jax.connectivity.report import DeadUnits as DeadUnits
 from gradflow_jax.connectivity.report import EffectiveReport as EffectiveReport
 from gradflow_jax.connectivity.report import effective_report as effective_report
+from gradflow_jax.exports import exported_names as _exported_names
+
+__all__ = _exported_names(globals())

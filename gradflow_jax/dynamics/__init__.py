@@ -81,3 +81,6 @@ from gradflow_jax.dynamics.tracking import TrackState as TrackState
 from gradflow_jax.dynamics.tracking import track as track
 from gradflow_jax.dynamics.tracking import tracked as tracked
 from gradflow_jax.dynamics.trajectory import Trajectory as Trajectory
+from gradflow_jax.exports import exported_names as _exported_names
+
+__all__ = _exported_names(globals())

@@ -70,6 +70,7 @@ Exact global masks take ten times as long as one read of the scores; a stable so
 on several devices counts travel alone. `tests/benchmarks` has the figures.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.masks.algebra import combine as combine
 from gradflow_jax.masks.algebra import overlap as overlap
 from gradflow_jax.masks.algebra import prune as prune
@@ -89,3 +90,5 @@ from gradflow_jax.masks.sanity_checks import shuffle_pixels as shuffle_pixels
 from gradflow_jax.masks.thresholding import global_masks as global_masks
 from gradflow_jax.masks.thresholding import group_masks as group_masks
 from gradflow_jax.masks.thresholding import layerwise_masks as layerwise_masks
+
+__all__ = _exported_names(globals())

@@ -77,8 +77,7 @@ def n_of_m_masks(
         >>> scores = jnp.array([[4.0], [1.0], [2.0], [3.0]])
         >>> gf.n_of_m_masks(scores)[:, 0].tolist()
         [True, False, False, True]
-        >>> as_equinox = {"weight": scores.T}
-        >>> gf.n_of_m_masks(as_equinox, roles={"weight": ("out", "in")})["weight"].tolist()
+        >>> gf.n_of_m_masks(scores.T, roles=("out", "in")).tolist()
         [[True, False, False, True]]
 
     Reference:

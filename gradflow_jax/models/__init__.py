@@ -9,6 +9,7 @@ Imports no other room; `experiments` imports it. To add a network, write its fil
 in `catalogue.MODELS` and its name in `experiments/names.py`.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.models.catalogue import MODELS as MODELS
 from gradflow_jax.models.conv_norm import ConvNorm as ConvNorm
 from gradflow_jax.models.conv_norm import normalized_kernels as normalized_kernels
@@ -16,3 +17,5 @@ from gradflow_jax.models.mobilenet import MobileNetV1 as MobileNetV1
 from gradflow_jax.models.resnet import ResNet as ResNet
 from gradflow_jax.models.small_cnn import SmallCNN as SmallCNN
 from gradflow_jax.models.vgg import VGG as VGG
+
+__all__ = _exported_names(globals())

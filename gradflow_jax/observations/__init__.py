@@ -43,6 +43,7 @@ keeping the k largest weights, the loss is smaller than keeping the k smallest: 
 or more. `gradflow-jax observe` does the same on scikit-learn's digits.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.observations.all_five import Observations as Observations
 from gradflow_jax.observations.all_five import observe as observe
 from gradflow_jax.observations.fifth import (
@@ -77,3 +78,5 @@ from gradflow_jax.observations.third import PreservingMagnitude as PreservingMag
 from gradflow_jax.observations.third import (
     magnitude_preserves_loss as magnitude_preserves_loss,
 )
+
+__all__ = _exported_names(globals())

@@ -15,6 +15,7 @@ To add a plot, write a function of (Axes, data) in the file of its subject; it c
 nothing and opens no window.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.plotting import observations as observations
 from gradflow_jax.plotting.curves import Curve as Curve
 from gradflow_jax.plotting.curves import (
@@ -47,3 +48,5 @@ from gradflow_jax.plotting.training import (
     correlations_over_epochs as correlations_over_epochs,
 )
 from gradflow_jax.plotting.training import training_curves as training_curves
+
+__all__ = ["observations", *_exported_names(globals())]

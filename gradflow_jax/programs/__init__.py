@@ -15,4 +15,7 @@ a primitive, add it to the rows of `structured/coupling`, `structured/proof`,
 which tables lack it. To take models of another framework, open `models`.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.programs.rules import register_rule as register_rule
+
+__all__ = _exported_names(globals())

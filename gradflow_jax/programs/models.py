@@ -179,6 +179,20 @@ def variables_of(module: ModelLike) -> ArrayTree:
     return equinox.filter(module, _is_array)
 
 
+def nest_like_state(state: Any, leaves: Sequence[Any]) -> dict[Any, Any]:
+    """Returns leaves as nested dicts, named as in an `nnx.State`."""
+    from flax import nnx
+
+    nested: dict[Any, Any] = {}
+    for (path, _), leaf in zip(nnx.to_flat_state(state), leaves, strict=True):
+        *folders, name = path
+        place = nested
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = leaf
+    return nested
+
+
 def as_model(
     source: ModelLike, args: Sequence[Any], options: Mapping[str, Any], *, caller: str
 ) -> Model:

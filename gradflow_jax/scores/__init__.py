@@ -148,6 +148,7 @@ of the same scores are the same to the bit.
 All ratios, with spread, memory and versions, are in `tests/benchmarks`.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.scores.batching import over_batches as over_batches
 from gradflow_jax.scores.derivatives import Derivatives as Derivatives
 from gradflow_jax.scores.evaluation import differentiate as differentiate
@@ -178,3 +179,5 @@ from gradflow_jax.scores.second_order import grasp as grasp
 from gradflow_jax.scores.zeroth_order import batch_norm_scale as batch_norm_scale
 from gradflow_jax.scores.zeroth_order import magnitude as magnitude
 from gradflow_jax.scores.zeroth_order import random as random
+
+__all__ = _exported_names(globals())

@@ -96,6 +96,7 @@ True
   `gf.structured.compose_keep` makes one cut of several.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.programs.rules import register_rule as register_rule
 from gradflow_jax.structured.checking import check_cut as check_cut
 from gradflow_jax.structured.checking import cut_error as cut_error
@@ -116,3 +117,5 @@ from gradflow_jax.structured.shrinking import Shrunk as Shrunk
 from gradflow_jax.structured.shrinking import shrink as shrink
 from gradflow_jax.structured.sums import sum_over_units as sum_over_units
 from gradflow_jax.structured.units import Units as Units
+
+__all__ = _exported_names(globals())

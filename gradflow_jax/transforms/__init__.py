@@ -45,6 +45,9 @@ them. With `loss_fn`, `params`, `batch` and a `key`:
 | 2:4 sparsity | ∣θ∣ | 2 of every 4 | after training | `gf.n_of_m_masks(gf.magnitude(params), n=2, m=4)` |
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.transforms.masking import MaskState as MaskState
 from gradflow_jax.transforms.masking import apply_mask as apply_mask
 from gradflow_jax.transforms.masking import replace_masks as replace_masks
+
+__all__ = _exported_names(globals())

@@ -16,6 +16,7 @@ Every room imports this one; it imports none. To add a check that two rooms need
 `checks`.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.trees.checks import aligned_leaves as aligned_leaves
 from gradflow_jax.trees.checks import check_finite as check_finite
 from gradflow_jax.trees.checks import check_floating as check_floating
@@ -45,3 +46,5 @@ from gradflow_jax.trees.types import Masks as Masks
 from gradflow_jax.trees.types import Params as Params
 from gradflow_jax.trees.types import Roles as Roles
 from gradflow_jax.trees.types import Scores as Scores
+
+__all__ = _exported_names(globals())

@@ -6,7 +6,6 @@ convolution kernels holds, for leaves that look like them. A shape alone tells l
 of [16, 4, 4] and [4, 4, 16] each is a kernel of attention, with other inputs.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -66,30 +65,26 @@ def linear_maps(
     shapes = {path: tuple(jnp.shape(leaf)) for path, leaf in named}
     words = words_of_leaves(roles, shapes, what=what)
     axes = axes_of_leaves(axis, shapes, what=what, flags=flags)
-    maps: list[LinearMap | None] = []
-    for (path, shape), flag in zip(shapes.items(), flags, strict=True):
-        if not flag:
-            maps.append(None)
-        elif (inputs := axes[path]) is not None:
+
+    def linear_map(path: str, shape: tuple[int, ...]) -> LinearMap:
+        inputs = axes[path]
+        if inputs is not None:
             others = (i for i in range(len(shape)) if i not in inputs)
-            maps.append(LinearMap(inputs, tuple(others)))
-        elif roles is not None:
-            maps.append(_by_words(known_words(words, path, shape, what)))
-        else:
-            maps.append(_by_convention(path, shapes, what))
-        if not flag or maps[-1] is None or maps[-1].inputs:
-            continue
-        raise ValueError(
-            f"{what} {label(path)} has the roles {words[path]}: no axis of it is "
-            "summed over. Exclude it by ignore= or prunable=."
-        )
-    return maps
+            return LinearMap(inputs, tuple(others))
+        if roles is None:
+            return _by_convention(path, shapes, what)
+        return _by_words(known_words(words, path, shape, what), path, what)
+
+    return [
+        linear_map(path, shape) if flag else None
+        for (path, shape), flag in zip(shapes.items(), flags, strict=True)
+    ]
 
 
 def words_of_leaves(
     roles: Roles | None, shapes: Mapping[str, tuple[int, ...]], *, what: str
 ) -> dict[str, tuple[str, ...] | None]:
-    """Returns the words of each leaf by its path, checked to fit; None where there are none.
+    """Returns the words of each leaf by its path, or None where there are none.
 
     The roles of all variables of a Flax model, which stand under "params", are those of
     its parameters too, and the other way round.
@@ -146,8 +141,8 @@ def known_words(
     by_axis = f"name its axes, axis={{{path!r}: ...}}, or " if what == "scores" else ""
     if words_of_leaf is None:
         raise ValueError(
-            f"roles lacks {what} {label(path)} of shape {shape}: {by_axis}make roles of "
-            f"the model that has these parameters, {BY_ROLES}."
+            f"roles lacks {what} {label(path)} of shape {shape}: {by_axis}make roles "
+            f"of the model that has these parameters, {BY_ROLES}."
         )
     if "unknown" in words_of_leaf:
         raise ValueError(
@@ -176,11 +171,12 @@ def axes_of_leaves(
     by_path: dict[str, Any] = dict.fromkeys(paths, axis)
     if isinstance(axis, Mapping):
         by_path = dict.fromkeys(paths)
-        for pattern, axes_of_pattern in reversed([*axis.items()]):
-            for path, flag in zip(
-                paths, match_paths(pattern, paths, what="axis"), strict=True
-            ):
-                if flag:
+        items: list[tuple[Any, Any]] = [*axis.items()]
+        # Of several patterns that match a leaf the first decides, as in `quotas`.
+        for pattern, axes_of_pattern in reversed(items):
+            matches = match_paths(pattern, paths, what="axis")
+            for path, is_match in zip(paths, matches, strict=True):
+                if is_match:
                     by_path[path] = axes_of_pattern
     result = dict.fromkeys(paths)
     for path, flag in zip(paths, flags, strict=True):
@@ -193,7 +189,7 @@ def _checked_axes(
     axis: Any, path: str, shape: tuple[int, ...], what: str
 ) -> tuple[int, ...]:
     several = isinstance(axis, Iterable) and not isinstance(axis, str)
-    axes = tuple(axis) if several else (axis,)
+    axes: tuple[Any, ...] = tuple(axis) if several else (axis,)
     for number in axes:
         if not isinstance(number, int) or isinstance(number, bool):
             raise TypeError(
@@ -229,7 +225,18 @@ def _is_words(value: Any) -> bool:
     )
 
 
-def _by_words(words: Sequence[str]) -> LinearMap:
+def _by_words(words: Sequence[str], path: str, what: str) -> LinearMap:
+    """Returns a leaf as the map that its words say.
+
+    Raises:
+        ValueError: if no axis is summed over.
+    """
+    if "in" not in words:
+        raise ValueError(
+            f"{what} {label(path)} has the roles {tuple(words)}: no axis of it is "
+            "summed over. Exclude it by ignore= or prunable=."
+        )
+
     def where(*kinds: str) -> tuple[int, ...]:
         return tuple(i for i, word in enumerate(words) if word in kinds)
 
@@ -248,23 +255,22 @@ def _by_convention(
     """
     shape = shapes[path]
     *folders, name = path.split("/")
-    bias = shapes.get("/".join((*folders, "bias")), ())
+    bias: tuple[int, ...] = shapes.get("/".join((*folders, "bias")), ())
     if len(shape) not in (2, 4):
-        reason = "kernels of two and four dimensions alone"
+        reason = "leaves of two and four dimensions alone"
     elif "weight" in name.split("_"):
         # Equinox and torch say `weight`, and `weight_ih` of recurrent cells.
-        reason = "kernels, and what is named 'weight' is kept as (out, in) elsewhere"
+        reason = "its kernels, and a weight is (out, in) in Equinox and torch"
     elif len(shape) == 4 and (len(bias) > 1 or _ATTENTION & {*folders[-1:]}):
-        reason = "convolutions, and this may be a stack of other layers"
+        reason = "its convolutions, and this may be a stack of other layers"
     elif len(shape) == 2 and bias == shape[:1] != shape[1:]:
-        reason = f"kernels, and the bias has {math.prod(bias)} outputs"
+        reason = f"its kernels, and the bias beside it has {bias[0]} outputs"
     else:
         last = len(shape) - 1
         return LinearMap((last - 1,), (last,), tuple(range(last - 1)))
-    remedy = f"pass {BY_ROLES}"
+    by_axis = " or axis=" if what == "scores" else ""
     raise ValueError(
         f"{what} {label(path)} of shape {shape} does not say which axis is summed "
-        f"over: Flax's convention, (..., in, out), is of {reason}. To say it, {remedy}"
-        f"{', or axis=' if what == 'scores' else ''}, or exclude the leaf by ignore= or "
-        "prunable=."
+        f"over: Flax's convention, (..., in, out), is of {reason}. To say it, pass "
+        f"{BY_ROLES}{by_axis}, or exclude the leaf by ignore= or prunable=."
     )

@@ -13,4 +13,7 @@ primitive, put a function of (equation, operands, uses) in the file of its kind 
 row at that file's end.
 """
 
+from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.structured.roles.of_model import axis_roles as axis_roles
+
+__all__ = _exported_names(globals())

@@ -10,7 +10,6 @@ from gradflow_jax.structured.roles.pieces import (
     Value,
     join,
     merge,
-    mix,
     pick,
     plain,
     regroup,

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from gradflow_jax.programs.models import ModelLike, as_model
+from gradflow_jax.programs.models import ModelLike, as_model, nest_like_state
 from gradflow_jax.structured.coupling.tracing import trace_program
 from gradflow_jax.structured.roles.pieces import Origin, Piece, Value, plain
 from gradflow_jax.structured.roles.reader import read
@@ -74,7 +74,7 @@ def axis_roles(model: ModelLike, *args: Any, **options: Any) -> Roles:
     read(jaxpr, consts, values, uses)
     words = [uses.of_leaf(path, shape) for path, shape in shapes.items()]
     if is_nnx_state(known.variables):
-        return _nested(known.variables, words)
+        return nest_like_state(known.variables, words)
     return jax.tree.structure(known.variables).unflatten(words)
 
 
@@ -87,18 +87,3 @@ def _leaf_value(path: str, shape: Sequence[int]) -> Value:
         ),
         False,
     )
-
-
-def _nested(state: Any, words: Sequence[tuple[str, ...]]) -> Roles:
-    """Returns words as nested dicts, under the names of an NNX state."""
-    from flax import nnx
-
-    nested: dict[Any, Any] = {}
-    paths = [path for path, _ in nnx.to_flat_state(state)]
-    for path, leaf_words in zip(paths, words, strict=True):
-        *folders, name = path
-        place = nested
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[name] = leaf_words
-    return nested

@@ -116,8 +116,11 @@ def merge(first: Dim, second: Dim) -> Dim:
         return mix([first, second], size)
     if size <= 1:
         return (Piece(size, origins_of(first) | origins_of(second)),)
-    pairs = zip(regroup([first], sizes) or (), regroup([second], sizes) or ())
-    return tuple(Piece(a.size, a.origins | b.origins) for (a,), (b,) in pairs)
+    refined = (regroup([dim], sizes) or [] for dim in (first, second))
+    return tuple(
+        Piece(a.size, a.origins | b.origins)
+        for (a,), (b,) in zip(*refined, strict=True)
+    )
 
 
 def mix(dims: Sequence[Dim], size: int) -> Dim:

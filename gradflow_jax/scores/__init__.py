@@ -38,7 +38,8 @@ of `jax.grad`, about two gradients more. Higher scores are kept.
 | `batch_norm_taylor(loss_fn)` | – | γ² E[g_γ²] + β² E[g_β²] | 1 | Molchanov et al. 2019 |
 | `random(key)` | uniform | – | 0 | the baseline |
 
-`gf.score(evaluated, "taylor", axis=-1)` gives the filter's column. The signed terms are
+`gf.score(evaluated, "taylor", roles=gf.structured.axis_roles(model, params, x))` gives
+the column of filters and neurons, whatever the layout of a kernel. The signed terms are
 `first_order_terms(loss_fn)`, θ ⊙ ḡ, and `grasp(loss_fn)`, θ ⊙ Hḡ. `gf.scores.RULES` has
 a row for each measure that is such a formula: loop over it to try them all. Every measure
 agrees with the numbers of the authors' release to 1e-6 of a layer's largest score.

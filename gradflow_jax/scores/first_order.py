@@ -133,7 +133,7 @@ def taylor(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
 
     Reference:
         Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019
-        (TFO in the release of Lubana & Dick). Filters: `gf.score(..., axis=-1)`.
+        (TFO in the release of Lubana & Dick). Filters: `gf.score(..., roles=...)`.
     """
     return bind_measure("taylor", loss_fn, has_aux=has_aux)
 

@@ -40,7 +40,7 @@ def magnitude(params: Params) -> Scores:
 
     Reference:
         Han et al., Learning both Weights and Connections for Efficient Neural
-        Networks, NeurIPS 2015. Of a filter: its 2-norm (`gf.score` with `axis`).
+        Networks, NeurIPS 2015. Of a filter: its 2-norm (`gf.score` with `roles`).
     """
     params = params_of(params)
     check_floating(params, "params")

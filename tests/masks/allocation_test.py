@@ -15,7 +15,14 @@ import gradflow_jax as gf
 checked = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 fractions = st.sampled_from((0.0, 0.5, 0.8, 0.95, 0.99, 1.0)) | st.floats(0, 1)
 lengths = st.sampled_from((1, 2, 3, 5, 8, 16, 64, 300))
-shapes = st.lists(st.lists(lengths, min_size=2, max_size=4).map(tuple), min_size=1)
+# Other shapes do not say which of their axes are inputs.
+shapes = st.lists(
+    st.tuples(lengths, lengths) | st.tuples(lengths, lengths, lengths, lengths),
+    min_size=1,
+)
+some = st.integers(0, 9)
+
+WORDS = ("out", "head", "window", "stack", "group")
 
 both = pytest.mark.parametrize("allocate", [gf.erdos_renyi, gf.erdos_renyi_kernel])
 
@@ -73,15 +80,24 @@ class TestErdosRenyi:
 
     @checked
     @given(
-        st.lists(st.lists(st.integers(0, 9), max_size=4).map(tuple), min_size=1),
+        st.lists(
+            st.tuples(some, st.just("in")) | st.tuples(some, st.sampled_from(WORDS)),
+            min_size=1,
+            max_size=4,
+        ).map(lambda axes: [*axes, (3, "in")]),
         fractions,
     )
-    def test_the_sum_is_exact_with_scalars_vectors_and_empty_leaves(
-        self, allocate, shapes, sparsity
+    def test_the_sum_is_exact_whatever_axes_are_and_with_empty_leaves(
+        self, allocate, axes, sparsity
     ):
+        numbers, words = zip(*axes, strict=True)
+        shapes = [numbers, numbers[1:], (4, 0), (0, 3)]
+        roles = [words, words[1:], ("in", "out"), ("out", "in")]
         params = [leaf(*shape) for shape in shapes]
         sizes = [math.prod(shape) for shape in shapes]
-        allocation = allocate(params, sparsity=sparsity, prunable=everything)
+        allocation = allocate(
+            params, sparsity=sparsity, roles=roles, prunable=everything
+        )
         assert sum(allocation) == sum(sizes) - round(sparsity * sum(sizes))
         for number, size in zip(allocation, sizes, strict=True):
             assert type(number) is int and 0 <= number <= size
@@ -184,6 +200,75 @@ class TestDensities:
         expected = (h + w + inputs + outputs) / (h * w * inputs * outputs)
         expected /= 768 / (256 * 512)
         assert self.ratio(gf.erdos_renyi_kernel, i) == pytest.approx(expected, rel=5e-3)
+
+    @both
+    def test_a_map_gets_what_it_gets_as_a_dense_kernel(self, allocate):
+        plain = {"query": leaf(64, 64), "mlp": leaf(64, 256), "out": leaf(64, 64)}
+        shaped = {
+            "query": leaf(64, 4, 16),
+            "mlp": leaf(256, 64),
+            "out": leaf(4, 16, 64),
+        }
+        roles = {
+            "query": ("in", "head", "out"),
+            "mlp": ("out", "in"),
+            "out": ("in", "in", "out"),
+        }
+        expected = allocate(plain, sparsity=0.9)
+        assert allocate(shaped, sparsity=0.9, roles=roles) == expected
+
+    @both
+    @pytest.mark.parametrize("word", ["stack", "group"])
+    def test_each_layer_of_a_stack_has_the_density_of_the_layer(self, allocate, word):
+        apart = {str(i): leaf(16, 4, 4) for i in range(3)} | {"mlp": leaf(16, 32)}
+        roles = dict.fromkeys("012", ("in", "head", "out")) | {"mlp": ("in", "out")}
+        expected = allocate(apart, sparsity=0.9, roles=roles)
+        stacked = {"all": leaf(3, 16, 4, 4), "mlp": leaf(16, 32)}
+        allocation = allocate(
+            stacked,
+            sparsity=0.9,
+            roles={"all": (word, "in", "head", "out"), "mlp": ("in", "out")},
+        )
+        assert allocation["all"] == sum(expected[key] for key in "012")
+
+    def test_the_window_stands_where_roles_say(self):
+        shapes = {"HWIO": (3, 5, 4, 8), "OIHW": (8, 4, 3, 5), "WIO": (15, 4, 8)}
+        roles = {
+            "HWIO": ("window", "window", "in", "out"),
+            "OIHW": ("out", "in", "window", "window"),
+            "WIO": ("window", "in", "out"),
+        }
+        params = {name: leaf(*shape) for name, shape in shapes.items()}
+        numbers = gf.erdos_renyi(params, sparsity=0.7, roles=roles)
+        assert set(numbers.values()) == {144}
+        numbers = gf.erdos_renyi_kernel(params, sparsity=0.7, roles=roles)
+        # (3 + 5 + 4 + 8) : 20 : (15 + 4 + 8), scaled to 432
+        assert numbers == {"HWIO": 129, "OIHW": 129, "WIO": 174}
+
+    @both
+    @pytest.mark.parametrize(
+        "name, shape",
+        [("query", (64, 4, 16)), ("weight", (8, 4)), ("conv", (3, 2, 5))],
+    )
+    def test_a_shape_that_does_not_say_its_inputs_is_an_error(
+        self, allocate, name, shape
+    ):
+        with pytest.raises(
+            ValueError, match=f"'{name}' .*pass roles=gf.structured.axis"
+        ):
+            allocate({name: leaf(*shape), "mlp": leaf(64, 256)}, sparsity=0.9)
+
+    @both
+    def test_a_leaf_without_inputs_is_an_error(self, allocate):
+        roles = {"a": ("in", "out"), "positions": ("out", "out")}
+        with pytest.raises(ValueError, match="'positions' has the roles .*ignore="):
+            allocate({name: leaf(4, 4) for name in roles}, sparsity=0.5, roles=roles)
+
+    @both
+    def test_unknown_roles_are_an_error_that_asks_for_words(self, allocate):
+        roles = {"a": ("in", "out"), "tied": ("unknown", "unknown")}
+        with pytest.raises(ValueError, match="'tied' .*To say it, write its words"):
+            allocate({name: leaf(4, 4) for name in roles}, sparsity=0.5, roles=roles)
 
     def test_they_agree_on_matrices(self):
         params = [leaf(10, 20), leaf(30, 5), leaf(64, 64)]

@@ -243,17 +243,19 @@ def score(
     words = words_of_leaves(roles, shapes, what="scores")
     axes = axes_of_leaves(axis, shapes, what="scores", flags=has_axes)
 
-    def score_along(path: str, term: Any) -> chex.Array:
+    def score_along(path: str, term: Any, alone: chex.Array) -> chex.Array:
         kept = axes[path]
         if kept is None and roles is not None:
             words_of_leaf = known_words(words, path, shapes[path], "scores")
             kept = [i for i, word in enumerate(words_of_leaf) if word not in SUMMED]
         if kept is None:
-            return rule.outer(term)
+            return alone
         summed_axes = [i for i in range(len(shapes[path])) if i not in kept]
+        if not summed_axes:
+            return alone
         return rule.outer(jnp.sum(term, axis=tuple(summed_axes)))
 
-    return map_named(score_along, terms)
+    return map_named(score_along, terms, per_weight(rule, d))
 
 
 def score_all(d: Derivatives) -> dict[str, Scores]:

@@ -89,6 +89,9 @@ True
   channels) the recorded program runs instead, exactly as the masked model
   (`small.native`, `small.why`). If your module takes its widths as arguments,
   `units.widths(keep)` has them, and it runs the cut weights by itself.
+- `gf.structured.axis_roles` reads from the same program what each axis of each leaf is:
+  an input, an output, a head, a window, a layer of a stack, a group. `gf.n_of_m_masks`,
+  `gf.erdos_renyi` and `gf.score` take it as `roles=`.
 - `gf.structured.cut_error` compares a cut with the masked model on a batch;
   `gf.structured.check_cut` refuses outputs that differ by more than rounding.
 - `save_cut` and `load_cut` (`pip install 'gradflow-jax[saving]'`) keep the weights and

@@ -264,7 +264,7 @@ def _by_convention(
     elif len(shape) == 4 and (len(bias) > 1 or _ATTENTION & {*folders[-1:]}):
         reason = "its convolutions, and this may be a stack of other layers"
     elif len(shape) == 2 and bias == shape[:1] != shape[1:]:
-        reason = f"its kernels, and the bias beside it has {bias[0]} outputs"
+        reason = f"its kernels, and the bias beside it has {shape[0]} outputs"
     else:
         last = len(shape) - 1
         return LinearMap((last - 1,), (last,), tuple(range(last - 1)))

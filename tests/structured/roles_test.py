@@ -231,8 +231,9 @@ def fused_by_an_axis(p, x):
 
 def experts(p, x):
     gates = jax.nn.softmax(x @ p["g"])
-    hidden = jax.nn.relu(jnp.einsum("bd,edf->bef", x, p["u"]))
-    return jnp.einsum("bed,be->bd", jnp.einsum("bef,efd->bed", hidden, p["v"]), gates)
+    hidden = jax.nn.relu(jnp.einsum("bd,edf->bef", x, p["u"]) + p["c"])
+    outputs = jnp.einsum("bef,efd->bed", hidden, p["v"]) + p["d"]
+    return jnp.einsum("bed,be->bd", outputs, gates)
 
 
 def loop_in_python(p, x):
@@ -310,9 +311,13 @@ PROGRAMS = {
     ),
     "experts": (
         experts,
-        {"u": (3, 4, 5), "v": (3, 5, 4), "g": (4, 3)},
+        {"u": (3, 4, 5), "v": (3, 5, 4), "g": (4, 3), "c": (3, 5), "d": (3, 4)},
         [(2, 4)],
-        {"u": ("group", *KERNEL), "v": ("group", *KERNEL), "g": KERNEL},
+        {
+            **dict.fromkeys("uv", ("group", *KERNEL)),
+            **dict.fromkeys("cd", ("group", "out")),
+            "g": KERNEL,
+        },
     ),
     "experts of rows in groups": (
         ragged,

@@ -70,7 +70,7 @@ class Uses:
             size: of the axis, or None where only a word of its own is asked for.
             asked: the axes whose words depend on this one's.
         """
-        if key[0] in self.mixed - self.read:
+        if key[0] in self.mixed - self.read and not self._is_bias(key):
             return "unknown"
         words = {word for word, _ in self.words[key]}
         whole = {word for word, is_whole in self.words[key] if is_whole}
@@ -85,6 +85,11 @@ class Uses:
             return "out" if words <= _OUTPUTS and not whole else "unknown"
         (word,) = words
         return self._refine(key) if word == "out" else word
+
+    def _is_bias(self, key: AxisKey) -> bool:
+        """Says whether an axis is added to what a product with another leaf left."""
+        beside = {path for path, _ in self.added.get(key, ())}
+        return key[0] not in self.multiplied and not beside.isdisjoint(self.read)
 
     def _refine(self, key: AxisKey) -> str:
         if key in self.batched and key not in self.summed:

@@ -197,7 +197,7 @@ def effective_report(
     on_path = finder.on_paths(params, masks, inputs, constants=constants_matter)
     dead: tuple[DeadUnits, ...] = ()
     if units is not None:
-        paths = align(params, units.leaves, what="params")
+        paths = align(params, units.model.variables, what="params")
         pairs = zip(on_path.signals, on_path.constants, strict=True)
         by_path = dict(zip(paths, pairs, strict=True))
         dead = tuple(_find_dead_units(family, by_path) for family in units)

@@ -7,20 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.trees import ArrayTree, describe
+from gradflow_jax.trees import ArrayTree, describe, named_leaves
 from gradflow_jax.trees.mirroring import Mirror, find_mirrors
-
-Leaves = Mapping[str, jax.ShapeDtypeStruct]
 
 
 def align(
-    tree: ArrayTree, leaves: Leaves, *, what: str, strangers: bool = False
+    tree: ArrayTree, variables: ArrayTree, *, what: str, strangers: bool = False
 ) -> list[str | None]:
     """Returns for each leaf of a tree the path of the leaf it mirrors, or None.
 
     Args:
         tree: variables, parameters, or anything that holds mirrors of them.
-        leaves: the model's.
+        variables: the model's, or their shapes.
         what: what an error calls the tree.
         strangers: let arrays be that mirror no leaf.
 
@@ -28,7 +26,7 @@ def align(
         ValueError: if no leaf mirrors any, if a mirror has another shape, or if an
             array mirrors no leaf of the model and none is let be.
     """
-    mirrors = find_mirrors(tree, dict(leaves))
+    mirrors, leaves = find_mirrors(tree, variables), dict(named_leaves(variables))
     for mirror in mirrors:
         if mirror.kind is None and not (strangers and mirror.of is None):
             _check_number_of_no_weight(mirror, leaves, what)
@@ -42,7 +40,9 @@ def align(
     return owners
 
 
-def _check_number_of_no_weight(mirror: Mirror, leaves: Leaves, what: str) -> None:
+def _check_number_of_no_weight(
+    mirror: Mirror, leaves: Mapping[str, Any], what: str
+) -> None:
     """Raises ValueError at an array that mirrors nothing; counts and keys may be."""
     path, leaf, owner, _ = mirror
     if math.prod(jnp.shape(leaf)) <= 1:
@@ -56,8 +56,8 @@ def _check_number_of_no_weight(mirror: Mirror, leaves: Leaves, what: str) -> Non
         )
     if _is_array_of_numbers(leaf):
         raise ValueError(
-            f"{what} leaf {path!r}, {describe(leaf)}, ends with the path of no leaf "
-            "of the model, so it cannot be told how to cut it. To carry it over, pass "
+            f"{what} leaf {path!r}, {describe(leaf)}, stands where no copy of the "
+            "model has a leaf, so it cannot be told how to cut it. To carry it, pass "
             "like=jax.eval_shape(tx.init, small_params), which the result is checked "
             "against; or cut the tree without it."
         )

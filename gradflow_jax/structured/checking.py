@@ -55,7 +55,7 @@ def error_of(shrunk: Shrunk, variables: ArrayTree, *inputs: Any) -> float:
     """
     units, keep = shrunk.units, shrunk.keep
     flags = units.check_keep(keep)
-    masks = removal_masks(units.families, flags, units.leaves, variables)
+    masks = removal_masks(units.families, flags, units.model.variables, variables)
     full = units.model.run_masked(variables, masks, *inputs)
     small = cut(variables, units, keep)
 

@@ -36,7 +36,7 @@ def cut(
     """Removes units from a tree: the arrays become smaller.
 
     For variables and for all that mirrors parameters: the state of an optax optimizer
-    (moments, masks, averages, accumulated steps, found by the ends of their paths),
+    (moments, masks, averages, accumulated steps, found by the structure of the state),
     masks, averaged weights, initial weights. Counts, keys and rates are carried over.
     Values that stay are not changed.
 
@@ -70,7 +70,7 @@ def cut(
         ((2, 2), (2, 1))
     """
     indices = kept_indices(units, keep)
-    owners = align(tree, units.leaves, what="tree", strangers=like is not None)
+    owners = align(tree, units.model.variables, what="tree", strangers=like is not None)
     folds = folds_of(units.families, units.check_keep(keep), program_of(units))
     added = fold_constants(folds, tree, owners, units.leaves)
     leaves = []

@@ -58,7 +58,7 @@ def folds_of(
 def removal_masks(
     families: Sequence[Family],
     flags: Flags,
-    leaves: Mapping[str, jax.ShapeDtypeStruct],
+    variables: ArrayTree,
     like: ArrayTree,
 ) -> Masks:
     """Returns the masks that a cut is equal to, in NumPy, which no device holds yet.
@@ -66,7 +66,7 @@ def removal_masks(
     Args:
         families: of the model.
         flags: which units stay.
-        leaves: the model's.
+        variables: the model's, or their shapes.
         like: the variables, or the parameters among them.
     """
     removed_of = _removed_indices(families, flags)
@@ -80,7 +80,7 @@ def removal_masks(
                 result &= ~removed.reshape(shape)
         return result
 
-    paths = align(like, leaves, what="like")
+    paths = align(like, variables, what="like")
     masks = [
         mask(leaf, path)
         for (_, leaf), path in zip(named_leaves(like), paths, strict=True)

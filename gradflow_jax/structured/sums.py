@@ -131,7 +131,7 @@ def fetch_in_float64(array: jax.Array) -> np.ndarray:
 def _positions(params: Params, units: Units, what: str) -> dict[str, int]:
     """Returns where the parameters of the model stand in a tree, by their paths."""
     position_of = {}
-    owners = align(params, units.leaves, what=what)
+    owners = align(params, units.model.variables, what=what)
     for position, ((path, leaf), owner) in enumerate(
         zip(named_leaves(params), owners, strict=True)
     ):

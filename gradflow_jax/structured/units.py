@@ -143,7 +143,7 @@ class Units:
             places that the proof asks for.
         """
         flags = self.check_keep(keep)
-        masks = removal_masks(self.families, flags, self.leaves, like)
+        masks = removal_masks(self.families, flags, self.model.variables, like)
         return jax.tree.map(jnp.asarray, masks)
 
     def explain(self, path: str) -> str:

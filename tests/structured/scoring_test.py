@@ -261,7 +261,11 @@ NAN, WIDE = ({"in": jnp.ones((2, n)).at[0, 1].set(jnp.nan)} for n in (2, 3))
         (GRADIENT, {"measure": "grasp"}, "grasp needs hessian_gradient, .* order=2"),
         (GRADIENT, {"measure": "fisher"}, "fisher needs squared_gradient, .* squares="),
         (PARAMS | NAN, {}, "unit 1 of 'in.1.' is nan"),
-        ({"w": jnp.ones((2, 2))}, {}, "params leaf 'w', float32.2,2., ends with"),
+        (
+            {"w": jnp.ones((2, 2))},
+            {},
+            "params leaf 'w', float32.2,2., stands where no copy",
+        ),
         ({"n": jnp.ones(())}, {}, "params holds no leaf of the model: it has n"),
         (PARAMS | WIDE, {}, "'in' is float.*2,3., but .*2,2."),
         ({"out": PARAMS["out"]}, {}, "hold none of the leaves of the family 'in.1.'"),

@@ -20,7 +20,7 @@ def mirrored(tree, of=PARAMS):
     return {mirror.path: (mirror.of, mirror.kind) for mirror in find_mirrors(tree, of)}
 
 
-def test_a_leaf_mirrors_the_parameter_with_the_longest_path_that_its_own_ends_with():
+def test_copies_of_the_parameters_and_of_a_part_of_them_are_found():
     tree = {"mu": PARAMS, "nu": [{"kernel": np.ones((2, 4))}]}
     assert mirrored(tree) == {
         "mu/conv/kernel": ("conv/kernel", "same"),
@@ -28,7 +28,7 @@ def test_a_leaf_mirrors_the_parameter_with_the_longest_path_that_its_own_ends_wi
         "mu/count": ("count", "same"),
         "nu/0/kernel": ("kernel", "same"),
     }
-    # The name decides, and then the shape: this is no moment of the other kernel.
+    # The keys decide, and then the shape: this is no moment of the other kernel.
     assert mirrored({"conv": {"kernel": np.ones((2, 4))}}) == {
         "conv/kernel": ("conv/kernel", None)
     }
@@ -66,7 +66,9 @@ def test_a_shape_says_how_it_mirrors(shape, dtype, kind):
 def test_a_count_of_steps_mirrors_no_scalar(count):
     assert mirrored({"count": count}) == {"count": (None, None)}
     assert mirrored(count, np.float32(1)) == {"": (None, None)}
-    assert mirrored({"count": 3.0}) == {"count": ("count", "same")}
+    assert mirrored({"count": 3.0}, {"count": 1.0}) == {"count": ("count", "same")}
+    # One number, and not all of the parameters: it may be a rate.
+    assert mirrored({"count": 3.0}) == {"count": (None, None)}
 
 
 def test_an_array_without_a_path_is_mirrored_by_what_has_its_shape():
@@ -83,10 +85,12 @@ def test_a_collection_of_linen_may_be_left_out_of_a_path():
         "params": {"dense": {"kernel": np.ones((2, 3))}},
         "batch_stats": {"dense": {"kernel": np.ones(2)}, "bn": {"mean": np.ones(3)}},
     }
-    tree = {"dense": {"kernel": np.ones((2, 3))}, "bn": {"mean": np.ones(3)}}
-    assert mirrored(tree, of) == {
+    assert mirrored({"ema": of["params"]}, of) == {
+        "ema/dense/kernel": ("params/dense/kernel", "same"),
+    }
+    assert mirrored(of["batch_stats"], of) == {
         "bn/mean": ("batch_stats/bn/mean", "same"),
-        "dense/kernel": ("params/dense/kernel", "same"),
+        "dense/kernel": ("batch_stats/dense/kernel", "same"),
     }
     assert mirrored(of, of) == {
         path: (path, "same") for path, _ in gf.trees.named_leaves(of)

@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from gradflow_jax.structured import score_units as score_units
     from gradflow_jax.structured import shrink as shrink
     from gradflow_jax.transforms import apply_mask as apply_mask
+    from gradflow_jax.transforms import masks_of as masks_of
     from gradflow_jax.transforms import replace_masks as replace_masks
     from gradflow_jax.trees import default_prunable as default_prunable
 
@@ -122,7 +123,7 @@ _NAMES_OF = {
     "structured": """
         choose_units cut find_units load_cut save_cut score_units shrink
     """,
-    "transforms": "apply_mask replace_masks",
+    "transforms": "apply_mask masks_of replace_masks",
     "trees": "default_prunable",
 }
 _ROOM_OF = {name: room for room, names in _NAMES_OF.items() for name in names.split()}

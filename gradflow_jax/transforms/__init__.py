@@ -1,6 +1,7 @@
 """Pruning inside optax: transformations of gradients that keep pruned weights at zero.
 
-    masking   keeps what masks remove at exactly 0.0, whatever the optimizer
+    masking     keeps what masks remove at exactly 0.0, whatever the optimizer
+    replacing   reads the masks in an optimizer's state, and puts new ones there
 
 Imports `trees` and `masks`. A method of pruning while training is a further file here.
 
@@ -9,9 +10,9 @@ Imports `trees` and `masks`. A method of pruning while training is a further fil
 Masking gradients is not enough: momentum, Adam's moments and weight decay all move a
 pruned weight. `apply_mask` edits the final update instead and must be last in the chain.
 The masks are in the optimizer's state: a checkpoint carries them, and new ones never
-recompile. `replace_masks` puts them there and resets the momentum of weights that
-changed sides. `apply_mask(masks, packed=True)` holds them as bits, an eighth of the
-memory.
+recompile. `masks_of` reads them. `replace_masks` puts others there and resets the
+momentum of weights that changed sides. `apply_mask(masks, packed=True)` holds them as
+bits, an eighth of the memory.
 
 >>> import jax, jax.numpy as jnp, optax
 >>> import gradflow_jax as gf
@@ -48,6 +49,7 @@ them. With `loss_fn`, `params`, `batch` and a `key`:
 from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.transforms.masking import MaskState as MaskState
 from gradflow_jax.transforms.masking import apply_mask as apply_mask
-from gradflow_jax.transforms.masking import replace_masks as replace_masks
+from gradflow_jax.transforms.replacing import masks_of as masks_of
+from gradflow_jax.transforms.replacing import replace_masks as replace_masks
 
 __all__ = _exported_names(globals())

@@ -7,24 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow_jax.masks import prune
 from gradflow_jax.masks.algebra import all_true_like
-from gradflow_jax.masks.packing import (
-    is_packable,
-    packed_leaf,
-    unpacked_leaf,
-    unpacked_leaves,
-)
+from gradflow_jax.masks.packing import is_packable, packed_leaf, unpacked_leaves
 from gradflow_jax.trees import (
-    AnyTree,
     Masks,
     Params,
     aligned_leaves,
     check_floating,
+    describe,
     mask_leaves,
-    named_leaves,
 )
-from gradflow_jax.trees.mirroring import Mirror, find_mirrors
+from gradflow_jax.trees.mirroring import is_masked_node
+from gradflow_jax.trees.names import keyed_leaves
 
 
 class MaskState(NamedTuple):
@@ -51,18 +45,26 @@ def apply_mask(
     pruned weight drifted to −0.9988. `optax.masked` is another thing (one static bool
     per leaf).
 
-    Masks live in the state. Replace them between steps by `gf.replace_masks`, by
-    `optax.tree.set(opt_state, masks=new_masks)` (your own arrays are then in the state:
-    a step that donates it deletes them), or hand them to a step, from which
-    they stay: `tx.update(grads, state, params, masks=new_masks)`, with Flax NNX
+    Masks live in the state; read them by `gf.masks_of`. Replace them between steps by
+    `gf.replace_masks`, by `optax.tree.set(opt_state, masks=new_masks)` (your own arrays
+    are then in the state: a step that donates it deletes them; a parameter must not be
+    called "masks"), or hand them to a step, from which they stay:
+    `tx.update(grads, state, params, masks=new_masks)`, with Flax NNX
     `optimizer.update(model, grads, masks=new_masks)`. None of them recompiles.
+
+    Nothing inside a chain can tell that it is not the last: what comes after it moves
+    pruned weights again. Inside `optax.partition` and `optax.masked` the masks of the
+    leaves that are there hold, and masks may be of the whole tree.
 
     What is derived from the weights by another rule is not masked with them: for an
     average of params, or `optax.contrib.schedule_free_eval_params`, call `gf.prune`
     on the result. A wrapper that skips steps (`optax.MultiSteps`) masks at the steps
     it makes: apply the masks to params once at the start, which also mends pruned
-    weights that are NaN or infinite. `optax.contrib.sam` blends the states of what is
-    inside it: chain `apply_mask` after it.
+    weights that are NaN or infinite. Chain `apply_mask` after what may not hold it:
+    `optax.contrib.sam` blends the states of what is inside it, `optax.lookahead` blends
+    the weights with slow ones that were never masked, and `optax.flatten` makes one
+    vector of the tree. After `lookahead` the masks are
+    `optax.LookaheadParams(masks, masks)`.
 
     Args:
         masks: a tree like params of bool, True keeps; None starts with all True.
@@ -76,8 +78,8 @@ def apply_mask(
     Raises:
         TypeError: at `init` or `update`, if a mask is not bool or params are not
             real floating-point arrays.
-        ValueError: at `init` or `update`, if masks are another tree than params; at
-            `update`, if params are missing.
+        ValueError: at `init` or `update`, if masks are another tree than params, or
+            params the vector of `optax.flatten`; at `update`, if params are missing.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -96,7 +98,8 @@ def apply_mask(
     initial_masks = masks
 
     def init(params: Params) -> MaskState:
-        check_floating(params, "params")
+        if not _is_part_without_leaves(params):
+            check_floating(params, "params")
         masks = initial_masks
         if masks is None:
             masks = jax.tree.map(all_true_like, params)
@@ -116,9 +119,13 @@ def apply_mask(
                 "apply_mask needs the parameters, to bring pruned weights to exactly "
                 "zero: call tx.update(updates, state, params)."
             )
+        if _is_part_without_leaves(params):
+            return updates, state
         if masks is not None:
             state = MaskState(_copy_masks(masks, params, packed))
-        kept = unpacked_leaves(state.masks, params, what="the state's masks")
+        kept = unpacked_leaves(
+            _leave_out(state.masks, params), params, what="the state's masks"
+        )
         weights = jax.tree.leaves(params)
         steps = aligned_leaves(updates, params, what="updates", like_what="params")
         edited = [
@@ -128,86 +135,6 @@ def apply_mask(
         return jax.tree.structure(updates).unflatten(edited), state
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def replace_masks(
-    tx: optax.GradientTransformation,
-    opt_state: AnyTree,
-    params: Params,
-    masks: Masks,
-    *,
-    reset: bool = True,
-) -> AnyTree:
-    """Puts new masks into an optimizer state and resets the weights that changed sides.
-
-    Momentum and moments of a weight that is pruned now, or regrown, belong to another
-    life of it: they are set to what `tx.init` would give. Apply the masks to params
-    too, `gf.prune(params, masks)`; else that happens at the next step.
-
-    Args:
-        tx: the optimizer, with `gf.apply_mask` in it.
-        opt_state: its state; for Flax NNX `optimizer.opt_state`.
-        params: the parameters, for NNX `nnx.state(model, nnx.Param)`.
-        masks: the new masks, a tree like params of bool, True keeps.
-        reset: False keeps the inner state as it is.
-
-    Returns:
-        A state like opt_state; for NNX assign it, `optimizer.opt_state = ...`. A leaf
-        of the state belongs to a parameter if its path ends with the parameter's and
-        it has its shape: factored moments (Adafactor) and histories (L-BFGS) are kept.
-
-    Raises:
-        TypeError: if a mask is not bool.
-        ValueError: if masks are another tree than params, if opt_state holds no masks
-            or is no state of `tx`.
-
-    Example:
-        >>> import jax.numpy as jnp, optax
-        >>> import gradflow_jax as gf
-        >>> params = {"w": jnp.array([1.0, 2.0])}
-        >>> tx = optax.chain(optax.trace(0.9), gf.apply_mask())
-        >>> _, state = tx.update({"w": jnp.array([1.0, 1.0])}, tx.init(params), params)
-        >>> masks = {"w": jnp.array([True, False])}
-        >>> state = gf.replace_masks(tx, state, params, masks)
-        >>> state[0].trace["w"].tolist(), state[1].masks["w"].tolist()
-        ([1.0, 0.0], [True, False])
-    """
-    paths = [path for path, _ in named_leaves(params)]
-    new: dict[str | None, Any] = dict(
-        zip(paths, mask_leaves(masks, params), strict=True)
-    )
-    fresh_state = tx.init(prune(params, masks))
-    try:
-        fresh_leaves = aligned_leaves(
-            fresh_state, opt_state, what="tx.init(params)", like_what="opt_state"
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"opt_state is no state of this tx for these params: {error} Pass the tx "
-            "that made it."
-        ) from None
-    mirrors = find_mirrors(opt_state, params)
-    # No other transformation keeps a bool for each weight under the name `masks`.
-    old = {
-        mirror.of: _as_bool(mirror.leaf, new[mirror.of])
-        for mirror in mirrors
-        if _belongs_to_weights(mirror) and _is_mask(mirror)
-    }
-    if old.keys() != new.keys():
-        raise ValueError(
-            "opt_state holds no masks for these params: make the optimizer by "
-            "optax.chain(..., gf.apply_mask(masks))."
-        )
-
-    def replace(mirror: Mirror, fresh: Any) -> Any:
-        if not _belongs_to_weights(mirror):
-            return mirror.leaf
-        owner, leaf = mirror.of, mirror.leaf
-        if _is_mask(mirror):
-            return _copy(new[owner], leaf.dtype == jnp.uint8)
-        return jnp.where(old[owner] != new[owner], fresh, leaf) if reset else leaf
-
-    return jax.tree.structure(opt_state).unflatten(map(replace, mirrors, fresh_leaves))
 
 
 def _select_by_bits(mask: jax.Array, if_true: Any, if_false: Any) -> jax.Array:
@@ -230,20 +157,58 @@ def _select_by_bits(mask: jax.Array, if_true: Any, if_false: Any) -> jax.Array:
     return jax.lax.bitcast_convert_type(selected, dtype)
 
 
-def _is_mask(mirror: Mirror) -> bool:
-    """Says whether a leaf of a state is a mask, as bool or as bits."""
-    is_named = "masks" in mirror.path.split("/")
-    return is_named and jnp.result_type(mirror.leaf) in (jnp.bool_, jnp.uint8)
+def _is_part_without_leaves(params: Params) -> bool:
+    """Says whether params are a group of `optax.partition` to which no leaf belongs."""
+    return jax.tree.structure(params).num_leaves == 0 and any(
+        is_masked_node(leaf) for _, leaf in keyed_leaves(params, is_masked_node)
+    )
 
 
-def _belongs_to_weights(mirror: Mirror) -> bool:
-    """Says whether a leaf of a state holds a number, or a bit, for each weight."""
-    return mirror.kind == "same" or (mirror.kind == "packed" and _is_mask(mirror))
+def _leave_out(masks: Masks, params: Params) -> Masks:
+    """Returns masks without the leaves that optax left out of params.
+
+    `optax.partition` and `optax.masked` hand on the whole tree with a `MaskedNode` in
+    place of each leaf or subtree that belongs to others.
+
+    Raises:
+        ValueError: if params are a vector and masks a tree of as many numbers.
+    """
+    _check_not_flattened(masks, params)
+    absent = {
+        keys
+        for keys, leaf in keyed_leaves(params, is_masked_node)
+        if is_masked_node(leaf)
+    }
+    if not absent:
+        return masks
+    leaves = [
+        optax.MaskedNode()
+        if any(keys[:length] in absent for length in range(len(keys) + 1))
+        else leaf
+        for keys, leaf in keyed_leaves(masks)
+    ]
+    return jax.tree.structure(masks).unflatten(leaves)
 
 
-def _as_bool(leaf: Any, like: Any) -> Any:
-    """Returns a mask of the state as bool, in the shape of `like`."""
-    return unpacked_leaf(leaf, like) if leaf.dtype == jnp.uint8 else leaf
+def _check_not_flattened(masks: Masks, params: Params) -> None:
+    """Raises ValueError where params are the vector that `optax.flatten` makes.
+
+    Masks could be joined in the order of their own tree, but not be checked to be
+    those of the leaves that the vector was made of.
+    """
+    sizes = [jnp.size(mask) for mask in jax.tree.leaves(masks) if hasattr(mask, "size")]
+    is_tree = [keys for keys, _ in keyed_leaves(masks)] != [()]
+    if (
+        [keys for keys, _ in keyed_leaves(params)] == [()]
+        and jnp.ndim(params) == 1
+        and sum(sizes) == jnp.size(params)
+        and (is_tree or jnp.ndim(masks) > 1)
+    ):
+        raise ValueError(
+            f"params is one vector, {describe(params)}, as optax.flatten makes of a "
+            "tree, and masks are of that tree: chain apply_mask after it, "
+            "optax.chain(optax.flatten(...), gf.apply_mask(masks))."
+        )
 
 
 def _copy_masks(masks: Masks, params: Params, packed: bool) -> Masks:
@@ -252,12 +217,14 @@ def _copy_masks(masks: Masks, params: Params, packed: bool) -> Masks:
     Flax NNX calls `init` with `State[Param]` and `update` with `State[array]`. A copy,
     because a train step may donate the optimizer's state.
     """
-    leaves = mask_leaves(masks, params)
+    if _is_part_without_leaves(params):
+        return params
+    leaves = mask_leaves(_leave_out(masks, params), params)
     return jax.tree.structure(params).unflatten(
-        _copy(mask, packed and is_packable(mask)) for mask in leaves
+        copy_mask(mask, packed and is_packable(mask)) for mask in leaves
     )
 
 
-def _copy(mask: Any, packed: bool) -> jax.Array:
+def copy_mask(mask: Any, packed: bool) -> jax.Array:
     """Returns a new array with a mask, as bits if it is to be packed."""
     return packed_leaf(mask) if packed else jnp.array(mask, copy=True)

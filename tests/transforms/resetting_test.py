@@ -164,6 +164,21 @@ def test_the_count_of_steps_is_no_moment_of_a_scalar_weight(name):
     assert jax.tree.leaves(state[0].mu) == [0.0]
 
 
+@pytest.mark.parametrize("field", ("mu", "trace", "0", "masks"))
+def test_parameters_may_be_called_as_the_fields_of_a_state(field):
+    params = {field: {"w": np.ones((2, 3), "f")}, "w": np.ones((2, 3), "f")}
+    some = np.array([[True, False, True]] * 2)
+    masks = {field: {"w": some}, "w": some}
+    inner = optax.sgd(0.1, 0.9) if field == "trace" else optax.adam(0.1)
+    tx = optax.chain(inner, gf.apply_mask(masks))
+    _, state = tx.update(params, tx.init(params), params)
+    state = gf.replace_masks(tx, state, params, {field: {"w": some}, "w": ~some})
+    moments = state[0][0].trace if field == "trace" else state[0][0].nu
+    assert (moments["w"] == 0).all()
+    np.testing.assert_array_equal(np.asarray(moments[field]["w"]) != 0, True)
+    assert_same_leaves(gf.masks_of(state), {field: {"w": some}, "w": ~some})
+
+
 def test_masks_can_be_replaced_inside_jit():
     tx = masked_optimizer("adam")
     state = tx.init(PARAMS)

@@ -1,6 +1,7 @@
 """Names of leaves, what is prunable by default, and the checks of trees."""
 
 import dataclasses
+from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import jax
@@ -68,6 +69,28 @@ class TestNames:
         variables = nnx.state(model, nnx.Param)
         arrays = jax.tree.map(jnp.asarray, nnx.to_pure_dict(variables))
         assert names(variables) == names(arrays) == ["bias", "kernel"]
+
+    @pytest.mark.parametrize(
+        "tree, expected",
+        [
+            ({"a": {"b": 1.0}, "a/b": 2.0}, ["'a'/'b'", "'a/b'"]),
+            ({"a/b": {"c": 1.0}, "a": {"b/c": 2.0}, "d": 3.0}, 
+             ["'a'/'b/c'", "'a/b'/'c'", "d"]),
+            (OrderedDict({1: 1.0, "1": 2.0}), ["1", "'1'"]),
+            ([{"0/x": 1.0}, OrderedDict({True: 1.0, "True": 2.0})], 
+             ["0/0/x", "1/True", "1/'True'"]),
+            ({"": 1.0}, ["''"]),
+            ({"": {"": 1.0}, "x": 2.0}, ["/", "x"]),
+            ({"a": 1.0, "a/b": 2.0}, ["a", "a/b"]),
+        ],
+    )  # fmt: skip
+    def test_no_two_leaves_have_one(self, tree, expected):
+        assert names(tree) == expected
+
+    def test_that_cannot_be_told_apart_are_refused(self):
+        tree = {"a": {"b": 1.0}, "a/b": 2.0, "'a/b'": 3.0}
+        with pytest.raises(ValueError, match=r"called .*: tree\[.*and tree\[.*Rename"):
+            trees.named_leaves(tree)
 
     def test_leaves_come_in_the_order_of_jax(self):
         tree = {"b": [1.0, 2.0], "a": Pair(3.0, 4.0)}

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gradflow_jax.atomic_files import delete_whole, tidy
+from gradflow_jax.atomic_files import delete_whole, tidy, write_whole
 from gradflow_jax.experiments.data.errors import CheckpointError
 from gradflow_jax.structured.saving import nest
 from gradflow_jax.trees import ArrayTree, named_leaves
@@ -60,22 +60,23 @@ class Checkpoints:
             arrays: nested dicts of arrays.
             about: what JSON can hold, for `restore` to give back.
         """
-        path = self._path(epoch)
-        partial = path.with_name(f".{path.name}.partial")
-        self._orbax.save(partial / _ARRAYS, arrays)
+        about = dict(about)
+        write_whole(self._path(epoch), lambda folder: self._fill(folder, arrays, about))
+        for old in self._epochs()[:-_KEPT]:
+            delete_whole(self._path(old))
+
+    def _fill(self, folder: Path, arrays: ArrayTree, about: dict[str, Any]) -> None:
+        self._orbax.save(folder / _ARRAYS, arrays)
         files = {
-            file.relative_to(partial).as_posix(): _sha256(file.read_bytes())
-            for file in sorted(partial.rglob("*"))
+            file.relative_to(folder).as_posix(): _sha256(file.read_bytes())
+            for file in sorted(folder.rglob("*"))
             if file.is_file()
         }
         # `about.json` holds the hash of every other file and that of its own content,
         # so that `restore` can tell whether all is as it was written.
-        content = {"files": files, "about": dict(about)}
+        content = {"files": files, "about": about}
         header = {"version": _VERSION, "sha256": _sha256(_to_json(content))}
-        (partial / _ABOUT).write_bytes(_to_json({**header, **content}))
-        partial.rename(path)
-        for old in self._epochs()[:-_KEPT]:
-            delete_whole(self._path(old))
+        (folder / _ABOUT).write_bytes(_to_json({**header, **content}))
 
     def latest(self) -> int | None:
         """Returns the last epoch that was saved."""

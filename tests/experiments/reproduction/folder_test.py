@@ -205,13 +205,13 @@ def test_a_complete_run_gets_back_what_was_deleted(whole, tmp_path):
 
 @pytest.mark.runs
 @pytest.mark.parametrize(
-    "name", [f".{RECORD_NAME}.1.partial.json", f".{MODEL_NAME}.1.partial", "1"]
+    "name", [".gradflow-jax-partial-1.json", ".gradflow-jax-partial-1", "1"]
 )
 def test_what_a_killed_process_left_is_cleaned_away(half, tmp_path, name):
     out = tmp_path / "copy"
     shutil.copytree(half, out)
     if name == "1":
-        left = out / CHECKPOINTS_NAME / ".1.partial" / "arrays"
+        left = out / CHECKPOINTS_NAME / ".gradflow-jax-partial-1" / "arrays"
         left.mkdir(parents=True)
     else:
         left = out / name
@@ -476,7 +476,7 @@ def test_a_run_in_use_is_not_deleted(copied):
 
 @pytest.mark.runs
 def test_a_deletion_that_was_cut_short_is_ended(copied):
-    for name in (".checkpoints.partial", f".{MODEL_NAME}.partial"):
+    for name in (".gradflow-jax-partial-1", ".gradflow-jax-partial-2.safetensors"):
         (copied / name / "left").mkdir(parents=True)
     delete_run(copied)
     assert existing_files(copied) == [] and tree(copied) == {}

@@ -13,12 +13,12 @@
     cutting       takes units out of params, optimizer states and masks
     shrinking     models that run at the widths that are left
     checking      whether a cut model computes what the masked one does
-    saving        a cut on disk
     latency       the time of a forward pass
     roles/        what each axis of each leaf is: summed over, an output, a head
     coupling/     which axes go together: the rules of primitives, unification
     proof/        whether removing is masking: what removed slices hold
     running/      the program, linen and NNX modules at other widths
+    saving/       a cut on disk
 
 Imports `trees`, `programs`, `scores` and `masks`. To add the rule of a primitive, open
 `coupling` (and `proof`, `running` where its parameters hold shapes); to support a layer
@@ -94,8 +94,9 @@ True
   `gf.erdos_renyi` and `gf.score` take it as `roles=`.
 - `gf.structured.cut_error` compares a cut with the masked model on a batch;
   `gf.structured.check_cut` refuses outputs that differ by more than rounding.
-- `save_cut` and `load_cut` (`pip install 'gradflow-jax[saving]'`) keep the weights and
-  which original units they are; the full weights are not needed again.
+- `save_cut` and `load_cut` keep the weights and which original units they are, in one
+  safetensors file that is refused if a byte of it is another; the full weights are not
+  needed again.
   `gf.structured.compose_keep` makes one cut of several.
 """
 
@@ -112,9 +113,9 @@ from gradflow_jax.structured.families import Family as Family
 from gradflow_jax.structured.finding import find_units as find_units
 from gradflow_jax.structured.latency import forward_time as forward_time
 from gradflow_jax.structured.roles import axis_roles as axis_roles
-from gradflow_jax.structured.saving import SavedCut as SavedCut
-from gradflow_jax.structured.saving import load_cut as load_cut
-from gradflow_jax.structured.saving import save_cut as save_cut
+from gradflow_jax.structured.saving.cut_files import SavedCut as SavedCut
+from gradflow_jax.structured.saving.cut_files import load_cut as load_cut
+from gradflow_jax.structured.saving.cut_files import save_cut as save_cut
 from gradflow_jax.structured.scoring import score_units as score_units
 from gradflow_jax.structured.shrinking import Shrunk as Shrunk
 from gradflow_jax.structured.shrinking import shrink as shrink

@@ -123,7 +123,7 @@ def found(machine, folder):
             assert same, f"{leaf.sharding}, not {own.sharding}"
     if not many:
         yield from trained(machine, folder)
-        yield from cut(machine)
+        yield from cut(machine, folder)
     yield "page/masks", masks_as_on_the_page_of_scores()
     yield "error", np.asarray(error_of_a_bad_leaf(machine))
 
@@ -154,7 +154,7 @@ def trained(machine, folder):
     yield "trained/params", params
 
 
-def cut(machine):
+def cut(machine, folder):
     """Yields unit scores, and what a cut leaves of parameters and of moments."""
 
     def apply(params, x):
@@ -174,6 +174,10 @@ def cut(machine):
         assert leaf.sharding.is_equivalent_to(own.sharding, own.ndim)
     yield "cut/params", small["params"]
     yield "cut/moments", small["moments"].mu
+    file = folder / f"cut-{jax.process_count()}-{jax.process_index()}.safetensors"
+    gf.save_cut(file, small["params"], units, keep)
+    for path, leaf in named_leaves(gf.load_cut(file).variables):
+        yield f"cut/saved/{path}", np.asarray(leaf)
 
 
 def masks_as_on_the_page_of_scores():

@@ -12,7 +12,6 @@ import orbax.checkpoint as ocp
 
 from gradflow_jax.atomic_files import delete_whole, tidy, write_whole
 from gradflow_jax.experiments.data.errors import CheckpointError
-from gradflow_jax.structured.saving import nest
 from gradflow_jax.trees import ArrayTree, named_leaves
 
 _VERSION = 1
@@ -151,7 +150,14 @@ def _first_line(error: Exception) -> str:
 
 def nest_by_path(tree: ArrayTree) -> ArrayTree:
     """Returns a tree as nested dicts of NumPy arrays, which files can hold."""
-    return nest({path: np.asarray(leaf) for path, leaf in named_leaves(tree)})
+    result: dict[str, Any] = {}
+    for path, leaf in named_leaves(tree):
+        *parents, last = path.split("/")
+        at = result
+        for piece in parents:
+            at = at.setdefault(piece, {})
+        at[last] = np.asarray(leaf)
+    return result
 
 
 def arrange_like(arrays: ArrayTree, like: ArrayTree) -> ArrayTree:

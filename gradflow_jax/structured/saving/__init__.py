@@ -1,0 +1,10 @@
+"""A cut on disk: weights, and which of the original units they are.
+
+    cut_files      saves and loads a cut model
+    cut_records    what a file says of its tensors, checked before it is believed
+    tree_records   the containers of a tree in JSON, and the tree from them
+    leaf_arrays    leaves as NumPy arrays: dtypes, random keys, several processes
+    tensor_files   files of tensors in the safetensors format
+
+Imports the room it is in. To carry leaves of another kind, open `leaf_arrays`.
+"""

@@ -81,7 +81,7 @@ def keyed_leaves(
     if len(counts) < len(all_keys):
         # An ordered dict may hold both 1 and "1": such keys are as Python writes them.
         all_keys = [
-            keys if counts[keys] == 1 else tuple(map(_write_key, route))
+            keys if counts[keys] == 1 else tuple(repr(plain_key(key)) for key in route)
             for keys, (route, _) in zip(all_keys, routes_and_leaves, strict=True)
         ]
     return [
@@ -119,12 +119,10 @@ def routed_leaves(
     ]
 
 
-def _write_key(key: Any) -> str:
-    """Returns a key as Python writes it, a string with its quotes."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return repr(getattr(key, attribute))
-    return repr(key)
+def plain_key(key: Any) -> Any:
+    """Returns what a key of JAX's holds: a dict's key, a number, a field's name."""
+    held = (name for name in ("key", "idx", "name") if hasattr(key, name))
+    return getattr(key, next(held, ""), key)
 
 
 def _check_distinct(paths: Sequence[str], tree: ArrayTree) -> None:

@@ -147,6 +147,24 @@ def test_new_masks_of_the_whole_tree_reach_a_group_with_a_step():
     assert (params["layers"][0]["w"][~COLUMN] == 0.0).all()
 
 
+@pytest.mark.parametrize("labels", ("of subtrees", "of leaves"))
+def test_masks_of_several_groups_are_one_tree(labels):
+    groups = {"train": chained(), "freeze": chained(packed=True)}
+    names = {"layers": "train", "head": "freeze"}
+    if labels == "of leaves":
+        names = {
+            key: jax.tree.map(lambda _, name=name: name, PARAMS[key])
+            for key, name in names.items()
+        }
+    state = optax.partition(groups, names).init(PARAMS)
+    assert_same_leaves(gf.masks_of(state), MASKS)
+    # Of one group alone the others are left out, as optax does it.
+    tx, _ = PARTIAL["partition"]
+    held = gf.masks_of(tx.init(PARAMS))
+    assert_same_leaves(held["layers"], MASKS["layers"])
+    assert jax.tree.leaves(held["head"]) == []
+
+
 def raises(message):
     return pytest.raises(ValueError, match=re.escape(message))
 

@@ -25,6 +25,17 @@ class Attention:
     value: Any
 
 
+class Twins(Pair):
+    pass
+
+
+jax.tree_util.register_pytree_with_keys(
+    Twins,
+    lambda twins: ((("twin", twins.first), ("twin", twins.second)), None),
+    lambda _, children: Twins(*children),
+)
+
+
 class Unregistered:
     pass
 
@@ -88,6 +99,9 @@ class TestNames:
         assert names(tree) == expected
 
     def test_that_cannot_be_told_apart_are_refused(self):
+        # This one names both of its children alike.
+        with pytest.raises(ValueError, match="two leaves of the tree would both be"):
+            trees.named_leaves({"twins": Twins(1.0, 2.0)})
         tree = {"a": {"b": 1.0}, "a/b": 2.0, "'a/b'": 3.0}
         with pytest.raises(ValueError, match=r"called .*: tree\[.*and tree\[.*Rename"):
             trees.named_leaves(tree)

@@ -80,8 +80,8 @@ def save_cut(
         Nothing.
 
     Raises:
-        ValueError: if the variables are not those that this cut leaves, or their values
-            are gone, or where they cannot be asked for.
+        ValueError: if the variables are not those that this cut leaves, or the values
+            of one are gone.
         TypeError: if a leaf is not an array of numbers or of random keys, or a key of
             the tree is neither a string nor a number.
         OSError: that names the path, if it cannot be written.

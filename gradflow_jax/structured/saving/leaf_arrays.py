@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradflow_jax.structured.saving.tensor_files import has_name
 from gradflow_jax.trees import describe, is_traced, label
@@ -63,7 +63,7 @@ def fetch_leaf(path: str, leaf: Any, kind: str) -> np.ndarray:
 
     Raises:
         TypeError: if it has a shape but no values.
-        ValueError: if its values are gone, or lie where they cannot be asked for.
+        ValueError: if its values are gone.
     """
     if isinstance(leaf, jax.Array):
         if leaf.is_deleted():
@@ -74,14 +74,7 @@ def fetch_leaf(path: str, leaf: Any, kind: str) -> np.ndarray:
         if kind in _KEYS:
             leaf = jax.random.key_data(leaf)
         if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
-            if not isinstance(leaf.sharding, NamedSharding):
-                raise ValueError(
-                    f"variables {label(path)} lies on devices of other processes, by a "
-                    f"{type(leaf.sharding).__name__}: lay it out by a NamedSharding, "
-                    "or gather it before it is saved."
-                )
-            everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
-            leaf = jax.jit(lambda x: x, out_shardings=everywhere)(leaf)
+            leaf = _replicate(leaf)
     elif not isinstance(leaf, (np.ndarray, np.generic, bool, int, float, complex)):
         raise TypeError(
             f"variables {label(path)} is a {type(leaf).__name__}, which has no values "
@@ -149,6 +142,18 @@ def dtype_of(kind: str) -> Any:
         return jnp.dtype(kind)
     except TypeError:
         raise ValueError(f"{kind} is a dtype that this version of JAX lacks") from None
+
+
+def _replicate(array: jax.Array) -> jax.Array:
+    """Returns an array, parts of which other processes hold, whole on each device."""
+    sharding = array.sharding
+    if isinstance(sharding, NamedSharding):
+        mesh = sharding.mesh
+    else:
+        devices = sorted(sharding.device_set, key=lambda device: device.id)
+        mesh = Mesh(np.array(devices), ("device",))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(lambda x: x, out_shardings=everywhere)(array)
 
 
 def _check(tensor: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from jax.tree_util import GetAttrKey, keystr
+from jax.tree_util import GetAttrKey
 
 from gradflow_jax.trees import ArrayTree, named_leaves
+from gradflow_jax.trees.names import plain_key
 
 # An entry for each leaf, and for each container without any: the steps to it, each the
 # kind of a container and a key in it, and then the path of the leaf or the kind.
@@ -56,7 +57,7 @@ def record_tree(tree: ArrayTree) -> Record:
         else:
             kind = _kind(node)
             pending += [
-                ([*steps, [kind, _record_key(key)]], child)
+                ([*steps, [kind, _to_json(plain_key(key))]], child)
                 for key, child in reversed(children)
             ]
     return record
@@ -141,15 +142,8 @@ def _kind(node: Any) -> str:
     return kinds.get(type(node), "dict")
 
 
-def _record_key(key: Any) -> Any:
-    """Returns a key as JSON holds it: a tuple as a list."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return _to_json(getattr(key, attribute))
-    return keystr((key,), simple=True)
-
-
 def _to_json(key: Any) -> Any:
+    """Returns a key as JSON holds it: a tuple as a list."""
     if isinstance(key, tuple):
         return [_to_json(part) for part in key]
     if type(key) not in (str, int, bool):

@@ -17,6 +17,7 @@ from gradflow_jax.trees import (
     describe,
     mask_leaves,
 )
+from gradflow_jax.trees.dtypes import is_numeric
 from gradflow_jax.trees.mirroring import is_masked_node
 from gradflow_jax.trees.names import keyed_leaves
 
@@ -196,16 +197,19 @@ def _check_not_flattened(masks: Masks, params: Params) -> None:
     Masks could be joined in the order of their own tree, but not be checked to be
     those of the leaves that the vector was made of.
     """
-    sizes = [jnp.size(mask) for mask in jax.tree.leaves(masks) if hasattr(mask, "size")]
-    is_tree = [keys for keys, _ in keyed_leaves(masks)] != [()]
+    weights, flags = keyed_leaves(params), keyed_leaves(masks)
+    if [keys for keys, _ in weights] != [()] or not all(
+        is_numeric(mask) for _, mask in flags
+    ):
+        return
+    ((_, vector),) = weights
     if (
-        [keys for keys, _ in keyed_leaves(params)] == [()]
-        and jnp.ndim(params) == 1
-        and sum(sizes) == jnp.size(params)
-        and (is_tree or jnp.ndim(masks) > 1)
+        jnp.ndim(vector) == 1
+        and sum(jnp.size(mask) for _, mask in flags) == jnp.size(vector)
+        and [(keys, jnp.ndim(mask)) for keys, mask in flags] != [((), 1)]
     ):
         raise ValueError(
-            f"params is one vector, {describe(params)}, as optax.flatten makes of a "
+            f"params is one vector, {describe(vector)}, as optax.flatten makes of a "
             "tree, and masks are of that tree: chain apply_mask after it, "
             "optax.chain(optax.flatten(...), gf.apply_mask(masks))."
         )
@@ -217,10 +221,11 @@ def _copy_masks(masks: Masks, params: Params, packed: bool) -> Masks:
     Flax NNX calls `init` with `State[Param]` and `update` with `State[array]`. A copy,
     because a train step may donate the optimizer's state.
     """
+    structure = jax.tree.structure(params)
     if _is_part_without_leaves(params):
-        return params
+        return structure.unflatten([])
     leaves = mask_leaves(_leave_out(masks, params), params)
-    return jax.tree.structure(params).unflatten(
+    return structure.unflatten(
         copy_mask(mask, packed and is_packable(mask)) for mask in leaves
     )
 

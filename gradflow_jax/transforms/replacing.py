@@ -14,6 +14,7 @@ from gradflow_jax.masks.packing import unpacked_leaf, unpacked_leaves
 from gradflow_jax.transforms.masking import MaskState, copy_mask
 from gradflow_jax.trees import (
     AnyTree,
+    ArrayTree,
     Masks,
     Params,
     aligned_leaves,
@@ -109,7 +110,7 @@ def replace_masks(
     )
 
 
-def masks_of(opt_state: AnyTree, params: Params | None = None) -> Masks:
+def masks_of(opt_state: ArrayTree, params: Params | None = None) -> Masks:
     """Returns the masks that an optimizer state holds, whatever wraps `gf.apply_mask`.
 
     Args:
@@ -172,12 +173,12 @@ def masks_of(opt_state: AnyTree, params: Params | None = None) -> Masks:
     )
 
 
-def _nodes(opt_state: AnyTree) -> list[Any]:
+def _nodes(opt_state: ArrayTree) -> list[Any]:
     """Returns the leaves of a state, of which each `MaskState` is one."""
     return jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, MaskState))
 
 
-def _flag_masks(opt_state: AnyTree) -> list[bool]:
+def _flag_masks(opt_state: ArrayTree) -> list[bool]:
     """Returns for each leaf of a state whether it is in a `MaskState`."""
     return [
         isinstance(node, MaskState)

@@ -106,8 +106,7 @@ def save_cut(
             f"units is a {type(units).__name__}: pass the units of the original model, "
             "from gf.find_units."
         )
-    if is_nnx_module(variables):
-        variables = variables_of(variables)
+    variables = _variables(variables)
     shapes, arrays, saved = units.shapes(keep), {}, {}
     for name, leaf in named_leaves(variables):
         shape = jnp.shape(leaf) if is_numeric(leaf) else None
@@ -204,8 +203,7 @@ def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> Saved
             rebuild_tree(record.tree, original),
         )
     else:
-        like = variables_of(like) if is_nnx_module(like) else like
-        trees = _arrange(variables, original, like)
+        trees = _arrange(variables, original, _variables(like))
     return SavedCut(trees[0], dict(record.keep), record.indices, trees[1])
 
 
@@ -249,6 +247,11 @@ def _as_path(path: str | os.PathLike) -> Path:
             f"{str(path)!r} holds a null character, as no file's name can."
         )
     return result
+
+
+def _variables(tree: Any) -> ArrayTree:
+    """Returns the state of an NNX module, and a tree as it is."""
+    return variables_of(tree) if is_nnx_module(tree) else tree
 
 
 def _say(leaf: Any) -> str:

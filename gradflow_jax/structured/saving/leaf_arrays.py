@@ -43,7 +43,9 @@ def kind_of_leaf(path: str, leaf: Any) -> str:
             f"variables {label(path)} is {what} and not an array of numbers: save "
             "outside of jax.jit, and leave out what is no number."
         )
-    dtype = leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        dtype = jnp.result_type(leaf)
     if isinstance(dtype, np.dtype):
         if dtype.name in _NUMBERS:
             return dtype.name

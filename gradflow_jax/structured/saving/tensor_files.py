@@ -138,7 +138,7 @@ def parse_json(text: bytes | str) -> Any:
 
 def bytes_of(array: np.ndarray) -> memoryview:
     """Returns the bytes of an array without copying them, if they are contiguous."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def is_size(value: object) -> bool:

@@ -11,6 +11,7 @@ dataclasses, Flax and Equinox modules alike.
     prunable       which leaves are pruned: by default, and but for those ignored
     flax_objects   what is an object of Flax, told without importing Flax in vain
     checks         errors that name the leaf, the value found and the remedy
+    numbers        fractions and whole numbers, checked
 
 Every room imports this one; it imports none. To add a check that two rooms need, open
 `checks`.
@@ -21,7 +22,6 @@ from gradflow_jax.trees.checks import aligned_leaves as aligned_leaves
 from gradflow_jax.trees.checks import check_finite as check_finite
 from gradflow_jax.trees.checks import check_floating as check_floating
 from gradflow_jax.trees.checks import check_masks as check_masks
-from gradflow_jax.trees.checks import checked_fraction as checked_fraction
 from gradflow_jax.trees.checks import mask_leaves as mask_leaves
 from gradflow_jax.trees.dtypes import describe as describe
 from gradflow_jax.trees.dtypes import is_real_floating as is_real_floating
@@ -33,6 +33,8 @@ from gradflow_jax.trees.flax_objects import is_nnx_state as is_nnx_state
 from gradflow_jax.trees.names import label as label
 from gradflow_jax.trees.names import map_named as map_named
 from gradflow_jax.trees.names import named_leaves as named_leaves
+from gradflow_jax.trees.numbers import checked_fraction as checked_fraction
+from gradflow_jax.trees.numbers import checked_whole_number as checked_whole_number
 from gradflow_jax.trees.prunable import Patterns as Patterns
 from gradflow_jax.trees.prunable import Prunable as Prunable
 from gradflow_jax.trees.prunable import default_prunable as default_prunable

@@ -64,12 +64,13 @@ def check_floating(tree: ArrayTree, what: str) -> None:
         raise TypeError(f"{what} {label(path)} is {describe(leaf)}; {remedy}")
 
 
-def check_finite(path: str, leaf: chex.Numeric) -> None:
+def check_finite(path: str, leaf: chex.Numeric, *, or_never_kept: bool = False) -> None:
     """Checks one leaf of scores, unless it is traced.
 
     Args:
         path: the leaf's name, for the error.
         leaf: real numbers.
+        or_never_kept: whether −inf, the score of what is never kept, passes too.
 
     Raises:
         ValueError: at a NaN or an infinity.
@@ -84,19 +85,19 @@ def check_finite(path: str, leaf: chex.Numeric) -> None:
     # An array whose values are known is checked now, even where jax.jit traces the
     # code around it.
     with jax.ensure_compile_time_eval():
-        finite = jnp.isfinite(leaf)
-        if jnp.all(finite):
-            return
-        bad_count = jnp.size(leaf) - int(jnp.sum(finite))
         # Sums alone are fetched: where other processes hold parts of the leaf, none of
         # its values can be.
         kinds = {"nan": jnp.isnan, "inf": jnp.isposinf, "-inf": jnp.isneginf}
+        if or_never_kept:
+            del kinds["-inf"]
         counts = {kind: int(jnp.sum(test(leaf))) for kind, test in kinds.items()}
+    if not any(counts.values()):
+        return
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     raise ValueError(
-        f"scores {label(path)} has {bad_count} of {jnp.size(leaf)} values that are not "
-        f"finite ({summary}): weights cannot be ranked by them. Look for NaN in the "
-        "params or an overflow in the loss, or exclude the leaf by "
+        f"scores {label(path)} has {sum(counts.values())} of {jnp.size(leaf)} values "
+        f"that are not finite ({summary}): weights cannot be ranked by them. "
+        "Look for NaN in the params or an overflow in the loss, or exclude the leaf by "
         "ignore= or prunable=."
     )
 
@@ -155,11 +156,12 @@ def aligned_leaves(
     if paths != expected_paths:
         missing = [path for path in expected_paths if path not in paths]
         extra = [path for path in paths if path not in expected_paths]
-        if missing:
-            difference = f"{what} lacks the leaf {missing[0]!r}"
-        elif extra:
-            difference = f"{what} has the leaf {extra[0]!r}, which {like_what} lacks"
-        else:
+        differences = [f"lacks the leaf {path!r}" for path in missing[:1]]
+        differences += [
+            f"has the leaf {path!r}, which {like_what} lacks" for path in extra[:1]
+        ]
+        difference = f"{what} {' and '.join(differences)}"
+        if not differences:
             difference = "the leaves stand in another order"
         raise ValueError(
             f"{what} and {like_what} are different trees: {difference}. "
@@ -236,39 +238,3 @@ def mask_leaves(
     """
     check_masks(masks, what=what)
     return aligned_leaves(masks, like, what=what, like_what=like_what)
-
-
-def checked_fraction(value: chex.Numeric, what: str) -> float:
-    """Returns `value` as a float in [0, 1].
-
-    Args:
-        value: a number, or an array of one.
-        what: what an error calls it: "sparsity".
-
-    Returns:
-        A Python float.
-
-    Raises:
-        TypeError: if it is traced by `jax.jit` or is no number.
-        ValueError: if it is NaN or outside [0, 1].
-
-    Example:
-        >>> checked_fraction(90, "sparsity")
-        Traceback (most recent call last):
-        ValueError: sparsity is 90.0, outside [0, 1] (a fraction, not per cent).
-    """
-    if is_traced(value):
-        raise TypeError(
-            f"{what} is traced by jax.jit or a like transformation, but masks of an "
-            "exact number of weights need its value: make it a static argument."
-        )
-    try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        fraction = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{what} is {value!r}, not a number in [0, 1].") from None
-    if not 0.0 <= fraction <= 1.0:
-        percent = " (a fraction, not per cent)" if fraction > 1 else ""
-        raise ValueError(f"{what} is {fraction}, outside [0, 1]{percent}.")
-    return fraction

@@ -13,10 +13,16 @@ from gradflow_jax.trees.names import named_leaves
 from gradflow_jax.trees.types import ArrayTree
 
 Prunable = Callable[[str, jax.Array], bool]
-"""Which leaves are pruned: `prunable(path, leaf)`, of the leaf's name and array."""
+"""Which leaves are pruned: `prunable(path, leaf)`, of the leaf's name and array.
+
+It replaces the default rule: `default_prunable(path, leaf) and ...` narrows it.
+"""
 
 Patterns = str | Collection[str]
-"""One path or shell pattern of paths, `"head/*"`, or several."""
+"""One path or shell pattern of paths, `"head/*"`, or several.
+
+A path is that leaf and no other, whatever `*`, `?` or `[` it holds.
+"""
 
 # Libraries give these names to additive and normalization parameters. Dimensions do
 # not tell them from kernels: in stacked layers and attention heads they have two and
@@ -86,15 +92,21 @@ def match_paths(
         if not any(matches):
             matches = [fnmatch.fnmatchcase(path, pattern) for path in paths]
         if not any(matches):
-            near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.5)
-            listed = ", ".join(near or paths[:8])
-            more = f" and {len(paths) - 8} more" if not near and len(paths) > 8 else ""
-            known = "near it" if near else "there"
-            raise ValueError(
-                f"{what} {pattern!r} matches {of}; {known} are {listed}{more}."
-            )
+            hint = _hint(pattern, paths)
+            raise ValueError(f"{what} {pattern!r} matches {of}; {hint}.")
         flags = [flag or match for flag, match in zip(flags, matches, strict=True)]
     return flags
+
+
+def _hint(pattern: str, paths: Sequence[str]) -> str:
+    """Returns what an error says of the paths that a pattern may have meant."""
+    folder = pattern.rstrip("/") + "/"
+    if any(path.startswith(folder) for path in paths):
+        return f"{folder + '*'!r} matches all leaves under it"
+    near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.5)
+    listed = ", ".join(near or paths[:8])
+    more = f" and {len(paths) - 8} more" if not near and len(paths) > 8 else ""
+    return f"{'near it' if near else 'there'} are {listed}{more}"
 
 
 def prunable_flags(

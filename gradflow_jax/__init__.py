@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from gradflow_jax.masks import prune as prune
     from gradflow_jax.masks import quotas as quotas
     from gradflow_jax.masks import report as report
+    from gradflow_jax.masks import sparsity as sparsity
     from gradflow_jax.masks import unpack_masks as unpack_masks
     from gradflow_jax.scores import batch_norm_scale as batch_norm_scale
     from gradflow_jax.scores import batch_norm_taylor as batch_norm_taylor
@@ -112,7 +113,7 @@ _NAMES_OF = {
     "masks": """
         combine erdos_renyi erdos_renyi_kernel global_masks group_masks
         layerwise_masks n_of_m_masks overlap pack_masks prune quotas report
-        unpack_masks
+        sparsity unpack_masks
     """,
     "scores": """
         batch_norm_scale batch_norm_taylor biased_loss_preservation

@@ -6,6 +6,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from gradflow_jax.masks.selection.counting import count_true
+from gradflow_jax.masks.selection.placement import place_like
 from gradflow_jax.trees import (
     AnyTree,
     Masks,
@@ -52,7 +54,7 @@ def prune(params: AnyTree, masks: Masks) -> AnyTree:
     kept = mask_leaves(masks, params)
     leaves, structure = jax.tree.flatten(params)
     return structure.unflatten(
-        jnp.where(mask, leaf, jnp.zeros_like(leaf))
+        jnp.where(place_like(mask, leaf), leaf, jnp.zeros_like(leaf))
         for mask, leaf in zip(kept, leaves, strict=True)
     )
 
@@ -73,7 +75,7 @@ def combine(
             some mask keeps.
 
     Returns:
-        Masks: a tree like the first.
+        Masks: a tree like the first, which lies where that does.
 
     Raises:
         TypeError: if a leaf is not bool, or without masks.
@@ -96,7 +98,9 @@ def combine(
         for i, tree in enumerate(masks)
     ]
     return jax.tree.structure(masks[0]).unflatten(
-        functools.reduce(operations[how], leaves)
+        functools.reduce(
+            operations[how], [place_like(leaf, leaves[0]) for leaf in leaves]
+        )
         for leaves in zip(*all_leaves, strict=True)
     )
 
@@ -140,6 +144,7 @@ def overlap(
     flags = prunable_flags(a, prunable, ignore)
     for x, y, flag in zip(first, second, flags, strict=True):
         if flag:
-            both += int(jnp.sum(x & y))
-            either += int(jnp.sum(x | y))
+            y = place_like(y, x)
+            both += count_true(x & y)
+            either += count_true(x | y)
     return both / either if either else 1.0

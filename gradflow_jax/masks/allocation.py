@@ -1,12 +1,13 @@
 """Allots to each layer how many weights it keeps: a tree like params of ints."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.masks.by_path import check_by_path, first_matches
 from gradflow_jax.trees import (
     Allocation,
     ArrayTree,
@@ -19,7 +20,6 @@ from gradflow_jax.trees import (
     default_prunable,
     is_traced,
     label,
-    match_paths,
     named_leaves,
     prunable_flags,
 )
@@ -38,10 +38,12 @@ def quotas(
     Args:
         params: the parameters, or scores; only shapes matter.
         by_path: sparsity by path or shell pattern, `{"conv*/kernel": 0.5}`; of several
-            patterns that match a leaf the first decides. A path named here is pruned
-            even where `prunable` says no.
+            patterns that match a leaf the first decides. A pattern takes prunable
+            leaves alone; a path takes its leaf, even where `prunable` says no.
         sparsity: that of the other prunable leaves.
-        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole. It
+            replaces the default rule: begin it with `gf.default_prunable(path, leaf)
+            and`, or biases are pruned too.
         ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
@@ -61,46 +63,31 @@ def quotas(
         {'conv': 5, 'dense': 2}
     """
     check_floating(params, "params")
+    check_by_path(by_path, "sparsity=")
     checked_fraction(sparsity, "sparsity")
     paths_and_leaves = named_leaves(params)
-    paths = [path for path, _ in paths_and_leaves]
-    patterns = dict(zip(paths, first_matches(paths, by_path), strict=True))
+    patterns = first_matches(paths_and_leaves, by_path, prunable)
+    is_named = iter([pattern is not None for pattern in patterns])
     flags = prunable_flags(
-        params,
-        lambda path, leaf: patterns[path] is not None or prunable(path, leaf),
-        ignore,
+        params, lambda path, leaf: next(is_named) or prunable(path, leaf), ignore
     )
     keep = []
-    for (path, leaf), flag in zip(paths_and_leaves, flags, strict=True):
-        pattern = patterns[path]
+    columns = zip(paths_and_leaves, patterns, flags, strict=True)
+    for (_, leaf), pattern, flag in columns:
         size = math.prod(jnp.shape(leaf))
         quota = sparsity if pattern is None else by_path[pattern]
         keep.append(kept_number(size, quota) if flag else size)
     return jax.tree.structure(params).unflatten(keep)
 
 
-def first_matches(
-    paths: Sequence[str], by_path: Mapping[str, float]
-) -> list[str | None]:
-    """Returns for each path the first of the patterns that matches it, or None.
-
-    Raises:
-        TypeError: if a sparsity is traced or is no number.
-        ValueError: if a sparsity is outside [0, 1] or a pattern matches no leaf.
-    """
-    matches: list[str | None] = [None] * len(paths)
-    for pattern, quota in by_path.items():
-        checked_fraction(quota, f"the quota {pattern!r}")
-        flags = match_paths(pattern, paths, what="the quota")
-        matches = [
-            pattern if first is None and flag else first
-            for first, flag in zip(matches, flags, strict=True)
-        ]
-    return matches
-
-
 def kept_number(size: int, sparsity: float) -> int:
     """Returns how many of `size` weights are kept: size − round(sparsity · size)."""
+    if isinstance(sparsity, Mapping):
+        raise TypeError(
+            f"sparsity is {sparsity!r}, one for each of several names: pass them to "
+            "gf.group_masks(scores, {...}), or to gf.quotas(scores, {...}), whose "
+            "allocation gf.layerwise_masks takes."
+        )
     return size - round(checked_fraction(sparsity, "sparsity") * size)
 
 

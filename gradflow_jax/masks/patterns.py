@@ -1,14 +1,16 @@
 """Makes masks of a regular pattern, as hardware wants them: N of every M weights."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.masks.algebra import all_true_like
-from gradflow_jax.masks.selection.ordering import to_ordered_integers
-from gradflow_jax.masks.selection.placement import place_like
+from gradflow_jax.masks.keywords import explain_keywords
+from gradflow_jax.masks.neighbors import NeighborsOutcome, keep_of_every
+from gradflow_jax.masks.ranking import masks_like
+from gradflow_jax.masks.ties import Tie, warn_of_ties
 from gradflow_jax.trees import (
     Axes,
     Masks,
@@ -18,15 +20,19 @@ from gradflow_jax.trees import (
     Scores,
     check_finite,
     check_floating,
+    checked_fraction,
+    checked_whole_number,
     default_prunable,
+    is_traced,
     label,
-    map_named,
+    mask_leaves,
+    named_leaves,
     prunable_flags,
-    widen,
 )
 from gradflow_jax.trees.roles import linear_maps
 
 
+@explain_keywords
 def n_of_m_masks(
     scores: Scores,
     *,
@@ -34,6 +40,8 @@ def n_of_m_masks(
     m: int = 4,
     axis: Axes | None = None,
     roles: Roles | None = None,
+    floor: float = 0.0,
+    previous: Masks | None = None,
     prunable: Prunable = default_prunable,
     ignore: Patterns = (),
 ) -> Masks:
@@ -47,7 +55,9 @@ def n_of_m_masks(
     of its window.
 
     Args:
-        scores: a tree of real floating-point arrays, higher is kept.
+        scores: a tree of real floating-point arrays, higher is kept; not the
+            parameters, whose negative half would go: score them by `gf.magnitude`. A
+            weight of score −inf is never kept.
         n: how many of each group are kept.
         m: the size of a group; a divisor of the inputs of every prunable leaf.
         axis: the axis along which groups lie, or several, flattened in this order; or
@@ -57,7 +67,12 @@ def n_of_m_masks(
             four dimensions whose name is not `weight`, which is (out, in) in Equinox
             and torch; all others are refused, kernels of convolutions in one dimension
             among them.
-        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        floor: the fraction of each prunable leaf that is kept at least; n / m must be
+            as much.
+        previous: masks of an earlier round. A weight they removed stays removed.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole. It
+            replaces the default rule: begin it with `gf.default_prunable(path, leaf)
+            and`, or biases are pruned too.
         ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
@@ -69,7 +84,11 @@ def n_of_m_masks(
             number, or roles are no tuples of words.
         ValueError: unless 0 <= n <= m and m divides the inputs of every prunable leaf;
             where it is not known which axes they are, or a leaf has none; if a score is
-            NaN or infinite, or no leaf is prunable.
+            NaN or +inf, no leaf is prunable, or `previous` is another tree; if a floor,
+            `previous` or −inf leave no way to keep n of every m.
+
+    Warns:
+        EqualScoresWarning: as `gf.global_masks`, of each leaf by itself.
 
     Example:
         >>> import jax.numpy as jnp
@@ -84,17 +103,25 @@ def n_of_m_masks(
         Mishra et al., Accelerating Sparse Deep Neural Networks, 2021.
     """
     check_floating(scores, "scores")
-    if not (isinstance(n, int) and isinstance(m, int)):
-        raise TypeError(f"n and m are {n!r} and {m!r}, not whole numbers.")
+    n, m = checked_whole_number(n, "n"), checked_whole_number(m, "m")
     if not 0 <= n <= m or m < 1:
         raise ValueError(f"n of m is {n} of {m}; 0 <= n <= m and m >= 1 must hold.")
+    if n / m < checked_fraction(floor, "floor"):
+        raise ValueError(
+            f"floor={floor} keeps more of each leaf than {n} of {m} does: lower the "
+            "floor, or raise n."
+        )
     flags = prunable_flags(scores, prunable, ignore)
-    maps = iter(linear_maps(scores, flags, what="scores", roles=roles, axis=axis))
-
-    def mask(path: str, leaf: Any) -> jax.Array:
-        linear_map = next(maps)
+    maps = linear_maps(scores, flags, what="scores", roles=roles, axis=axis)
+    before: Sequence[Any] = [None] * len(flags)
+    if previous is not None:
+        before = mask_leaves(previous, scores, what="previous", like_what="scores")
+    kept, outcomes, columns = [], [], []
+    for (path, leaf), linear_map, alive in zip(
+        named_leaves(scores), maps, before, strict=True
+    ):
         if linear_map is None:
-            return all_true_like(leaf)
+            continue
         inputs, shape = linear_map.inputs, jnp.shape(leaf)
         size = math.prod(shape[i] for i in inputs)
         if size % m:
@@ -103,17 +130,45 @@ def n_of_m_masks(
                 f"{', '.join(map(str, inputs))}, and {size} is no multiple of {m}: "
                 "choose another axis or m, or exclude the leaf by ignore= or prunable=."
             )
-        check_finite(path, leaf)
-        last = range(-len(inputs), 0)
-        inputs_last = jnp.moveaxis(widen(leaf), inputs, last)
-        others = inputs_last.shape[: -len(inputs)]
-        groups = inputs_last.reshape(*others, size // m, m)
-        # Inverted bits sort the highest score first, and a stable sort leaves equal
-        # ones in the order of their indices. The argsort of that argsort is the place
-        # of each score in its group.
-        highest_first = jnp.argsort(~to_ordered_integers(groups), stable=True)
-        places = jnp.argsort(highest_first, stable=True)
-        kept = jnp.moveaxis((places < n).reshape(inputs_last.shape), last, inputs)
-        return place_like(kept, leaf)
+        mask, outcome = keep_of_every(jnp.asarray(leaf), alive, n, m, inputs)
+        kept.append(mask)
+        outcomes.append(outcome)
+        columns.append((path, leaf))
+    _check_outcomes(outcomes, columns, n, m)
+    return masks_like(scores, flags, kept, previous)
 
-    return map_named(mask, scores)
+
+def _check_outcomes(
+    outcomes: Sequence[NeighborsOutcome],
+    paths_and_leaves: Sequence[tuple[str, Any]],
+    n: int,
+    m: int,
+) -> None:
+    """Raises ValueError where n of m cannot be kept, and warns of ties, unless traced.
+
+    Raises:
+        ValueError: at the first leaf with NaN or +inf, or with a group of which fewer
+            than n may be kept.
+    """
+    if any(map(is_traced, jax.tree.leaves(outcomes))):
+        for path, leaf in paths_and_leaves:
+            check_finite(path, leaf, or_never_kept=True)
+        return
+    ties = []
+    for (path, leaf), outcome in zip(
+        paths_and_leaves, jax.device_get(outcomes), strict=True
+    ):
+        if outcome.unrankable:
+            check_finite(path, leaf, or_never_kept=True)
+        if outcome.short:
+            raise ValueError(
+                f"scores {label(path)} has {outcome.short} groups of {m} in which "
+                f"fewer than {n} weights may be kept: previous= removed the others, or "
+                "their score is −inf. For a pattern inside of earlier masks, which "
+                f"keeps {n} of {m} at most, take gf.combine(previous, "
+                "gf.n_of_m_masks(...))."
+            )
+        size = jnp.size(leaf)
+        chosen, tied = int(outcome.chosen), int(outcome.tied)
+        ties.append(Tie(f" of {label(path)}", chosen, tied, size // m * n, size))
+    warn_of_ties(ties)

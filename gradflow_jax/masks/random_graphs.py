@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.masks.allocation import kept_number
+from gradflow_jax.masks.keywords import explain_keywords
 from gradflow_jax.trees import (
     Allocation,
     Params,
@@ -29,6 +30,7 @@ class _Sizes(NamedTuple):
     window: tuple[int, ...]
 
 
+@explain_keywords
 def erdos_renyi(
     params: Params,
     *,
@@ -54,7 +56,9 @@ def erdos_renyi(
             dimensions whose name is not `weight`, which is (out, in) in Equinox and
             torch; all others are refused, kernels of convolutions in one dimension
             among them.
-        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole. It
+            replaces the default rule: begin it with `gf.default_prunable(path, leaf)
+            and`, or biases are pruned too.
         ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
@@ -90,6 +94,7 @@ def erdos_renyi(
     return _allot_in_proportion(params, sparsity, roles, prunable, ignore, numerator)
 
 
+@explain_keywords
 def erdos_renyi_kernel(
     params: Params,
     *,
@@ -112,7 +117,9 @@ def erdos_renyi_kernel(
             dimensions whose name is not `weight`, which is (out, in) in Equinox and
             torch; all others are refused, kernels of convolutions in one dimension
             among them.
-        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole. It
+            replaces the default rule: begin it with `gf.default_prunable(path, leaf)
+            and`, or biases are pruned too.
         ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:

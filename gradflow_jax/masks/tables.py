@@ -36,8 +36,14 @@ def text_table(
     return "\n".join(lines)
 
 
-def html_table(header: Row, rows: Sequence[Row], totals: Sequence[Row]) -> str:
-    """Returns the same table as HTML."""
+def html_table(
+    header: Row,
+    rows: Sequence[Row],
+    totals: Sequence[Row],
+    *,
+    notes: Sequence[str] = (),
+) -> str:
+    """Returns the same table as HTML, with lines below it."""
 
     def line(row: Row, tag: str) -> str:
         cells = "".join(
@@ -52,6 +58,7 @@ def html_table(header: Row, rows: Sequence[Row], totals: Sequence[Row]) -> str:
     return (
         f"<table><thead>{line(header, 'th')}</thead>"
         f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table>"
+        + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     )
 
 

@@ -1,18 +1,14 @@
 """Keeps the highest scores: of all layers, of families of layers, or of each layer."""
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.masks.allocation import (
-    checked_allocation,
-    first_matches,
-    kept_number,
-)
-from gradflow_jax.masks.ranking import keep_highest, masks_like, select_flagged
+from gradflow_jax.masks.allocation import checked_allocation, kept_number
+from gradflow_jax.masks.by_path import check_by_path, first_matches
+from gradflow_jax.masks.keywords import explain_keywords
+from gradflow_jax.masks.ranking import Group, keep_highest, select_flagged
 from gradflow_jax.trees import (
     Allocation,
     Masks,
@@ -20,16 +16,15 @@ from gradflow_jax.trees import (
     Prunable,
     Scores,
     check_floating,
-    checked_fraction,
     default_prunable,
-    is_traced,
-    mask_leaves,
+    label,
     match_paths,
     named_leaves,
     prunable_flags,
 )
 
 
+@explain_keywords
 def global_masks(
     scores: Scores,
     *,
@@ -45,12 +40,16 @@ def global_masks(
     there are: among equal scores the earlier leaf, then the lower index is kept.
 
     Args:
-        scores: a tree of real floating-point arrays, higher is kept.
+        scores: a tree of real floating-point arrays, higher is kept; not the
+            parameters, whose negative half would go: score them by `gf.magnitude`. A
+            weight of score −inf is never kept.
         sparsity: the fraction of the prunable weights that is removed, in [0, 1].
         floor: the fraction of each prunable leaf that is kept at least, its highest
             scores. The paper lets no layer lose more than 95 %: `floor=0.05`.
         previous: masks of an earlier round. A weight they removed stays removed.
-        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole. It
+            replaces the default rule: begin it with `gf.default_prunable(path, leaf)
+            and`, or biases are pruned too.
         ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
 
     Returns:
@@ -58,10 +57,14 @@ def global_masks(
 
     Raises:
         TypeError: if a leaf is not real floating-point; if `sparsity` is traced.
-        ValueError: if a prunable score is NaN or infinite (told outside `jax.jit`
-            only), if sparsity or floor is outside [0, 1], if no leaf is prunable, if
-            `previous` is another tree, or if floors or `previous` leave no way to
-            keep the number asked for.
+        ValueError: if a prunable score is NaN or +inf (told outside `jax.jit` only),
+            if sparsity or floor is outside [0, 1], if no leaf is prunable, if
+            `previous` is another tree, or if floors, `previous` or −inf leave no way
+            to keep the number asked for.
+
+    Warns:
+        EqualScoresWarning: outside `jax.jit`, if equal scores left it to positions
+            which of more than a handful of weights are kept.
 
     Example:
         >>> import jax.numpy as jnp
@@ -77,34 +80,20 @@ def global_masks(
     check_floating(scores, "scores")
     flags = prunable_flags(scores, prunable, ignore)
     sizes = select_flagged([jnp.size(leaf) for leaf in jax.tree.leaves(scores)], flags)
-    keep = kept_number(sum(sizes), sparsity)
-    alive = None
-    if previous is not None:
-        before = mask_leaves(previous, scores, what="previous", like_what="scores")
-        alive = select_flagged(before, flags)
-        _check_alive(alive, keep)
-    floor = checked_fraction(floor, "floor")
-    # The product is rounded before it is raised: 0.07 · 100 is a hair above 7.
-    minimum = [math.ceil(round(floor * size, 6)) for size in sizes]
-    if sum(minimum) > keep:
-        raise ValueError(
-            f"floor={floor} keeps {sum(minimum)} weights, but sparsity={sparsity} "
-            f"keeps only {keep} of {sum(sizes)}: lower the floor or the sparsity."
-        )
-    first = None
-    if floor:
-        each_alone = range(len(sizes))
-        first = keep_highest(scores, flags, minimum, each_alone, among=alive)
-    together = [0] * len(sizes)
-    kept = keep_highest(scores, flags, [keep], together, among=alive, first=first)
-    return masks_like(scores, flags, kept, previous)
+    together = [Group(kept_number(sum(sizes), sparsity), f"sparsity={sparsity}")]
+    return keep_highest(
+        scores, flags, together, [0] * len(sizes), floor=floor, previous=previous
+    )
 
 
+@explain_keywords
 def layerwise_masks(
     scores: Scores,
     *,
     sparsity: float | None = None,
     allocation: Allocation | None = None,
+    floor: float = 0.0,
+    previous: Masks | None = None,
     prunable: Prunable = default_prunable,
     ignore: Patterns = (),
 ) -> Masks:
@@ -114,12 +103,19 @@ def layerwise_masks(
     that the allocation gives: among equal scores the lower index is kept.
 
     Args:
-        scores: a tree of real floating-point arrays, higher is kept.
+        scores: a tree of real floating-point arrays, higher is kept; not the
+            parameters, whose negative half would go: score them by `gf.magnitude`. A
+            weight of score −inf is never kept.
         sparsity: the fraction of each prunable leaf that is removed, in [0, 1].
         allocation: instead of sparsity, how many weights each leaf keeps: a tree like
             scores of ints, from `gf.erdos_renyi`, `gf.erdos_renyi_kernel`,
             `gf.quotas`, or your own.
-        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole.
+        floor: the fraction of each prunable leaf that is kept at least; sparsity or
+            allocation must leave it.
+        previous: masks of an earlier round. A weight they removed stays removed.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole. It
+            replaces the default rule: begin it with `gf.default_prunable(path, leaf)
+            and`, or biases are pruned too.
             An allocation decides by itself which leaves are.
         ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too.
             With an allocation pass it to what makes the allocation.
@@ -130,9 +126,13 @@ def layerwise_masks(
     Raises:
         TypeError: if a leaf is not real floating-point, or unless exactly one of
             sparsity and allocation is given.
-        ValueError: if a prunable score is NaN or infinite (told outside `jax.jit`
-            only), if sparsity is outside [0, 1], if no leaf is prunable, or if the
-            allocation is another tree or keeps more than a leaf has.
+        ValueError: if a prunable score is NaN or +inf (told outside `jax.jit` only),
+            if sparsity or floor is outside [0, 1], if no leaf is prunable, if the
+            allocation or `previous` is another tree, or if the size of a leaf, a
+            floor, `previous` or −inf leave no way to keep the number asked for.
+
+    Warns:
+        EqualScoresWarning: as `gf.global_masks`, of each leaf by itself.
 
     Example:
         >>> import jax.numpy as jnp
@@ -154,27 +154,47 @@ def layerwise_masks(
             f"{'no' if allocation is None else 'an'} allocation."
         )
     check_floating(scores, "scores")
-    sizes = [jnp.size(leaf) for leaf in jax.tree.leaves(scores)]
+    paths_and_leaves = named_leaves(scores)
+    places = [f" of {label(path)}" for path, _ in paths_and_leaves]
+    sizes = [jnp.size(leaf) for _, leaf in paths_and_leaves]
+    whole = None
     if sparsity is not None:
-        flags = checked = prunable_flags(scores, prunable, ignore)
-        keep = [
-            kept_number(size, sparsity) if flag else size
-            for size, flag in zip(sizes, flags, strict=True)
+        flags = prunable_flags(scores, prunable, ignore)
+        groups = [
+            Group(kept_number(size, sparsity), f"sparsity={sparsity}{place}", place)
+            for size, place in select_flagged(
+                list(zip(sizes, places, strict=True)), flags
+            )
         ]
     else:
         keep = checked_allocation(allocation, scores)  # type: ignore[arg-type]
-        # All leaves are ranked, so that another allocation compiles nothing; a leaf
-        # that is kept whole may hold NaN.
+        # All leaves are ranked, so that another allocation compiles nothing.
         flags = [True] * len(sizes)
-        checked = [number < size for number, size in zip(keep, sizes, strict=True)]
-    each_alone = range(sum(flags))
-    keep = select_flagged(keep, flags)
-    kept = keep_highest(scores, flags, keep, each_alone, checked)
-    return masks_like(scores, flags, kept)
+        groups = [
+            Group(number, f"the allocation{place}", place)
+            for number, place in zip(keep, places, strict=True)
+        ]
+        whole = [number == size for number, size in zip(keep, sizes, strict=True)]
+    return keep_highest(
+        scores,
+        flags,
+        groups,
+        range(len(groups)),
+        floor=floor,
+        previous=previous,
+        whole=whole,
+    )
 
 
+@explain_keywords
 def group_masks(
-    scores: Scores, by_path: Mapping[str, float], *, ignore: Patterns = ()
+    scores: Scores,
+    by_path: Mapping[str, float],
+    *,
+    floor: float = 0.0,
+    previous: Masks | None = None,
+    prunable: Prunable = default_prunable,
+    ignore: Patterns = (),
 ) -> Masks:
     """Keeps the highest-scored weights of each family of leaves ranked together.
 
@@ -183,11 +203,20 @@ def group_masks(
     but not with other kinds, such as attention and MLP.
 
     Args:
-        scores: a tree of real floating-point arrays, higher is kept.
+        scores: a tree of real floating-point arrays, higher is kept; not the
+            parameters, whose negative half would go: score them by `gf.magnitude`. A
+            weight of score −inf is never kept.
         by_path: the sparsity of each family by path or shell pattern,
             `{"*/attention/*": 0.5, "*/mlp/*": 0.9}`; of several patterns that match a
-            leaf the first decides. Leaves that match none are kept whole.
-        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole,
+            leaf the first decides. Leaves that match none are kept whole. A pattern
+            takes prunable leaves alone; a path takes its leaf, whatever it is.
+        floor: the fraction of each leaf of a family that is kept at least, its highest
+            scores.
+        previous: masks of an earlier round. A weight they removed stays removed.
+        prunable: `prunable(path, leaf) -> bool`; the other leaves are kept whole. It
+            replaces the default rule: begin it with `gf.default_prunable(path, leaf)
+            and`, or biases are pruned too.
+        ignore: a path or shell pattern, `"head/*"`, or several: leaves kept whole too,
             whatever family they match.
 
     Returns:
@@ -197,27 +226,32 @@ def group_masks(
 
     Raises:
         TypeError: if a leaf is not real floating-point or a sparsity is traced.
-        ValueError: if a family's score is NaN or infinite (told outside `jax.jit`
-            only), if a sparsity is outside [0, 1], or if a pattern matches no leaf or
-            there is none, or if all leaves of a family are ignored.
+        ValueError: if a family's score is NaN or +inf (told outside `jax.jit` only),
+            if a sparsity or the floor is outside [0, 1], if a pattern matches no
+            prunable leaf or there is none, if all leaves of a family are ignored, or
+            if floors, `previous` or −inf leave no way to keep the number asked for.
+
+    Warns:
+        EqualScoresWarning: as `gf.global_masks`, of each family by itself.
 
     Example:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
-        >>> scores = {"conv1": jnp.array([4.0, 1.0]), "conv2": jnp.array([3.0, 2.0]),
-        ...           "dense": jnp.array([9.0, 8.0])}
+        >>> scores = {"conv1": jnp.array([[4.0, 1.0]]), "bias": jnp.array([5.0]),
+        ...           "conv2": jnp.array([[3.0, 2.0]]), "dense": jnp.ones((1, 2))}
         >>> masks = gf.group_masks(scores, {"conv*": 0.75, "dense": 0.5})
-        >>> {path: mask.tolist() for path, mask in masks.items()}
-        {'conv1': [True, False], 'conv2': [False, False], 'dense': [True, False]}
+        >>> [masks[path].tolist() for path in ("conv1", "conv2", "dense")]
+        [[[True, False]], [[False, False]], [[True, False]]]
     """
     check_floating(scores, "scores")
+    check_by_path(by_path, "gf.global_masks(scores, sparsity=...)")
     if not by_path:
         raise ValueError(
             "there is no family: name one at least, such as {'*/kernel': 0.9}."
         )
     paths_and_leaves = named_leaves(scores)
     paths = [path for path, _ in paths_and_leaves]
-    families = first_matches(paths, by_path)
+    families = first_matches(paths_and_leaves, by_path, prunable)
     ignored = match_paths(ignore, paths)
     patterns = [
         None if is_ignored else family
@@ -233,22 +267,20 @@ def group_masks(
     for (_, leaf), pattern in zip(paths_and_leaves, patterns, strict=True):
         if pattern is not None:
             sizes[pattern] += jnp.size(leaf)
-    group_of = {pattern: group for group, pattern in enumerate(sizes)}
-    groups = [group_of[p] for p in patterns if p is not None]
-    keep = [kept_number(size, by_path[p]) for p, size in sizes.items()]
-    flags = [pattern is not None for pattern in patterns]
-    return masks_like(scores, flags, keep_highest(scores, flags, keep, groups))
-
-
-def _check_alive(alive: Sequence[Any], keep: int) -> None:
-    """Raises ValueError if previous masks keep fewer than `keep`, unless traced."""
-    if any(map(is_traced, alive)):
-        return
-    with jax.ensure_compile_time_eval():
-        living = sum(int(jnp.sum(leaf)) for leaf in alive)
-    if living < keep:
-        raise ValueError(
-            f"previous masks keep {living} weights, but {keep} are to be kept now and "
-            "a pruned weight never returns: ask for a higher sparsity, or leave out "
-            "previous= to let weights return."
+    groups = [
+        Group(
+            kept_number(size, by_path[pattern]),
+            f"sparsity={by_path[pattern]} of the family {pattern!r}",
+            f" of the family {pattern!r}",
         )
+        for pattern, size in sizes.items()
+    ]
+    group_of = {pattern: group for group, pattern in enumerate(sizes)}
+    return keep_highest(
+        scores,
+        [pattern is not None for pattern in patterns],
+        groups,
+        [group_of[p] for p in patterns if p is not None],
+        floor=floor,
+        previous=previous,
+    )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradflow_jax.trees.names import label, named_leaves
 from gradflow_jax.trees.prunable import match_paths
@@ -191,7 +192,7 @@ def _checked_axes(
     several = isinstance(axis, Iterable) and not isinstance(axis, str)
     axes: tuple[Any, ...] = tuple(axis) if several else (axis,)
     for number in axes:
-        if not isinstance(number, int) or isinstance(number, bool):
+        if not isinstance(number, (int, np.integer)) or isinstance(number, bool):
             raise TypeError(
                 f"axis is {number!r}, not a whole number, several, or a dict of them "
                 "by path."
@@ -201,7 +202,7 @@ def _checked_axes(
                 f"{what} {label(path)} of shape {shape} has no axis {number}: name the "
                 "axes of some leaves alone, axis={'*/kernel': ...}."
             )
-    counted = tuple(number % len(shape) for number in axes)
+    counted = tuple(int(number) % len(shape) for number in axes)
     if len(set(counted)) != len(counted) or not counted:
         raise ValueError(
             f"axis of {what} {label(path)} is {axes}: name one axis or more, each once."

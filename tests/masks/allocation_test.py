@@ -149,7 +149,11 @@ class TestErdosRenyi:
         assert all(type(number) is int for number in jax.tree.leaves(allocation))
 
     def test_layerwise_masks_keep_these_numbers(self, allocate):
-        params = {"conv": jnp.ones((3, 3, 4, 8)), "dense": jnp.ones((32, 10))}
+        shapes = {"conv": (3, 3, 4, 8), "dense": (32, 10)}
+        params = {
+            path: np.arange(math.prod(shape), dtype="f").reshape(shape)
+            for path, shape in shapes.items()
+        }
         allocation = allocate(params, sparsity=0.9)
         masks = gf.layerwise_masks(params, allocation=allocation)
         kept = jax.tree.map(lambda mask: int(mask.sum()), masks)

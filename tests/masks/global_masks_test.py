@@ -26,9 +26,11 @@ from tests.masks.score_trees import (
     kept_of,
     same,
     score_trees,
+    ties_are_meant,
 )
 
 
+@ties_are_meant
 class TestGlobal:
     @checked
     @given(score_trees(), fractions)
@@ -194,6 +196,7 @@ class TestGlobal:
         assert exact_threshold._highest._cache_size() == before
 
 
+@ties_are_meant
 class TestFloor:
     @checked
     @given(score_trees(FEW_SHAPES), fractions, st.sampled_from((0.05, 0.25, 0.5, 1.0)))

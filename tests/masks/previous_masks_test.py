@@ -21,9 +21,11 @@ from tests.masks.score_trees import (
     mask_trees,
     same,
     score_trees,
+    ties_are_meant,
 )
 
 
+@ties_are_meant
 class TestPrevious:
     @checked
     @given(st.data(), score_trees(FEW_SHAPES), fractions)

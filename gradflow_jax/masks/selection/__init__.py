@@ -37,7 +37,8 @@ known then, and the inequality holds again. The search of a group ends when
     low = high            and all that is left in the bracket ties.
 
 Only where fewer than `keep` ranks may be chosen at all (`among`) does keep exceed
-`reaching_low`: then `low` stays the lowest rank, and all of them are chosen.
+`reaching_low`: then `low` stays the lowest rank, and all of them are chosen. Where
+fewer are finite, `low` is the rank of −inf, which is not chosen all the same.
 
 ## Eight scores by hand
 
@@ -66,9 +67,14 @@ Kept is what is above the bracket of ranks, and what lies in it at the cut or be
 >>> import jax.numpy as jnp
 >>> from gradflow_jax.masks.selection.exact_threshold import highest
 >>> scores = [jnp.array([3.0, 9, 5]), jnp.array([9.0, 1, 9, 7, 2])]
->>> (a, b), finite = highest(scores, keep=[2], groups=[0, 0])
+>>> (a, b), outcome = highest(scores, keep=[2], groups=[0, 0])
 >>> a.tolist(), b.tolist()
 ([False, True, False], [True, False, False, False, False])
+
+Two of three that tie are kept: this is what a warning and a report say.
+
+>>> outcome.needed.numbers(), outcome.tied.numbers()
+([2], [3])
 
 ## Why the barriers stand
 
@@ -88,8 +94,8 @@ a weight (measured on the CPU, where the search then takes 1.6 times as long). W
 ## Counts beyond int32
 
 JAX has no int64 unless it is enabled for the whole program. A leaf of more than
-2³¹ − 1 weights is counted as several blocks, each by an int32, and sums over blocks
-are `Totals`: a pair of int32, high · 2¹⁶ + low with 0 ≤ low < 2¹⁶. Summing the halves
+2³¹ − 1 weights is counted as several blocks of rows, each by an int32, and sums over
+blocks are `Totals`: a pair of int32, high · 2¹⁶ + low with 0 ≤ low < 2¹⁶. Summing the halves
 of at most 2¹⁵ counts below 2³¹ gives at most 2³¹ − 2¹⁵ for the low ones; then its
 upper bits are carried over to the high one.
 """

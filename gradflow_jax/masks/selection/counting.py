@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradflow_jax.masks.selection.placement import Shard
+from gradflow_jax.masks.selection.placement import Shard, whole
 
 # An int32 can count and index no more; a larger leaf is several blocks.
 _LARGEST_BLOCK = 2**31 - 1
+# Nor can it tell more rows apart.
+_MOST_ROWS = 2**31 - 1
 # With no more blocks than these the sums of either half of `Totals` stay in int32.
 _MOST_BLOCKS = 2**15
 
@@ -65,6 +67,11 @@ class Totals(NamedTuple):
         high, low = sum_earlier(counts >> 16), sum_earlier(counts & 0xFFFF)
         return cls(high + (low >> 16), low & 0xFFFF)
 
+    def numbers(self) -> list[int]:
+        """Returns Python's ints of totals whose values are known."""
+        high, low = (np.asarray(half).tolist() for half in self)
+        return [(h << 16) + rest for h, rest in zip(high, low, strict=True)]
+
     def at(self, index: Any) -> "Totals":
         """Returns some of the numbers."""
         return Totals(self.high[index], self.low[index])
@@ -99,12 +106,11 @@ class Totals(NamedTuple):
 class Blocks:
     """One leaf as blocks, each of at most 2³¹ − 1 weights: nearly always one.
 
-    A block holds all weights that share the first indices, so that the blocks follow
-    each other as the weights do.
+    A block holds neighboring slices along one axis, its rows, that share the indices
+    before it, so that the blocks follow each other as the weights do.
 
     Attributes:
-        number: how many blocks there are.
-        size: how many weights each of them has.
+        sizes: how many weights each block has.
     """
 
     def __init__(self, shard: Shard, local: tuple[int, ...]):
@@ -116,20 +122,35 @@ class Blocks:
         """
         self._shard, self._local = shard, local
         shape = shard.shape
-        # The axes before the split number the blocks, the others lie within one.
-        self._split = next(
+        if math.prod(shape) <= _LARGEST_BLOCK:
+            self.sizes = [math.prod(shape)]
+            return
+        # The rows lie along the first axis whose slices are no larger than a block.
+        self._axis = next(
             axis
-            for axis in range(len(shape) + 1)
-            if math.prod(shape[axis:]) <= _LARGEST_BLOCK
+            for axis in range(len(shape))
+            if math.prod(shape[axis + 1 :]) <= _LARGEST_BLOCK
         )
-        self.number = math.prod(shape[: self._split])
-        self.size = math.prod(shape[self._split :])
-        if self.number > _MOST_BLOCKS:
+        rows, row_size = shape[self._axis], math.prod(shape[self._axis + 1 :])
+        # No more than there must be, and of as many rows each as can be.
+        pieces = math.ceil(rows / (_LARGEST_BLOCK // row_size))
+        self._rows = math.ceil(rows / pieces)
+        starts = range(0, rows, self._rows)
+        sizes = [min(self._rows, rows - start) * row_size for start in starts]
+        self._pieces = len(sizes)
+        self.sizes = sizes * math.prod(shape[: self._axis])
+        if rows > _MOST_ROWS or len(self.sizes) > _MOST_BLOCKS:
             raise ValueError(
-                f"scores of shape {shape} are too many along one axis to be ranked: "
-                f"reshape the leaf so that at most {_MOST_BLOCKS} slices of its first "
-                f"axes have at most {_LARGEST_BLOCK} weights each."
+                f"scores of shape {shape} are too many to be ranked: they make "
+                f"{len(self.sizes)} blocks of {rows} rows, and {_MOST_BLOCKS} blocks "
+                f"of {_LARGEST_BLOCK} can be counted. Split the leaf into several, or "
+                "reshape it so that no axis is longer."
             )
+
+    @property
+    def number(self) -> int:
+        """How many blocks there are."""
+        return len(self.sizes)
 
     def count(self, flags: Sequence[jax.Array]) -> jax.Array:
         """Counts the True of each of several bool arrays, [block, flag].
@@ -138,11 +159,12 @@ class Blocks:
         XLA fuses: `jnp.sum(scores >= t)` writes four bytes a weight first.
         """
         ones = tuple(flag.astype(jnp.int32) for flag in flags)
+        inner = 0 if self.number == 1 else self._axis + 1
         sums = lax.reduce(
             ones,
             (np.int32(0),) * len(ones),
             lambda totals, more: tuple(map(lax.add, totals, more)),
-            tuple(range(self._split, len(self._local))),
+            tuple(range(inner, len(self._local))),
         )
         local_counts = jnp.stack(sums, -1).reshape(-1, len(ones))
         local_counts = self._shard.count_once(local_counts)
@@ -155,8 +177,8 @@ class Blocks:
         """Returns values, [block], in a shape that broadcasts to the weights."""
         if self.number == 1:
             return values[0]
-        ones = (1,) * (len(self._local) - self._split)
-        leading = self._local[: self._split]
+        leading = self._local[: self._axis + 1]
+        ones = (1,) * (len(self._local) - len(leading))
         return values[self._local_blocks()].reshape(*leading, *ones)
 
     def backwards(self, zero: jax.Array) -> jax.Array:
@@ -166,18 +188,41 @@ class Blocks:
             zero: 0, but the compiler does not know: so it computes the index where it
                 is needed, and does not write it to memory beforehand.
         """
-        return -1 - self._index(self._split, self._local, zero)
+        if self.number == 1:
+            return -1 - self._index(0, self._local, zero)
+        within = self._position(self._axis, self._local, zero) % np.int32(self._rows)
+        row_size = math.prod(self._shard.shape[self._axis + 1 :])
+        within *= np.int32(row_size)
+        return -1 - within - self._index(self._axis + 1, self._local, zero)
 
     def _local_blocks(self) -> jax.Array:
-        """Returns the numbers of the blocks of which this device has a piece."""
-        return jnp.ravel(self._index(0, self._local[: self._split], 0))
+        """Returns the block of each row of which this device has a piece."""
+        local = self._local[: self._axis + 1]
+        before = jnp.zeros(local, jnp.int32)
+        if self._axis:
+            before = self._index(0, local[:-1], 0)[..., None]
+        row = self._position(self._axis, local, 0)
+        return jnp.ravel(before * np.int32(self._pieces) + row // np.int32(self._rows))
 
     def _index(self, start: int, local: tuple[int, ...], zero: Any) -> jax.Array:
         """Returns the index of each weight, from the axis `start` on, in the whole."""
         shape = self._shard.shape[: len(local)]
         index = jnp.zeros(local, jnp.int32)
         for axis in range(start, len(local)):
-            position = lax.broadcasted_iota(jnp.int32, local, axis)
-            position += self._shard.start(axis, local[axis]) + zero
-            index += position * np.int32(math.prod(shape[axis + 1 :]))
+            step = np.int32(math.prod(shape[axis + 1 :]))
+            index += self._position(axis, local, zero) * step
         return index
+
+    def _position(self, axis: int, local: tuple[int, ...], zero: Any) -> jax.Array:
+        """Returns where each weight stands along an axis of the whole."""
+        position = lax.broadcasted_iota(jnp.int32, local, axis)
+        return position + (self._shard.start(axis, self._local[axis]) + zero)
+
+
+def count_true(mask: Any) -> int:
+    """Returns how many weights a mask of known values keeps, however many it has."""
+    with jax.ensure_compile_time_eval():
+        if math.prod(jnp.shape(mask)) <= _LARGEST_BLOCK:
+            return int(jnp.sum(mask))
+        counts = Blocks(whole(mask.shape), mask.shape).count([mask])
+    return sum(np.ravel(counts).tolist())

@@ -7,7 +7,7 @@ scores. Only counts leave a leaf, so that sharded scores stay where they lie.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,21 @@ from gradflow_jax.masks.selection.pieces import (
 from gradflow_jax.masks.selection.placement import Placement, known_placement, whole
 
 
+class Outcome(NamedTuple):
+    """What a selection came upon, for each group that has scores.
+
+    Attributes:
+        rankable: whether no score is NaN or infinite.
+        tied: how many scores equal the group's threshold.
+        needed: how many of those are chosen, the earliest. Where it is less than
+            `tied`, positions decided.
+    """
+
+    rankable: Any
+    tied: Totals
+    needed: Totals
+
+
 def highest(
     leaves: Sequence[Any],
     keep: Sequence[int],
@@ -32,11 +47,11 @@ def highest(
     *,
     among: Sequence[Any] | None = None,
     first: Sequence[Any] | None = None,
-) -> tuple[list[jax.Array], jax.Array]:
+) -> tuple[list[jax.Array], Outcome]:
     """Chooses the `keep[g]` highest of all leaves of group g together, for every g.
 
-    Among equal scores the earlier leaf, then the lower index is chosen. The numbers to
-    keep are data, not constants: new ones compile nothing.
+    Among equal scores the earlier leaf, then the lower index is chosen, and −inf never.
+    The numbers to keep are data, not constants: new ones compile nothing.
 
     Args:
         leaves: arrays of scores, each of any shape.
@@ -48,19 +63,21 @@ def highest(
             group keeps.
 
     Returns:
-        Bool leaves, True at the chosen; and whether all scores are finite.
+        Bool leaves, True at the chosen; and what the selection came upon, for the
+        groups in the order of their numbers but for those without a score.
     """
     # The leaves of a group stand together, so that sums over it are of neighbors.
     order = [int(i) for i in np.argsort(groups, kind="stable") if leaves[i].size]
     if not order:
-        return [jnp.zeros(leaf.shape, bool) for leaf in leaves], jnp.asarray(True)
+        nothing = Outcome(np.bool_(True), Totals.of([]), Totals.of([]))
+        return [jnp.zeros(leaf.shape, bool) for leaf in leaves], nothing
     present = sorted({groups[i] for i in order})
 
     def reorder(column: Sequence[Any] | None) -> list[Any] | None:
         return None if column is None else [column[i] for i in order]
 
     scores = Scores([leaves[i] for i in order], reorder(among), reorder(first))
-    chosen, finite = _highest(
+    chosen, outcome = _highest(
         scores,
         Totals.of([keep[g] for g in present]),
         groups=tuple(present.index(groups[i]) for i in order),
@@ -69,7 +86,7 @@ def highest(
     masks = dict(zip(order, chosen, strict=True))
     empty = [i for i, leaf in enumerate(leaves) if not leaf.size]
     masks |= {i: jnp.zeros(leaves[i].shape, bool) for i in empty}
-    return [masks[i] for i in range(len(leaves))], finite
+    return [masks[i] for i in range(len(leaves))], outcome
 
 
 @functools.partial(jax.jit, static_argnames=("groups", "placement"))
@@ -79,12 +96,12 @@ def _highest(
     *,
     groups: tuple[int, ...],
     placement: Placement | None,
-) -> tuple[list[jax.Array], jax.Array]:
+) -> tuple[list[jax.Array], Outcome]:
     shapes = [leaf.shape for leaf in scores.leaves]
     if placement is None:
         pieces = Pieces(scores, groups, [whole(shape) for shape in shapes], ())
         return _choose(pieces, keep)
-    shards, axes = placement.shards(shapes), tuple(placement.mesh.axis_names)
+    shards, axes = placement.shards(shapes), placement.axes
     return placement.map_over_devices(
         lambda columns, keep: _choose(
             Pieces(Scores(*columns), groups, shards, axes), keep
@@ -92,20 +109,24 @@ def _highest(
     )(scores, keep)
 
 
-def _choose(pieces: Pieces, keep: Totals) -> tuple[list[jax.Array], jax.Array]:
+def _choose(pieces: Pieces, keep: Totals) -> tuple[list[jax.Array], Outcome]:
     """Chooses the `keep` highest of each group, [group], by the pieces of all leaves.
 
     Returns:
-        The masks of the pieces; and whether all scores are finite.
+        The masks of the pieces; and what the selection came upon.
     """
     lowest, top = _extremes(pieces)
     threshold = _find_threshold(pieces, keep, lowest, top)
-    cuts = _cut_ties(pieces, keep, threshold)
+    inside = threshold.reaching_low - threshold.above_high
+    groups, group_count = pieces.block_groups, len(keep.low)
+    needed = keep.minus(Totals.over(threshold.above_high, groups, group_count))
+    cuts = _cut_ties(pieces, needed, inside, threshold)
     masks = _make_masks(pieces, threshold, cuts)
     # The ranks of infinities and NaN lie beyond those of all finite numbers.
-    largest = pieces.order.largest
-    finite = (lowest >= -largest()) & (top <= largest())
-    return masks, jnp.all(finite)
+    largest = pieces.order.largest()
+    finite = (lowest >= -largest) & (top <= largest)
+    tied = Totals.over(inside, groups, group_count)
+    return masks, Outcome(jnp.all(finite), tied, needed)
 
 
 def _find_threshold(
@@ -145,20 +166,26 @@ def _find_threshold(
     return narrow(count_reaching, keep, pieces.block_groups, bracket)
 
 
-def _cut_ties(pieces: Pieces, keep: Totals, threshold: Bracket) -> jax.Array:
+def _cut_ties(
+    pieces: Pieces, needed: Totals, inside: jax.Array, threshold: Bracket
+) -> jax.Array:
     """Finds in each block the index up to which scores in the bracket are kept.
 
     Scores above the bracket are kept. Those inside tie with the threshold, or are all
-    to be kept; the earliest of them fill up what is left of `keep`.
+    to be kept; the earliest of them fill up what is left of the number to keep.
+
+    Args:
+        pieces: of all leaves.
+        needed: [group], how many scores inside the bracket are kept.
+        inside: [block], how many there are.
+        threshold: the bracket of each group.
 
     Returns:
         [block], a backwards index (−1 for the first weight of the block).
     """
     # `share` is how many of its inside scores each block keeps: what the group needs
     # beyond the inside scores of its earlier blocks, and at most all.
-    inside = threshold.reaching_low - threshold.above_high
     groups = pieces.block_groups
-    needed = keep.minus(Totals.over(threshold.above_high, groups, len(keep.low)))
     earlier = Totals.before(inside, groups)
     share = needed.at(groups).minus(earlier).within(inside)
 
@@ -185,13 +212,20 @@ def _cut_ties(pieces: Pieces, keep: Totals, threshold: Bracket) -> jax.Array:
 
 
 def _make_masks(pieces: Pieces, threshold: Bracket, cuts: jax.Array) -> list[jax.Array]:
-    """Keeps what ranks above the bracket, and what lies in it at the cut or before."""
+    """Keeps what ranks above the bracket, and what lies in it at the cut or before.
+
+    What ranks below all finite numbers, −inf, is not kept, even where the bracket
+    reaches down to it.
+    """
+    lowest = -pieces.order.largest()
+    low = jnp.maximum(threshold.low, lowest)
+    high = jnp.maximum(threshold.high, lowest - 1)
 
     def mask(rank, block, zero, low, high, cut):
         early = block.backwards(zero) >= block.spread(cut)
         return (rank > high) | ((rank >= low) & early)
 
-    return pieces.map_leaves(mask, [threshold.low, threshold.high], [cuts])
+    return pieces.map_leaves(mask, [low, high], [cuts])
 
 
 def _extremes(pieces: Pieces) -> tuple[jax.Array, jax.Array]:

@@ -50,7 +50,7 @@ class Pieces:
         numbers = [block.number for block in self.blocks]
         self.leaf_groups = leaf_groups
         self.block_groups = np.repeat(leaf_groups, numbers)
-        self.block_sizes = np.repeat([block.size for block in self.blocks], numbers)
+        self.block_sizes = np.concatenate([block.sizes for block in self.blocks])
         self._leaf_ends = np.cumsum(numbers)[:-1]
 
     def map_leaves(

@@ -42,10 +42,13 @@ class Placement(NamedTuple):
     Attributes:
         mesh: the mesh of `jax.shard_map`.
         specs: how each leaf is split over the axes of the mesh.
+        axes: the names of the mesh axes over which is known how leaves are split. Over
+            the others, the automatic ones of a traced leaf, the partitioner splits.
     """
 
     mesh: Any
     specs: tuple[PartitionSpec, ...]
+    axes: tuple[str, ...]
 
     def shards(self, shapes: Sequence[tuple[int, ...]]) -> list[Shard]:
         """Returns what each device sees of the leaves."""
@@ -53,7 +56,7 @@ class Placement(NamedTuple):
         for shape, spec in zip(shapes, self.specs, strict=True):
             axes = _mesh_axes(spec, len(shape))
             used = {name for names in axes for name in names}
-            idle = tuple(name for name in self.mesh.axis_names if name not in used)
+            idle = tuple(name for name in self.axes if name not in used)
             shards.append(Shard(shape, axes, idle))
         return shards
 
@@ -69,6 +72,7 @@ class Placement(NamedTuple):
             over_mesh = jax.shard_map(
                 function,
                 mesh=self.mesh,
+                axis_names=set(self.axes),
                 in_specs=(specs, everywhere),
                 out_specs=(like, everywhere),
                 check_vma=False,
@@ -83,7 +87,7 @@ class Placement(NamedTuple):
         if column is None or AxisType.Explicit not in self.mesh.axis_types:
             return column
         return [
-            jax.sharding.reshard(leaf, NamedSharding(self.mesh, spec))
+            jax.sharding.reshard(leaf, _on_explicit_axes(self.mesh, spec))
             for leaf, spec in zip(column, self.specs, strict=True)
         ]
 
@@ -101,10 +105,31 @@ def _sharding(leaf: Any) -> Any:
     return getattr(jax.typeof(leaf) if is_traced(leaf) else leaf, "sharding", None)
 
 
+def _on_explicit_axes(mesh: Any, spec: PartitionSpec) -> NamedSharding:
+    """Returns the part of a sharding that `jax.sharding.reshard` takes."""
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    entries = [
+        tuple(name for name in names if kinds[name] == AxisType.Explicit) or None
+        for names in _mesh_axes(spec, len(spec))
+    ]
+    return NamedSharding(mesh, PartitionSpec(*entries))
+
+
 def place_like(leaf: jax.Array, like: Any) -> jax.Array:
-    """Moves a leaf to where another lies; on explicit axes nobody else does."""
-    sharding = explicit_sharding(like)
-    return leaf if sharding is None else jax.sharding.reshard(leaf, sharding)
+    """Moves a leaf to where another lies.
+
+    What is traced is moved over explicit axes, which nobody else does; over automatic
+    ones the partitioner decides.
+    """
+    sharding = _sharding(like)
+    if not isinstance(sharding, NamedSharding):
+        return leaf
+    if not is_traced(leaf) and not is_traced(like):
+        is_there = getattr(leaf, "sharding", None) == sharding
+        return leaf if is_there else jax.device_put(leaf, sharding)
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return leaf
+    return jax.sharding.reshard(leaf, _on_explicit_axes(sharding.mesh, sharding.spec))
 
 
 def whole(shape: tuple[int, ...]) -> Shard:
@@ -115,14 +140,13 @@ def whole(shape: tuple[int, ...]) -> Shard:
 def known_placement(leaves: Sequence[Any]) -> Placement | None:
     """Returns how leaves lie on a mesh of several devices, if that can be told.
 
-    It can for arrays, and for traced ones whose mesh axes are all explicit. For others
+    It can for arrays, and for traced ones over explicit mesh axes. Over automatic ones
     the partitioner of XLA decides after tracing.
     """
-    meshes, specs = [], []
+    meshes, specs, traced = [], [], False
     for leaf in leaves:
         sharding = _sharding(leaf)
-        if is_traced(leaf) and set(sharding.mesh.axis_types) != {AxisType.Explicit}:
-            return None
+        traced |= is_traced(leaf)
         if isinstance(sharding, NamedSharding):
             meshes.append(sharding.mesh)
             specs.append(sharding.spec)
@@ -130,17 +154,25 @@ def known_placement(leaves: Sequence[Any]) -> Placement | None:
             specs.append(PartitionSpec())
     if not meshes or meshes[0].size == 1 or any(mesh != meshes[0] for mesh in meshes):
         return None
+    mesh = meshes[0]
+    axes = tuple(
+        name
+        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind == AxisType.Explicit or not traced
+    )
+    if not axes:
+        return None
     for leaf, spec in zip(leaves, specs, strict=True):
         if PartitionSpec.UNCONSTRAINED in tuple(spec):
             return None
         # `jax.shard_map` takes only axes that the mesh divides evenly.
         parts = [
-            math.prod(meshes[0].shape[name] for name in names)
+            math.prod(mesh.shape[name] for name in names)
             for names in _mesh_axes(spec, leaf.ndim)
         ]
         if any(size % part for size, part in zip(leaf.shape, parts, strict=True)):
             return None
-    return Placement(meshes[0], tuple(specs))
+    return Placement(mesh, tuple(specs), axes)
 
 
 def _mesh_axes(spec: PartitionSpec, ndim: int) -> tuple[tuple[str, ...], ...]:

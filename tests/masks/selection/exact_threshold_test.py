@@ -11,6 +11,9 @@ import gradflow_jax as gf
 from gradflow_jax.masks.selection import counting, exact_threshold
 from gradflow_jax.masks.selection.counting import Totals
 from gradflow_jax.masks.selection.pieces import Scores
+from tests.masks.score_trees import ties_are_meant
+
+pytestmark = ties_are_meant
 
 RNG = np.random.default_rng(7)
 SHAPES = {"large": (40, 25), "one": (1,), "small": (3, 2, 5), "number": ()}
@@ -88,7 +91,8 @@ def test_layerwise_and_family_masks_equal_sorts(name):
         expected = by_sorting(leaf, leaf.size - round(0.7 * leaf.size))
         np.testing.assert_array_equal(np.ravel(layerwise[path]), expected)
     # The leaves of the two families stand between each other.
-    masks = gf.group_masks(scores, {"large": 0.3, "s*": 0.8, "one": 0.5, "n*": 0.0})
+    by_path = {"large": 0.3, "s*": 0.8, "one": 0.5, "n*": 0.0}
+    masks = gf.group_masks(scores, by_path, prunable=everything)
     families = (("large",), 0.3), (("small",), 0.8), (("one",), 0.5)
     for paths, sparsity in families:
         family = {path: scores[path] for path in paths}

@@ -77,7 +77,6 @@ def keep_highest(
         leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
         for leaf in select_flagged(jax.tree.leaves(scores), flags)
     ]
-    paths = [path for path, _ in select_flagged(named_leaves(scores), flags)]
     sizes = [math.prod(leaf.shape) for leaf in leaves]
     group_sizes = _sum_groups(sizes, group_of, len(groups))
     alive = _alive(scores, previous, flags)
@@ -96,10 +95,11 @@ def keep_highest(
         safe, of_leaves = highest(leaves, minimum, each_alone, among=alive)
     keep = [group.keep for group in groups]
     kept, outcome = highest(leaves, keep, group_of, among=alive, first=safe)
-    outcome, of_leaves = _fetch((outcome, of_leaves))
+    outcome, of_leaves = _read(outcome), _read(of_leaves)
     stays = [False] * len(leaves) if whole is None else select_flagged(whole, flags)
     if outcome is None or not outcome.rankable:
-        for path, leaf, is_whole in zip(paths, leaves, stays, strict=True):
+        names = zip(_paths(scores, flags), leaves, stays, strict=True)
+        for path, leaf, is_whole in names:
             if not is_whole:
                 check_finite(path, leaf, or_never_kept=True)
     kept = [
@@ -108,12 +108,12 @@ def keep_highest(
     ]
     if outcome is not None:
         if not outcome.rankable:
-            _check_enough(leaves, kept, paths, groups, group_of)
+            _check_enough(leaves, kept, _paths(scores, flags), groups, group_of)
         ties = _ties(outcome, groups, group_sizes)
         if of_leaves is not None:
             floors = [
                 Group(number, "", f" of {label(path)}")
-                for number, path in zip(minimum, paths, strict=True)
+                for number, path in zip(minimum, _paths(scores, flags), strict=True)
             ]
             ties += _ties(of_leaves, floors, sizes)
         warn_of_ties(ties)
@@ -223,11 +223,14 @@ def _check_enough(
         )
 
 
-def _fetch(outcomes: Any) -> Any:
-    """Returns outcomes with their values; None for those that are traced."""
-    if any(map(is_traced, jax.tree.leaves(outcomes))):
-        return None, None
-    return jax.device_get(outcomes)
+def _read(rows: Any) -> Outcome | None:
+    """Returns what a selection came upon; None if there was none or it is traced."""
+    return None if rows is None or is_traced(rows) else Outcome.read(rows)
+
+
+def _paths(scores: Scores, flags: Sequence[bool]) -> list[str]:
+    """Returns the names of the flagged leaves, which take long to make."""
+    return [path for path, _ in select_flagged(named_leaves(scores), flags)]
 
 
 def _ties(
@@ -237,8 +240,8 @@ def _ties(
 ) -> list[Tie]:
     """Returns what positions decided in each group that has scores."""
     present = [g for g in range(len(groups)) if sizes[g]]
-    numbers = outcome.needed.numbers(), outcome.tied.numbers()
+    columns = zip(present, outcome.needed, outcome.tied, strict=True)
     return [
         Tie(groups[g].place, needed, tied, groups[g].keep, sizes[g])
-        for g, needed, tied in zip(present, *numbers, strict=True)
+        for g, needed, tied in columns
     ]

@@ -65,7 +65,7 @@ indices counted backwards, so that the lower index is the higher number:
 Kept is what is above the bracket of ranks, and what lies in it at the cut or before:
 
 >>> import jax.numpy as jnp
->>> from gradflow_jax.masks.selection.exact_threshold import highest
+>>> from gradflow_jax.masks.selection.exact_threshold import Outcome, highest
 >>> scores = [jnp.array([3.0, 9, 5]), jnp.array([9.0, 1, 9, 7, 2])]
 >>> (a, b), outcome = highest(scores, keep=[2], groups=[0, 0])
 >>> a.tolist(), b.tolist()
@@ -73,8 +73,8 @@ Kept is what is above the bracket of ranks, and what lies in it at the cut or be
 
 Two of three that tie are kept: this is what a warning and a report say.
 
->>> outcome.needed.numbers(), outcome.tied.numbers()
-([2], [3])
+>>> Outcome.read(outcome)
+Outcome(rankable=True, tied=[3], needed=[2])
 
 ## Why the barriers stand
 

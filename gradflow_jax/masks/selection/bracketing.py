@@ -123,9 +123,9 @@ def _even_offsets(width: jax.Array) -> jax.Array:
     multiplied apart: width · 3 itself may need more bits than there are.
     """
     unsigned = width.dtype
-    steps = np.arange(1, PIVOTS + 1, dtype=unsigned)
-    parts = np.array(PIVOTS + 1, unsigned)
-    return width // parts * steps + (width % parts * steps + steps[-1]) // parts
+    steps = np.arange(1, PIVOTS + 1, dtype=unsigned)[None]
+    parts, last = np.array(PIVOTS + 1, unsigned), np.array(PIVOTS, unsigned)
+    return width // parts * steps + (width % parts * steps + last) // parts
 
 
 def _foretold_offsets(
@@ -150,7 +150,7 @@ def _foretold_offsets(
     most = jnp.maximum(inside, 1.0)
     place = (excess + 0.5) / most
     deviation = jnp.sqrt(jnp.maximum(most * place * (1 - place), 0) + 1) / most
-    places = place[:, None] + _SPREAD * deviation[:, None]
+    places = place[:, None] + _SPREAD[None] * deviation[:, None]
     # The places stay below 1, lest the product be rounded beyond what the integer
     # holds.
     places = jnp.clip(places, 0, 1 - 2.0**-20)

@@ -93,7 +93,8 @@ class Totals(NamedTuple):
 
     def approximately(self) -> jax.Array:
         """Returns the numbers in float32."""
-        return self.high * np.float32(2**16) + self.low
+        high, low = (jnp.asarray(half, jnp.float32) for half in self)
+        return high * np.float32(2**16) + low
 
     def within(self, most: jax.Array) -> jax.Array:
         """Returns the numbers in int32, brought between 0 and `most`."""

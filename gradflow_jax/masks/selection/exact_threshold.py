@@ -35,9 +35,16 @@ class Outcome(NamedTuple):
             `tied`, positions decided.
     """
 
-    rankable: Any
-    tied: Totals
-    needed: Totals
+    rankable: bool
+    tied: list[int]
+    needed: list[int]
+
+    @classmethod
+    def read(cls, row_of_group: Any) -> "Outcome":
+        """Returns what `highest` hands over as one array, if its values are known."""
+        rows = np.asarray(row_of_group)
+        numbers = Totals(*rows[:, 1:].reshape(-1, 2).T).numbers()
+        return cls(bool(rows[:, 0].all()), numbers[::2], numbers[1::2])
 
 
 def highest(
@@ -47,7 +54,7 @@ def highest(
     *,
     among: Sequence[Any] | None = None,
     first: Sequence[Any] | None = None,
-) -> tuple[list[jax.Array], Outcome]:
+) -> tuple[list[jax.Array], Any]:
     """Chooses the `keep[g]` highest of all leaves of group g together, for every g.
 
     Among equal scores the earlier leaf, then the lower index is chosen, and −inf never.
@@ -63,14 +70,15 @@ def highest(
             group keeps.
 
     Returns:
-        Bool leaves, True at the chosen; and what the selection came upon, for the
-        groups in the order of their numbers but for those without a score.
+        Bool leaves, True at the chosen; and what `Outcome.read` makes known, in one
+        array that is cheap to fetch: a row for each group, in the order of their
+        numbers, but for those without a score.
     """
     # The leaves of a group stand together, so that sums over it are of neighbors.
     order = [int(i) for i in np.argsort(groups, kind="stable") if leaves[i].size]
     if not order:
-        nothing = Outcome(np.bool_(True), Totals.of([]), Totals.of([]))
-        return [jnp.zeros(leaf.shape, bool) for leaf in leaves], nothing
+        no_rows = np.zeros((0, 5), np.int32)
+        return [jnp.zeros(leaf.shape, bool) for leaf in leaves], no_rows
     present = sorted({groups[i] for i in order})
 
     def reorder(column: Sequence[Any] | None) -> list[Any] | None:
@@ -96,7 +104,7 @@ def _highest(
     *,
     groups: tuple[int, ...],
     placement: Placement | None,
-) -> tuple[list[jax.Array], Outcome]:
+) -> tuple[list[jax.Array], jax.Array]:
     shapes = [leaf.shape for leaf in scores.leaves]
     if placement is None:
         pieces = Pieces(scores, groups, [whole(shape) for shape in shapes], ())
@@ -109,11 +117,12 @@ def _highest(
     )(scores, keep)
 
 
-def _choose(pieces: Pieces, keep: Totals) -> tuple[list[jax.Array], Outcome]:
+def _choose(pieces: Pieces, keep: Totals) -> tuple[list[jax.Array], jax.Array]:
     """Chooses the `keep` highest of each group, [group], by the pieces of all leaves.
 
     Returns:
-        The masks of the pieces; and what the selection came upon.
+        The masks of the pieces; and int32 [group, 5], whether all scores are rankable
+        and how many tie and are needed, as the halves of `Totals`.
     """
     lowest, top = _extremes(pieces)
     threshold = _find_threshold(pieces, keep, lowest, top)
@@ -126,7 +135,8 @@ def _choose(pieces: Pieces, keep: Totals) -> tuple[list[jax.Array], Outcome]:
     largest = pieces.order.largest()
     finite = (lowest >= -largest) & (top <= largest)
     tied = Totals.over(inside, groups, group_count)
-    return masks, Outcome(jnp.all(finite), tied, needed)
+    rankable = jnp.broadcast_to(jnp.all(finite), (group_count,)).astype(jnp.int32)
+    return masks, jnp.stack([rankable, *tied, *needed], 1)
 
 
 def _find_threshold(

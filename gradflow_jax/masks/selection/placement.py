@@ -143,10 +143,9 @@ def known_placement(leaves: Sequence[Any]) -> Placement | None:
     It can for arrays, and for traced ones over explicit mesh axes. Over automatic ones
     the partitioner of XLA decides after tracing.
     """
-    meshes, specs, traced = [], [], False
+    meshes, specs = [], []
     for leaf in leaves:
         sharding = _sharding(leaf)
-        traced |= is_traced(leaf)
         if isinstance(sharding, NamedSharding):
             meshes.append(sharding.mesh)
             specs.append(sharding.spec)
@@ -154,7 +153,7 @@ def known_placement(leaves: Sequence[Any]) -> Placement | None:
             specs.append(PartitionSpec())
     if not meshes or meshes[0].size == 1 or any(mesh != meshes[0] for mesh in meshes):
         return None
-    mesh = meshes[0]
+    mesh, traced = meshes[0], any(map(is_traced, leaves))
     axes = tuple(
         name
         for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.masks.by_path import check_by_path, first_matches
+from gradflow_jax.masks.keywords import explain_keywords
 from gradflow_jax.trees import (
     Allocation,
     ArrayTree,
@@ -25,6 +26,7 @@ from gradflow_jax.trees import (
 )
 
 
+@explain_keywords
 def quotas(
     params: Params,
     by_path: Mapping[str, float],

@@ -123,7 +123,8 @@ def report(
     sizes = [math.prod(shape) for shape in shapes]
     # Two leaves may have one name, so that each is told by its place.
     is_pruned = [k < n for k, n in zip(kept, sizes, strict=True)]
-    is_ignored = match_paths(ignore, paths)
+    patterns = [ignore] if isinstance(ignore, str) else list(ignore)
+    is_ignored = match_paths(patterns, paths)
     by_rule = [
         bool(prunable(path, leaf)) and not ignored
         for path, leaf, ignored in zip(paths, leaves, is_ignored, strict=True)
@@ -161,7 +162,7 @@ def report(
         for path, flag, pruned in zip(paths, by_rule, is_pruned, strict=True)
         if pruned and not flag
     ]
-    return Report(layers, _rule_in_words(prunable, ignore, whole, beyond))
+    return Report(layers, _rule_in_words(prunable, patterns, whole, beyond))
 
 
 def _check_known(leaves: Sequence[Any], what: str) -> None:
@@ -175,7 +176,7 @@ def _check_known(leaves: Sequence[Any], what: str) -> None:
 
 def _rule_in_words(
     prunable: Prunable,
-    ignore: Patterns,
+    patterns: Sequence[str],
     whole: Sequence[str],
     beyond: Sequence[str],
 ) -> str:
@@ -183,7 +184,7 @@ def _rule_in_words(
 
     Args:
         prunable: the rule.
-        ignore: the patterns of what it leaves out.
+        patterns: of what it leaves out.
         whole: leaves that it counts and masks keep whole.
         beyond: leaves that masks prune and it does not count.
     """
@@ -191,8 +192,7 @@ def _rule_in_words(
     if prunable is not default_prunable:
         name = getattr(prunable, "__name__", type(prunable).__name__)
         words = f"what prunable={name} says"
-    if ignore:
-        patterns = [ignore] if isinstance(ignore, str) else ignore
+    if patterns:
         words += f", but for {', '.join(patterns)}"
     if beyond:
         words += f"; and what is pruned beside, {_some(beyond)}"

@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 # A tie is worth a warning from so many weights on, and if they are more than this part
 # of what is kept or of what is removed, whichever is fewer. The scores of a float32
 # network tie in a handful, those of bfloat16 in two or three of a hundred.
@@ -45,6 +47,22 @@ class Tie(NamedTuple):
         exchangeable = min(self.chosen, self.tied - self.chosen)
         fewer = min(self.kept, self.size - self.kept)
         return exchangeable >= _FEW and exchangeable > _PART * fewer
+
+
+def tie_at_the_cut(place: str, scores: np.ndarray, kept: np.ndarray) -> Tie:
+    """Returns what positions decided of one ranking: those that tie with the removed.
+
+    Args:
+        place: what is ranked, for the warning.
+        scores: of what is ranked, on the host.
+        kept: bool, what of it is kept.
+    """
+    if kept.all():
+        return Tie(place, 0, 0, kept.size, kept.size)
+    tied = scores == scores[~kept].max()
+    return Tie(
+        place, int((tied & kept).sum()), int(tied.sum()), int(kept.sum()), kept.size
+    )
 
 
 def warn_of_ties(ties: Iterable[Tie], things: str = "weights") -> None:

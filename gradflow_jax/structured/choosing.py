@@ -7,6 +7,7 @@ from typing import Any, Literal
 import chex
 import numpy as np
 
+from gradflow_jax.masks.ties import Tie, tie_at_the_cut, warn_of_ties
 from gradflow_jax.structured.families import Family
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Patterns, match_paths
@@ -60,6 +61,10 @@ def choose_units(
         ValueError: if scores lack a family or hold another number of units, if an
             option is out of range, if a pattern matches neither a leaf nor a family,
             or if the floors do not let the budget be met.
+
+    Warns:
+        EqualScoresWarning: if equal scores left it to positions which of more than a
+            handful of units stay.
 
     Example:
         >>> import jax.numpy as jnp
@@ -118,7 +123,47 @@ def choose_units(
             high = middle
         else:
             low = middle + 1
-    return keep(low)
+    chosen = keep(low)
+    may_go = {
+        family.name: values[family.name]
+        for family, limit in zip(units.families, limits, strict=True)
+        if limit
+    }
+    warn_of_ties(ties_of_units(may_go, units, chosen, scope), "units")
+    return chosen
+
+
+def ties_of_units(
+    scores: Mapping[str, np.ndarray],
+    units: Units,
+    keep: Mapping[str, np.ndarray],
+    scope: Scope,
+) -> list[Tie]:
+    """Returns how many units positions chose among equal scores, by what is ranked.
+
+    Args:
+        scores: [units] of the families that may lose units, by name.
+        units: of the model.
+        keep: what `choose_units` chose of them.
+        scope: as it was given to it.
+    """
+    ranked: dict[str, list[str]] = {}
+    for family in units.families:
+        if family.name in scores:
+            ranked.setdefault(_ranked_with(family, scope), []).append(family.name)
+    return [
+        tie_at_the_cut(
+            "" if scope == "global" else f" of {names[0]!r}",
+            np.concatenate([scores[name] for name in names]),
+            np.concatenate([keep[name] for name in names]),
+        )
+        for names in ranked.values()
+    ]
+
+
+def _ranked_with(family: Family, scope: Scope) -> str:
+    """Returns what the families that are ranked together have in common."""
+    return {"global": "", "family": family.name, "isomorphic": family.kind}[scope]
 
 
 def _check_options(
@@ -210,7 +255,7 @@ def _rank(
     ):
         owners += [number] * limit
         keys.append(values[family.name][lowest[:limit]])
-        group = {"global": "", "family": family.name, "isomorphic": family.kind}[scope]
+        group = _ranked_with(family, scope)
         groups += [group] * limit
         sizes[group] = sizes.get(group, 0) + family.size
     owner, key = np.array(owners, int), np.concatenate(keys)

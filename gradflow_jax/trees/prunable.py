@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import chex
 import jax
@@ -81,7 +81,8 @@ def match_paths(
         [False, True, True]
     """
     flags = [False] * len(paths)
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
+    for pattern in patterns if several else [patterns]:
         if not isinstance(pattern, str):
             raise TypeError(
                 f"{what} is {pattern!r}, not a path or a pattern of paths such as "

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import gradflow_jax as gf
 
@@ -233,3 +234,95 @@ def test_no_leaf_is_an_error():
 def test_no_prunable_leaf_is_an_error():
     with pytest.raises(ValueError, match=r"no leaf is prunable among: bias bool\[3\]"):
         gf.report({"bias": keeping(3, 3)})
+
+
+def test_whether_masks_hold_is_counted_leaf_by_leaf():
+    masks = {
+        "kernel": keeping(4, 2, 4),
+        "bias": keeping(4, 4),
+        "head": keeping(2, 2, 2),
+    }
+    params = jax.tree.map(lambda mask: np.where(mask, 1.0, 0.0).astype("f"), masks)
+    params["bias"][:] = 0  # A bias that happens to be 0 is not pruned.
+    held = gf.report(masks, params)
+    assert held.violations == 0 and [x.violations for x in held.layers] == [0, 0, 0]
+    params["kernel"][1] = [-0.3, np.nan, 1e-42, -0.0]
+    params["head"][1, 1] = np.inf
+    broken = gf.report(masks, params)
+    assert {layer.path: layer.violations for layer in broken.layers} == {
+        "bias": 0,
+        "head": 1,
+        "kernel": 3,
+    }
+    assert broken.violations == 4
+    header, _, bias, head, kernel, *_ = str(broken).splitlines()
+    assert header.endswith("not 0.0") and head.endswith(" 1") and kernel.endswith(" 3")
+    assert html_rows(broken) == table_rows(str(broken))
+    assert gf.report(masks).violations is None
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_violations_of_half_precision_are_counted(dtype):
+    params = jnp.asarray([[1.0, 0.0, 1e-7, -0.0]], dtype)
+    assert gf.report(keeping(1, 1, 4), params).violations == 1
+
+
+def test_the_masks_of_a_module_are_held_by_the_module():
+    model = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
+    masks = gf.global_masks(gf.magnitude(model), sparsity=0.5)
+    assert gf.report(masks, model).violations == 6
+    nnx.update(model, gf.prune(nnx.state(model, nnx.Param), masks))
+    assert gf.report(masks, model).violations == 0
+
+
+def test_params_and_scores_of_another_tree_are_an_error():
+    masks = {"kernel": keeping(1, 2, 2)}
+    for name in ("params", "scores"):
+        with pytest.raises(ValueError, match=f"{name} lacks the leaf 'kernel' and has"):
+            gf.report(masks, **{name: {"w": np.ones((2, 2), np.float32)}})
+        with pytest.raises(TypeError, match=rf"{name} leaf 'kernel' is int"):
+            gf.report(masks, **{name: {"kernel": np.ones((2, 2), int)}})
+    with pytest.raises(TypeError, match="params are traced .* report outside"):
+        jax.jit(lambda p: gf.report(masks, p).violations)({"kernel": jnp.ones((2, 2))})
+
+
+def last_line(report):
+    return str(report).splitlines()[-1]
+
+
+def test_the_rule_that_counted_is_said():
+    masks = {"embed": keeping(8, 2, 4), "head": keeping(1, 2, 2), "bias": keeping(2, 2)}
+    by_default = gf.report(masks)
+    assert by_default.size == 12
+    # An embedding that was left out looks like one that lost nothing.
+    assert ["embed", "2×4", "8", "8", "not pruned"] in table_rows(str(by_default))
+    assert last_line(by_default) == (
+        "prunable: kernels and embeddings, the default; of these are kept whole: embed"
+    )
+    ignored = gf.report(masks, ignore=["embed"])
+    assert (ignored.size, ignored.sparsity) == (4, 0.75)
+    assert last_line(ignored).endswith("the default, but for embed")
+
+    def heads(path, leaf):
+        return path == "head"
+
+    assert gf.report(masks, prunable=heads).size == 4
+    assert last_line(gf.report(masks, prunable=heads)) == (
+        "prunable: what prunable=heads says"
+    )
+    masks["bias"] = keeping(1, 2)
+    assert "and what is pruned beside, bias; of these" in last_line(gf.report(masks))
+    assert gf.report(masks).rule in gf.report(masks)._repr_html_()
+
+
+def test_of_many_leaves_three_are_named():
+    masks = {str(i): keeping(4, 2, 2) for i in range(9)}
+    assert last_line(gf.report(masks)).endswith("kept whole: 0, 1, 2 and 6 more")
+
+
+def test_the_sparsity_is_that_of_the_report():
+    masks = {"kernel": keeping(1, 2, 2), "embed": keeping(4, 2, 2)}
+    assert gf.sparsity(masks) == gf.report(masks).sparsity == 0.375
+    assert gf.sparsity(masks, ignore="embed") == 0.75
+    with pytest.raises(TypeError, match="not bool"):
+        gf.sparsity({"kernel": jnp.ones((2, 2))})

@@ -21,6 +21,10 @@ import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
 
 RNG = np.random.default_rng(11)
+# Scores of one decimal tie, so that they tell whether devices agree on which come first.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::gradflow_jax.masks.ties.EqualScoresWarning"
+)
 
 
 def drawn(*shape):
@@ -51,14 +55,24 @@ BOTH = {
     "out/bias": P("data"),
 }
 PLACES = {"fsdp": FSDP, "tensor": TENSOR, "both": BOTH}
-KINDS = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
+KINDS = {
+    "auto": (AxisType.Auto, AxisType.Auto),
+    "explicit": (AxisType.Explicit, AxisType.Explicit),
+}
+# What scores, steps and cuts do where a user moves arrays along one axis alone is not
+# promised; masks are made there too.
+MIXED = {
+    "auto and explicit": (AxisType.Auto, AxisType.Explicit),
+    "explicit and auto": (AxisType.Explicit, AxisType.Auto),
+}
 
 placed_everywhere = pytest.mark.parametrize("places", PLACES)
 both_kinds = pytest.mark.parametrize("kind", KINDS)
+all_kinds = pytest.mark.parametrize("kind", KINDS | MIXED)
 
 
 def mesh_of(kind, shape=(4, 2)):
-    axis_types = (KINDS[kind],) * 2
+    axis_types = (KINDS | MIXED)[kind]
     return jax.make_mesh(shape, ("data", "model"), axis_types=axis_types)
 
 
@@ -66,7 +80,7 @@ def mesh_of(kind, shape=(4, 2)):
 def on_mesh(kind):
     """A mesh; where its axes are explicit jitted functions must be told of it."""
     mesh = mesh_of(kind)
-    with jax.set_mesh(mesh) if kind == "explicit" else contextlib.nullcontext():
+    with contextlib.nullcontext() if kind == "auto" else jax.set_mesh(mesh):
         yield mesh
 
 
@@ -147,14 +161,29 @@ def test_scores_lie_as_the_parameters_do(kind, places):
 # Three decimals, so that many are equal, also across the cut.
 SCORES = jax.tree.map(lambda leaf: np.round(np.abs(leaf), 1), PARAMS)
 PREVIOUS = jax.tree.map(lambda leaf: leaf > 0.3, SCORES)
+SEVERAL = jax.tree.map(
+    lambda leaf: np.arange(leaf.size).reshape(leaf.shape) % 3 > 0, SCORES
+)
+
+
+def everything(path, leaf):
+    return True
+
+
 SELECTIONS = {
     "global": lambda scores: gf.global_masks(scores, sparsity=0.7),
     "global with floor and previous": lambda scores: gf.global_masks(
         scores, sparsity=0.8, floor=0.1, previous=PREVIOUS
     ),
     "layerwise": lambda scores: gf.layerwise_masks(scores, sparsity=0.6),
-    "family": lambda scores: gf.group_masks(scores, {"*/kernel": 0.9, "*/bias": 0.5}),
+    "family": lambda scores: gf.group_masks(
+        scores, {"*/kernel": 0.9, "*/bias": 0.5}, prunable=everything
+    ),
     "2 of 4": lambda scores: gf.n_of_m_masks(scores, n=2, m=4),
+    # A group of 16 lies on several devices, whichever axis is split.
+    "3 of 16 across devices": lambda scores: gf.n_of_m_masks(
+        scores, n=3, m=16, axis=-1, previous=SEVERAL
+    ),
 }
 
 
@@ -165,14 +194,14 @@ def masks_on_one_device(selection):
 
 @pytest.mark.parametrize("jitted", [True, False], ids=["jit", "eager"])
 @pytest.mark.parametrize("selection", SELECTIONS)
-@both_kinds
+@all_kinds
 def test_masks_are_those_of_one_device(kind, selection, jitted):
     with on_mesh(kind) as mesh:
         scores = put(SCORES, mesh, "both")
         select = SELECTIONS[selection]
         masks = (jax.jit(select) if jitted else select)(scores)
     assert_same(masks, masks_on_one_device(selection))
-    if jitted and kind == "auto":
+    if jitted and kind != "explicit":
         return  # The partitioner's choice: users give `out_shardings`, as below.
     ranked = on_paths(SCORES, lambda path: selection == "family" or "kernel" in path)
     chosen = [
@@ -340,15 +369,40 @@ def test_masks_that_start_all_true_lie_as_the_parameters_do():
         assert_lies_like(gf.unpack_masks(masks, params), params)
 
 
-def test_apply_and_report_take_sharded_masks():
-    mesh = mesh_of("auto")
-    params, masks = put(PARAMS, mesh, "fsdp"), masks_on_one_device("global")
-    sharded = put(masks, mesh, "fsdp")
-    pruned = gf.prune(params, sharded)
-    assert_lies_like(pruned, params)
-    assert_same(pruned, gf.prune(PARAMS, masks))
-    assert str(gf.report(sharded)) == str(gf.report(masks))
-    assert gf.overlap(sharded, masks) == 1.0
+@pytest.mark.parametrize("where", ["as params", "everywhere", "on the host"])
+@all_kinds
+def test_masks_are_used_wherever_they_lie(kind, where):
+    masks = masks_on_one_device("global")
+    with on_mesh(kind) as mesh:
+        params, scores = put(PARAMS, mesh, "both"), put(SCORES, mesh, "both")
+        placed = {
+            "as params": lambda: put(masks, mesh, "both"),
+            "everywhere": lambda: jax.device_put(masks, NamedSharding(mesh, P())),
+            "on the host": lambda: masks,
+        }[where]()
+        pruned = gf.prune(params, placed)
+        assert_lies_like(pruned, params)
+        assert_same(pruned, gf.prune(PARAMS, masks))
+        assert_same(jax.jit(gf.prune)(params, placed), pruned)
+        sharded = put(masks, mesh, "both")
+        combined = gf.combine(sharded, placed)
+        assert_lies_like(combined, sharded)
+        assert_same(combined, masks)
+        assert gf.overlap(sharded, placed) == 1.0
+        report = gf.report(placed, pruned, scores=scores)
+    assert report == gf.report(masks, gf.prune(PARAMS, masks), scores=SCORES)
+    assert report.violations == 0 and report.by_position
+
+
+def test_a_tie_is_warned_of_with_the_numbers_of_one_device():
+    equal = jax.tree.map(np.zeros_like, SCORES)
+    messages = []
+    for scores in (equal, put(equal, mesh_of("auto"), "both")):
+        with pytest.warns(gf.masks.EqualScoresWarning) as caught:
+            gf.global_masks(scores, sparsity=0.5)
+            gf.n_of_m_masks(scores, axis=0)
+        messages.append([str(warning.message) for warning in caught])
+    assert messages[0] == messages[1] and "1,536 kept weights" in messages[0][0]
 
 
 # Cuts

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
+from tests.masks.score_trees import ties_are_meant
 from tests.structured.zoo import linen as zoo_linen
 from tests.structured.zoo import plain as zoo_plain
 
@@ -116,6 +117,7 @@ def ties(draw):
     st.integers(1, 5),
     st.sets(st.sampled_from(NAMES), max_size=1),
 )
+@ties_are_meant
 @checked
 def test_choice_is_that_of_a_slow_ranking(
     scores, budget, scope, percent, floor, min_units, round_to, ignore
@@ -154,6 +156,7 @@ def test_choice_is_that_of_a_slow_ranking(
     st.sampled_from(["units", "parameters", "flops"]),
     st.floats(0.01, 0.8, exclude_max=True),
 )
+@ties_are_meant
 @checked
 def test_target_is_met_within_one_unit(scores, budget, sparsity):
     keep = gf.choose_units(scores, UNITS, sparsity=sparsity, budget=budget)

@@ -6,6 +6,7 @@ that results of one seed differ in what was pruned and in nothing else.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ from gradflow_jax.experiments.data.scoring_data import (
 from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.training import FINETUNE_LEARNING_RATE, Trainer
 from gradflow_jax.experiments.sweep.settings import Settings
+from gradflow_jax.masks import EqualScoresWarning
 from gradflow_jax.trees import ArrayTree, Masks, Params
 
 FINETUNE_SEED = 1_000_000
@@ -76,6 +78,10 @@ class Pruner(Protocol[AnyRow, AnyScores, AnyKeep]):
         """Returns what stays, by the scores of one measure."""
         ...
 
+    def kept_by_position(self, scores: AnyScores, keep: AnyKeep) -> int:
+        """Returns how much of what stays has the score of what goes."""
+        ...
+
     def prune(self, dense: Network, keep: AnyKeep) -> Network:
         """Returns the network without what goes, before fine-tuning."""
         ...
@@ -93,7 +99,8 @@ class Pruner(Protocol[AnyRow, AnyScores, AnyKeep]):
 
         Args:
             keep: what stays; None of the dense network, which keeps all.
-            fields: its seed, measure, sparsity, accuracies, losses and times.
+            fields: its seed, measure, sparsity, accuracies, losses, times, and how
+                much equal scores kept by position.
         """
         ...
 
@@ -127,7 +134,10 @@ def sweep(
         quality_of: dict[bytes, Mapping[str, float]] = {}
         for measure in settings.measures:
             for sparsity in settings.sparsities:
-                keep = pruner.choose(scores[measure], sparsity)
+                with warnings.catch_warnings():
+                    # The results say it of each network.
+                    warnings.simplefilter("ignore", EqualScoresWarning)
+                    keep = pruner.choose(scores[measure], sparsity)
                 key = digest(keep)
                 if key not in quality_of:
                     stage = f"seed {seed}: {measure} {100 * sparsity:g} %"
@@ -149,6 +159,7 @@ def sweep(
                     seed=seed,
                     measure=measure,
                     sparsity=sparsity,
+                    by_position=pruner.kept_by_position(scores[measure], keep),
                     **quality_of[key],
                 )
 

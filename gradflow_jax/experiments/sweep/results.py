@@ -20,6 +20,8 @@ from gradflow_jax.observations.findings import Spread
 
 JSON_NAME, CSV_NAME, PLOT_NAME = "results.json", "results.csv", "accuracy.png"
 TIMES_NAME = "times.csv"
+COLLAPSED = "∅"
+"""What marks a network of which a layer is empty."""
 AnyRow = Row | StructuredRow
 
 
@@ -77,6 +79,57 @@ def spread(rows: Sequence[AnyRow], measure: str, sparsity: float, field: str) ->
     ]
     deviation = stdev(values) if len(values) > 1 else 0.0
     return Spread(mean(values) if values else float("nan"), deviation, len(values))
+
+
+def names_of_rows(
+    measures: Sequence[str], rows: Sequence[AnyRow]
+) -> dict[str, tuple[str, ...]]:
+    """Returns the names that share the results of a measure, by the first of them.
+
+    Two measures that differ in their sums over sets of weights alone, as loss
+    preservation and Taylor, choose the same weights, and are fine-tuned as one.
+    """
+    shared: dict[str, tuple[str, ...]] = {}
+    results_of: dict[str, list[dict[str, Any]]] = {}
+    for measure in measures:
+        own = [
+            _numbers(row) | {"measure": ""} for row in rows if row.measure == measure
+        ]
+        like = next((name for name in shared if own and results_of[name] == own), None)
+        if like is None:
+            shared[measure], results_of[measure] = (measure,), own
+        else:
+            shared[like] += (measure,)
+    return shared
+
+
+def notes_of_rows(measures: Sequence[str], rows: Sequence[AnyRow]) -> list[str]:
+    """Returns which layers collapsed, and what equal scores left to positions."""
+    notes = []
+    for measure in measures:
+        own = [row for row in rows if row.measure == measure]
+        collapsed = dict.fromkeys(path for row in own for path in row.collapsed)
+        if collapsed:
+            notes.append(
+                f"{COLLAPSED} {measure}: nothing is left of {', '.join(collapsed)}"
+            )
+    for measure in measures:
+        own = [row for row in rows if row.measure == measure]
+        most = max((row.by_position for row in own), default=0)
+        if most:
+            notes.append(
+                f"{measure}: up to {most:,} kept by position among equal scores"
+            )
+    return notes
+
+
+def has_collapsed(rows: Sequence[AnyRow], measure: str, sparsity: float) -> bool:
+    """Says whether a layer was emptied under one seed at least."""
+    return any(
+        row.collapsed
+        for row in rows
+        if row.measure == measure and row.sparsity == sparsity
+    )
 
 
 def _timed_fields(row: AnyRow) -> list[str]:

@@ -17,7 +17,13 @@ from gradflow_jax.experiments.formatting import (
 )
 from gradflow_jax.experiments.networks.timing import PAIRS
 from gradflow_jax.experiments.sweep.cut_and_time import FORWARD_BATCH
-from gradflow_jax.experiments.sweep.results import spread
+from gradflow_jax.experiments.sweep.results import (
+    COLLAPSED,
+    has_collapsed,
+    names_of_rows,
+    notes_of_rows,
+    spread,
+)
 from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
 from gradflow_jax.experiments.sweep.units import StructuredRow
 from gradflow_jax.experiments.sweep.weights import Row
@@ -33,20 +39,22 @@ def accuracy_table(settings: Settings, dataset: Dataset, rows: Sequence[Row]) ->
     seeds = len(settings.seeds)
     over_seeds = f"; mean ± deviation over {seeds} seeds" if seeds > 1 else ""
     dense = percent(spread(rows, "dense", 0.0, "accuracy"))
+    shared = names_of_rows(settings.measures, rows)
     grid = Grid(
         f"Test accuracy (%) on {dataset.name} after pruning and fine-tuning",
         ["measure", *(f"{100 * sparsity:g} %" for sparsity in settings.sparsities)],
         [
             [
-                measure,
+                " = ".join(names),
                 *(
                     percent(spread(rows, measure, sparsity, "accuracy"))
+                    + f" {COLLAPSED}" * has_collapsed(rows, measure, sparsity)
                     for sparsity in settings.sparsities
                 ),
             ]
-            for measure in settings.measures
+            for measure, names in shared.items()
         ],
-        [f"dense: {dense}{over_seeds}"],
+        [f"dense: {dense}{over_seeds}", *notes_of_rows(list(shared), rows)],
     )
     return Group(*screen(grid))
 
@@ -59,12 +67,13 @@ def cut_table(
     # leave too little of 80 columns for the numbers. rich lets no cell span columns, so
     # each block is a table, and blocks agree in the widths that all cells need.
     dense = _cells(rows, "dense", 0.0, "dense")
+    shared = names_of_rows(settings.measures, rows)
     blocks = {
-        measure: [
+        " = ".join(names): [
             _cells(rows, measure, sparsity, f"{100 * sparsity:g} %")
             for sparsity in settings.sparsities
         ]
-        for measure in settings.measures
+        for measure, names in shared.items()
     }
     lines = [_HEADER, dense, *(line for block in blocks.values() for line in block)]
     widths = column_widths(lines)
@@ -85,6 +94,7 @@ def cut_table(
     if len(settings.seeds) > 1:
         seeds = len(settings.seeds)
         parts.append(f"means, of accuracies with deviations, over {seeds} seeds")
+    parts += notes_of_rows(list(shared), rows)
     return Group(*parts)
 
 

@@ -21,6 +21,7 @@ from gradflow_jax.experiments.sweep.loop import (
 from gradflow_jax.experiments.sweep.settings import UNIT_SCOPES, StructuredSettings
 from gradflow_jax.models import SmallCNN
 from gradflow_jax.structured import choose_units
+from gradflow_jax.structured.choosing import ties_of_units
 from gradflow_jax.structured.scoring import UnitScores
 from gradflow_jax.structured.units import Keep
 from gradflow_jax.trees import Params
@@ -44,6 +45,9 @@ class StructuredRow:
         accuracy: after fine-tuning.
         loss: likewise.
         kept: which units are left, by layer.
+        collapsed: the layers of which no unit is left; the floor leaves one at least.
+        by_position: units left that have the score of removed ones, so that their
+            position decided.
         forward_ms: the forward pass of `FORWARD_BATCH` images.
         dense_forward_ms: that of the dense network, measured in turn with it.
         times_faster: the median over pairs of calls.
@@ -63,6 +67,8 @@ class StructuredRow:
     forward_ms: float = field(compare=False, metadata=TIMED)
     dense_forward_ms: float = field(compare=False, metadata=TIMED)
     times_faster: float = field(compare=False, metadata=TIMED)
+    collapsed: list[str] = field(default_factory=list)
+    by_position: int = 0
 
 
 def check_reachable(settings: StructuredSettings, dataset: Dataset) -> None:
@@ -72,8 +78,9 @@ def check_reachable(settings: StructuredSettings, dataset: Dataset) -> None:
         ValueError: if one cannot, saying how much can be removed.
     """
     cuttable = Cuttable(Trainer(dataset))
-    zeros = {family.name: np.zeros(family.size) for family in cuttable.units}
-    choose(cuttable, zeros, max(settings.sparsities), settings)
+    # Whatever the scores are, as much can go; equal ones would call for a warning.
+    scores = {family.name: np.arange(family.size) for family in cuttable.units}
+    choose(cuttable, scores, max(settings.sparsities), settings)
 
 
 class _UnitPruner:
@@ -95,6 +102,11 @@ class _UnitPruner:
     def choose(self, scores: UnitScores, sparsity: float) -> Keep:
         return choose(self._cuttable, scores, sparsity, self._settings)
 
+    def kept_by_position(self, scores: UnitScores, keep: Keep) -> int:
+        scope = UNIT_SCOPES[self._settings.scope]
+        ties = ties_of_units(scores, self._cuttable.units, keep, scope)
+        return sum(tie.chosen for tie in ties)
+
     def prune(self, dense: Network, keep: Keep) -> Network:
         return self._cuttable.cut(dense, keep)
 
@@ -112,8 +124,10 @@ class _UnitPruner:
     def row(self, keep: Keep | None, **fields: Any) -> StructuredRow:
         # A family that is not named keeps all of its units.
         keep = {} if keep is None else keep
+        widths = self._cuttable.widths(keep)
         return StructuredRow(
-            widths=self._cuttable.widths(keep),
+            widths=widths,
+            collapsed=[layer for layer, width in widths.items() if not width],
             parameters=self._cuttable.units.parameters(keep),
             flops=self._cuttable.units.flops(keep),
             kept=self._cuttable.kept(keep),

@@ -65,6 +65,10 @@ class Row:
         accuracy: after fine-tuning.
         loss: likewise.
         layers: kept of each pruned leaf, by path.
+        collapsed: the leaves among them of which no weight is left, by path: no signal
+            passes the layer.
+        by_position: kept weights that have the score of removed ones, so that their
+            position decided.
     """
 
     seed: int
@@ -78,6 +82,8 @@ class Row:
     accuracy: float
     loss: float
     layers: dict[str, int] = field(default_factory=dict)
+    collapsed: list[str] = field(default_factory=list)
+    by_position: int = 0
 
 
 class _WeightPruner:
@@ -98,6 +104,9 @@ class _WeightPruner:
     def choose(self, scores: Scores, sparsity: float) -> Masks:
         return self._choose(scores, sparsity)
 
+    def kept_by_position(self, scores: Scores, keep: Masks) -> int:
+        return report(keep, scores=scores, prunable=prunable).by_position or 0
+
     def prune(self, dense: Network, keep: Masks) -> Network:
         return Network(prune(dense.params, keep), dense.stats)
 
@@ -117,6 +126,11 @@ class _WeightPruner:
             layers={
                 layer.path: layer.kept for layer in counts.layers if layer.prunable
             },
+            collapsed=[
+                layer.path
+                for layer in counts.layers
+                if layer.prunable and not layer.kept
+            ],
             **fields,
         )
 

@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import re
 from dataclasses import replace
 
@@ -8,9 +9,11 @@ from rich.console import Console
 
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.formatting import compact_count
-from gradflow_jax.experiments.sweep.results import write_results
+from gradflow_jax.experiments.sweep import picture
+from gradflow_jax.experiments.sweep.results import names_of_rows, write_results
 from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
-from gradflow_jax.experiments.sweep.table import cut_table
+from gradflow_jax.experiments.sweep.picture import write_accuracy_plot
+from gradflow_jax.experiments.sweep.table import accuracy_table, cut_table
 from gradflow_jax.experiments.sweep.units import StructuredRow
 from gradflow_jax.experiments.sweep.weights import Row
 
@@ -105,3 +108,76 @@ def test_counts_are_said_in_three_digits():
     assert compact_count(999_700) == "1 M"
     assert compact_count(1_234_567) == "1.23 M"
     assert compact_count(5e12) == "5 T"
+
+
+# Taylor chooses as loss preservation does; the scale of batch norm empties two layers.
+MEASURES = ("loss_preservation", "taylor", "batch_norm_scale")
+SWEPT = [
+    MASKED,
+    replace(MASKED, measure="loss_preservation", sparsity=0.9),
+    replace(MASKED, measure="taylor", sparsity=0.9),
+    replace(
+        MASKED,
+        measure="batch_norm_scale",
+        sparsity=0.9,
+        accuracy=0.1,
+        layers={"conv1/kernel": 0, "conv2/kernel": 0},
+        collapsed=["conv1/kernel", "conv2/kernel"],
+        by_position=784,
+    ),
+]
+SWEEP = Settings(MEASURES, (0.9,), (0,))
+
+
+def printed(table):
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as screen:
+        console.print(table)
+    return screen.get()
+
+
+def test_a_collapsed_layer_and_what_positions_kept_are_in_the_table():
+    text = printed(accuracy_table(SWEEP, DATA, SWEPT))
+    assert re.search(r"batch_norm_scale +10\.0 ∅", text)
+    assert "∅ batch_norm_scale: nothing is left of conv1/kernel, conv2/kernel" in text
+    assert "up to 784 kept by position among equal scores" in text
+    assert text.count("∅") == 2 and max(map(len, text.splitlines())) <= 80
+
+
+def test_measures_of_equal_results_share_a_row():
+    text = printed(accuracy_table(SWEEP, DATA, SWEPT))
+    assert re.search(r"loss_preservation = taylor +95\.0\n", text)
+    # One other number, and they are two measures.
+    other = [*SWEPT[:2], replace(SWEPT[2], loss=0.21), SWEPT[3]]
+    assert list(names_of_rows(MEASURES, other)) == list(MEASURES)
+    # Of a sweep that was stopped nothing is known of the later ones.
+    assert list(names_of_rows(MEASURES, SWEPT[:2])) == list(MEASURES)
+
+
+def test_the_numbers_on_disk_name_the_layers(tmp_path):
+    write_results(tmp_path, SWEEP, DATA, SWEPT, True)
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row["collapsed"] for row in rows[:3]] == [[], [], []]
+    assert rows[3]["collapsed"] == ["conv1/kernel", "conv2/kernel"]
+    assert rows[3]["by_position"] == 784
+    with (tmp_path / "results.csv").open() as file:
+        *_, line = csv.DictReader(file)
+    assert line["collapsed"] == "conv1/kernel,conv2/kernel"
+
+
+def test_the_picture_marks_them(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(
+        picture, "write_whole", lambda path, write: figures.append(write.__closure__)
+    )
+    write_accuracy_plot(SWEEP, DATA, SWEPT, tmp_path / "accuracy.png")
+    (closure,) = figures
+    (figure,) = (cell.cell_contents for cell in closure)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "loss_preservation =\ntaylor" in texts and "∅ a layer is empty" in texts
+    assert "kept by position" in figure.get_supxlabel()
+    for ax, expected in zip(figure.axes, (0.9, 0.1), strict=True):
+        (marked,) = (
+            line for line in ax.lines if line.get_label() == "∅ a layer is empty"
+        )
+        assert marked.get_ydata().tolist() == [expected]

@@ -11,6 +11,7 @@ import gradflow_jax as gf
 from gradflow_jax.masks.selection import counting, exact_threshold
 from gradflow_jax.masks.selection.counting import Totals
 from gradflow_jax.masks.selection.pieces import Scores
+from gradflow_jax.masks.selection.placement import whole
 from tests.masks.score_trees import ties_are_meant
 
 pytestmark = ties_are_meant
@@ -143,13 +144,53 @@ def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch):
     jax.clear_caches()
 
 
-def test_too_many_blocks_are_an_error(monkeypatch):
-    monkeypatch.setattr(counting, "_MOST_BLOCKS", 4)
-    monkeypatch.setattr(counting, "_LARGEST_BLOCK", 1)
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 10 weights, and few of them, stand in for those of 2³¹ − 1."""
+    monkeypatch.setattr(counting, "_LARGEST_BLOCK", 10)
+    monkeypatch.setattr(counting, "_MOST_BLOCKS", 24)
     jax.clear_caches()
-    with pytest.raises(ValueError, match=r"scores of shape \(3, 2\) are too many"):
-        gf.global_masks(jnp.ones((3, 2)), sparsity=0.5)
+    yield
     jax.clear_caches()
+
+
+@pytest.mark.parametrize("name", ["few values", "all equal", "smooth"])
+def test_a_leaf_of_more_rows_than_blocks_is_ranked(name, small_blocks):
+    # 34 rows of 3 make blocks of 3 rows, the last of them of 1; 2 · 7 rows of 4 blocks
+    # of 2, twice 4.
+    scores = {
+        "matrix": ADVERSARIAL[name][:102].reshape(34, 3).astype(np.float32),
+        "stacked": ADVERSARIAL[name][102:158].reshape(2, 7, 4).astype(np.float32),
+    }
+    for sparsity in (0.1, 0.5, 0.95):
+        masks = gf.global_masks(scores, sparsity=sparsity)
+        expected = by_sorting(scores, 158 - round(sparsity * 158))
+        np.testing.assert_array_equal(flat(masks), expected)
+        assert gf.report(masks).kept == expected.sum()
+
+
+def test_more_weights_than_blocks_can_hold_are_an_error(small_blocks, monkeypatch):
+    with pytest.raises(
+        ValueError, match=r"scores of shape \(25, 10\) .* 25 blocks of 25"
+    ):
+        gf.global_masks(jnp.ones((25, 10)), sparsity=0.5)
+    monkeypatch.setattr(counting, "_MOST_ROWS", 20)
+    with pytest.raises(ValueError, match="reshape it so that no axis is longer"):
+        gf.global_masks(jnp.ones((21, 1)), sparsity=0.5)
+
+
+@pytest.mark.parametrize("shape", [(65536, 65536), (3, 40000, 30000)])
+def test_the_program_of_a_leaf_beyond_int32_is_made(shape):
+    """It is too large to run, but what it would run is that of the small blocks."""
+    leaf = jax.ShapeDtypeStruct(shape, jnp.float32)
+    lowered = exact_threshold._highest.lower(
+        Scores([leaf], None, None), Totals.of([10**9]), groups=(0,), placement=None
+    )
+    mask, _ = lowered.out_info
+    assert mask[0].shape == shape and mask[0].dtype == bool
+    blocks = counting.Blocks(whole(shape), shape)
+    assert sum(blocks.sizes) == np.prod(shape, dtype=np.int64)
+    assert max(blocks.sizes) < 2**31 and blocks.number < 8
 
 
 def test_no_copy_of_the_scores_is_made():

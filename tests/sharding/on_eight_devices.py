@@ -21,7 +21,7 @@ import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
 
 RNG = np.random.default_rng(11)
-# Scores of one decimal tie, so that they tell whether devices agree on which come first.
+# Scores of one decimal tie, which tells whether devices agree on which come first.
 pytestmark = pytest.mark.filterwarnings(
     "ignore::gradflow_jax.masks.ties.EqualScoresWarning"
 )
@@ -372,7 +372,7 @@ def test_masks_that_start_all_true_lie_as_the_parameters_do():
 @pytest.mark.parametrize("where", ["as params", "everywhere", "on the host"])
 @all_kinds
 def test_masks_are_used_wherever_they_lie(kind, where):
-    masks = masks_on_one_device("global")
+    masks = masks_on_one_device("layerwise")
     with on_mesh(kind) as mesh:
         params, scores = put(PARAMS, mesh, "both"), put(SCORES, mesh, "both")
         placed = {

@@ -10,9 +10,9 @@ from rich.console import Console
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.formatting import compact_count
 from gradflow_jax.experiments.sweep import picture
+from gradflow_jax.experiments.sweep.picture import write_accuracy_plot
 from gradflow_jax.experiments.sweep.results import names_of_rows, write_results
 from gradflow_jax.experiments.sweep.settings import Settings, StructuredSettings
-from gradflow_jax.experiments.sweep.picture import write_accuracy_plot
 from gradflow_jax.experiments.sweep.table import accuracy_table, cut_table
 from gradflow_jax.experiments.sweep.units import StructuredRow
 from gradflow_jax.experiments.sweep.weights import Row

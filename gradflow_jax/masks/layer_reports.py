@@ -109,7 +109,7 @@ class Report:
             notes.append(f"{self.by_position:,} kept by position among equal scores")
         return notes
 
-    def _cells(self) -> tuple[Row, list[Row], list[Row]]:
+    def _cells(self) -> tuple[Row, Sequence[Row], Sequence[Row]]:
         """Returns the header, the rows and the totals as strings."""
         rows = [
             (

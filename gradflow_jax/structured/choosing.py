@@ -136,7 +136,7 @@ def choose_units(
 def ties_of_units(
     scores: Mapping[str, np.ndarray],
     units: Units,
-    keep: Mapping[str, np.ndarray],
+    keep: Mapping[str, chex.Array],
     scope: Scope,
 ) -> list[Tie]:
     """Returns how many units positions chose among equal scores, by what is ranked.
@@ -155,7 +155,7 @@ def ties_of_units(
         tie_at_the_cut(
             "" if scope == "global" else f" of {names[0]!r}",
             np.concatenate([scores[name] for name in names]),
-            np.concatenate([keep[name] for name in names]),
+            np.concatenate([np.asarray(keep[name]) for name in names]),
         )
         for names in ranked.values()
     ]

@@ -6,8 +6,6 @@
     allocation      how many weights each layer keeps
     random_graphs   the same by Erdős and Rényi's densities
     by_path         which leaves a path or a pattern takes
-    patterns        N of every M weights along what is summed over
-    neighbors       the same of one leaf, where it lies
     keywords        errors that name a misplaced or misnamed argument
     algebra         applies, combines and compares masks
     packing         a bit a weight
@@ -16,11 +14,12 @@
     counts          pruned weights that are not 0.0, and those kept by position
     tables          text in columns
     sanity_checks   what a method has to beat: shuffled masks, labels and pixels
+    patterns/       N of every M weights along what is summed over
     selection/      the k highest of many scores, exactly, without a sort
 
 Imports `trees` and `programs`. To add an allocation, return how many weights each leaf
 keeps, beside `allocation.quotas`; to add a pattern or a sparse layout, open
-`patterns`.
+`patterns/`.
 
 ## Which masks there are
 
@@ -98,7 +97,7 @@ from gradflow_jax.masks.layer_reports import LayerReport as LayerReport
 from gradflow_jax.masks.layer_reports import Report as Report
 from gradflow_jax.masks.packing import pack_masks as pack_masks
 from gradflow_jax.masks.packing import unpack_masks as unpack_masks
-from gradflow_jax.masks.patterns import n_of_m_masks as n_of_m_masks
+from gradflow_jax.masks.patterns.n_of_m import n_of_m_masks as n_of_m_masks
 from gradflow_jax.masks.random_graphs import erdos_renyi as erdos_renyi
 from gradflow_jax.masks.random_graphs import erdos_renyi_kernel as erdos_renyi_kernel
 from gradflow_jax.masks.reports import report as report

@@ -6,14 +6,14 @@ convolution kernels holds, for leaves that look like them. A shape alone tells l
 of [16, 4, 4] and [4, 4, 16] each is a kernel of attention, with other inputs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradflow_jax.trees.names import label, named_leaves
+from gradflow_jax.trees.numbers import checked_whole_number
 from gradflow_jax.trees.prunable import match_paths
 from gradflow_jax.trees.types import ArrayTree, Axes, Roles
 
@@ -189,20 +189,18 @@ def axes_of_leaves(
 def _checked_axes(
     axis: Any, path: str, shape: tuple[int, ...], what: str
 ) -> tuple[int, ...]:
-    several = isinstance(axis, Iterable) and not isinstance(axis, str)
-    axes: tuple[Any, ...] = tuple(axis) if several else (axis,)
+    several = isinstance(axis, (tuple, list))
+    axes = [
+        checked_whole_number(number, f"axis of {what} {label(path)}")
+        for number in (axis if several else (axis,))
+    ]
     for number in axes:
-        if not isinstance(number, (int, np.integer)) or isinstance(number, bool):
-            raise TypeError(
-                f"axis is {number!r}, not a whole number, several, or a dict of them "
-                "by path."
-            )
         if not -len(shape) <= number < len(shape):
             raise ValueError(
                 f"{what} {label(path)} of shape {shape} has no axis {number}: name the "
                 "axes of some leaves alone, axis={'*/kernel': ...}."
             )
-    counted = tuple(int(number) % len(shape) for number in axes)
+    counted = tuple(number % len(shape) for number in axes)
     if len(set(counted)) != len(counted) or not counted:
         raise ValueError(
             f"axis of {what} {label(path)} is {axes}: name one axis or more, each once."

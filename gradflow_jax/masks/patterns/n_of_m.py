@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.masks.keywords import explain_keywords
-from gradflow_jax.masks.neighbors import NeighborsOutcome, keep_of_every
+from gradflow_jax.masks.patterns.neighbors import NeighborsOutcome, keep_of_every
 from gradflow_jax.masks.ranking import masks_like
 from gradflow_jax.masks.ties import Tie, warn_of_ties
 from gradflow_jax.trees import (

@@ -1,18 +1,27 @@
 """Reads tar archives of data, in one pass and never unpacked to disk."""
 
-import lzma
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from gradflow_jax.experiments.data.errors import DataError
+from gradflow_jax.experiments.data import regular_files
+from gradflow_jax.experiments.data.errors import DataError, abridge, reason_of
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-# tarfile and the decompressors raise these on damaged bytes.
-_ERRORS = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
+MAX_MEMBERS = 2**20
+"""The most files that an archive may hold."""
+
+# Headers of these types say in their own bytes what the next file is called.
+_NAMING = {
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+}
+_MAX_NAME = 2**16
 
 
 def is_tar(path: Path) -> bool:
@@ -35,33 +44,69 @@ def names(path: Path) -> Iterator[PurePosixPath]:
         DataError: if the archive is damaged.
     """
     with _open_tar(path) as tar:
-        for member in tar:
-            if member.isreg():
-                yield PurePosixPath(member.name)
+        for _, name in _files(tar, path):
+            yield name
 
 
 def contents(
-    path: Path, is_asked_for: Callable[[PurePosixPath], bool]
+    path: Path, is_asked_for: Callable[[PurePosixPath], bool], limit: int
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Yields name and bytes of the files of a tar that are asked for, in its order.
 
     Links and devices are left out: only regular files are data.
 
+    Args:
+        path: of the archive.
+        is_asked_for: tells of a name whether it is asked for.
+        limit: the most bytes that such a file has.
+
     Raises:
-        DataError: if the archive is damaged.
+        DataError: if the archive is damaged, or a file larger, or all of them together
+            larger than `regular_files.MAX_BYTES`.
     """
     with _open_tar(path) as tar:
-        for member in tar:
-            name = PurePosixPath(member.name)
-            if member.isreg() and is_asked_for(name):
-                file = tar.extractfile(member)
-                assert file is not None, "a regular file has contents"
-                with file:
-                    yield name, file.read()
-        # gzip and xz have their checksum behind the end of the tar, and check it when
-        # they are read that far.
-        while tar.fileobj is not None and tar.fileobj.read(1 << 20):
-            pass
+        total = 0
+        for member, name in _files(tar, path):
+            if not is_asked_for(name):
+                continue
+            regular_files.check_size(member.size, limit, f"{name} in {path}")
+            total += member.size
+            regular_files.check_size(
+                total, regular_files.MAX_BYTES, f"what {path} holds"
+            )
+            file = tar.extractfile(member)
+            assert file is not None, "a regular file has contents"
+            with file:
+                yield name, file.read()
+
+
+def _files(
+    tar: tarfile.TarFile, path: Path
+) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath]]:
+    """Yields the regular files of a tar with their names.
+
+    Raises:
+        DataError: if there are too many, or a name leads out of the archive.
+    """
+    count = 0
+    while (member := tar.next()) is not None:
+        # tarfile would keep the header of each file until the end.
+        tar.members.clear()
+        count += 1
+        if count > MAX_MEMBERS:
+            raise DataError(
+                f"{path} holds more than {MAX_MEMBERS:,} files: no more are read."
+            )
+        # A sparse file is some bytes and as many zeros as it says.
+        if not member.isreg() or member.issparse():
+            continue
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise DataError(
+                f"{path} holds {abridge(name)}, which leads out of it: names of files "
+                "begin in the archive."
+            )
+        yield member, name
 
 
 class _Header(tarfile.TarInfo):
@@ -70,12 +115,15 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             # A tar ends with a block of zeros, which is no damage.
             if buf == bytes(tarfile.BLOCKSIZE):
                 raise
             raise tarfile.ReadError(f"damaged: {error}") from error
+        if header.size < 0 or header.type in _NAMING and header.size > _MAX_NAME:
+            raise tarfile.ReadError(f"damaged: a header of {header.size:,} bytes")
+        return header
 
 
 @contextmanager
@@ -86,10 +134,13 @@ def _open_tar(path: Path) -> Iterator[tarfile.TarFile]:
         DataError: if the archive is damaged.
     """
     try:
-        with tarfile.open(path, tarinfo=_Header) as tar:
+        with (
+            regular_files.open_decompressed(path) as file,
+            tarfile.open(fileobj=file, mode="r|", tarinfo=_Header) as tar,
+        ):
             yield tar
-    except _ERRORS as error:
-        # Where nothing can read a file, tarfile says so in a line per decompressor; the
-        # command's errors are one line.
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as tar: {reason}") from error
+    except DataError:
+        raise
+    # tarfile raises nearly every exception on damaged bytes.
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as tar: {reason_of(error)}") from error

@@ -1,7 +1,9 @@
-"""Finds data sets that are asked for by name."""
+"""Finds data sets that are asked for by name: in a folder, or in scikit-learn."""
 
 import os
 from pathlib import Path
+
+import numpy as np
 
 from gradflow_jax.experiments.data import archive, cifar, image_folder
 from gradflow_jax.experiments.data.errors import DataError
@@ -9,6 +11,9 @@ from gradflow_jax.experiments.data.errors import DataError
 FOLDER_VARIABLE = "GRADFLOW_JAX_DATA"
 _TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 NAMES = tuple(_TITLES)
+
+_TEST_STRIDE = 5
+"""One digit of so many is of the test set."""
 
 
 def find(name: str) -> Path:
@@ -34,3 +39,28 @@ def find(name: str) -> Path:
             f"{name}/{image_folder.FORM}; {FOLDER_VARIABLE} names another folder."
         )
     return place
+
+
+def read_digits() -> dict[str, np.ndarray]:
+    """Returns 1,797 handwritten digits of 8×8 pixels, every fifth to test.
+
+    Raises:
+        DataError: if scikit-learn is absent.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise DataError(
+            "digits come with scikit-learn, which is absent: pip install scikit-learn, "
+            "or pass 'subset'."
+        ) from error
+    pixels, labels = load_digits(return_X_y=True)
+    # Shades are from 0 to 16, and are stretched to the 0 to 255 of other images.
+    images = np.round(pixels.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    is_test = np.arange(len(labels)) % _TEST_STRIDE == 0
+    return {
+        "x_train": images[~is_test],
+        "y_train": labels[~is_test],
+        "x_test": images[is_test],
+        "y_test": labels[is_test],
+    }

@@ -1,15 +1,18 @@
 """Reads CIFAR-10 and CIFAR-100 as published, in folders or tar archives."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
-from gradflow_jax.experiments.data import archive, pickled_batch
+from gradflow_jax.experiments.data import archive, pickled_batch, regular_files
 from gradflow_jax.experiments.data.errors import DataError
 
 _PLANES = (3, 32, 32)
+# The largest published file has 50,000 images, 155 MB.
+_MAX_FILE = 2**28
 
 
 class Layout(NamedTuple):
@@ -80,7 +83,7 @@ LAYOUTS = (
 def layout_of_folder(folder: Path) -> Layout | None:
     """Returns the form of which a folder has a file, or None."""
     for layout in LAYOUTS:
-        if any((folder / file).is_file() for file in layout.files):
+        if any(_is_there(folder / file) for file in layout.files):
             return layout
     return None
 
@@ -130,16 +133,18 @@ def read(path: Path, layout: Layout) -> dict[str, np.ndarray]:
 
 def _raw_files(path: Path, layout: Layout) -> Iterator[tuple[str, bytes]]:
     if not path.is_dir():
-        for file, raw in archive.contents(path, lambda f: layout_of_file(f) == layout):
+        files = archive.contents(path, lambda f: layout_of_file(f) == layout, _MAX_FILE)
+        for file, raw in files:
             yield file.name, raw
         return
     for name in layout.files:
-        if (path / name).is_file():
-            try:
-                raw = (path / name).read_bytes()
-            except OSError as error:
-                raise DataError(f"{path / name} cannot be read: {error}") from error
-            yield name, raw
+        if _is_there(path / name):
+            yield name, regular_files.read_bytes(path / name, _MAX_FILE)
+
+
+def _is_there(path: Path) -> bool:
+    # A folder of images has folders of these names; what else is no file is an error.
+    return os.path.lexists(path) and not path.is_dir()
 
 
 def _batch(raw: bytes, layout: Layout, where: str) -> tuple[np.ndarray, np.ndarray]:

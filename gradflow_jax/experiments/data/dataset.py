@@ -1,6 +1,7 @@
 """Loads labeled images: the subset that the package ships, and files on disk."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,17 +11,17 @@ from gradflow_jax.experiments.data import (
     archive,
     by_name,
     cifar,
-    digits,
     idx,
     image_folder,
+    npz,
 )
 from gradflow_jax.experiments.data.errors import DataError as DataError
+from gradflow_jax.experiments.data.errors import reason_of
 
 FULL_SET = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the full set."""
 
 _SUBSET = Path(__file__).parent / "fashion_mnist" / "subset.npz"
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 # The hash is of the pixels of the 60,000 training images, in the original order.
 _FASHION_MNIST_SHA256 = (
     "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012"
@@ -54,7 +55,7 @@ class Dataset(NamedTuple):
         return f"{self.name} ({len(self.x_train):,} + {len(self.x_test):,} images)"
 
 
-def load(source: str = "subset") -> Dataset:
+def load(source: str | os.PathLike = "subset") -> Dataset:
     """Loads a data set; nothing is ever downloaded.
 
     Args:
@@ -75,19 +76,30 @@ def load(source: str = "subset") -> Dataset:
 
     Raises:
         DataError: if there is no such data or they are malformed; one line that says
-            what was found and what is read.
+            what was found and what is read. No more is read than files bear out:
+            8 GiB at most, of a compressed file 64 MiB and 64 times its size.
+        TypeError: if the source is neither text nor a path.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(
+            f"the source of data is of type {type(source).__name__}: pass a path, or "
+            "a name such as 'subset'."
+        )
     if source == "auto":
         source = str(FULL_SET) if FULL_SET.is_dir() else "subset"
     if source == "digits":
-        return _check_arrays("scikit-learn's digits", digits.read(), source)
+        return _check_arrays("scikit-learn's digits", by_name.read_digits(), source)
     if source == "subset":
-        return _check_arrays("Fashion-MNIST subset", _read_npz(_SUBSET), str(_SUBSET))
-    if source in by_name.NAMES:
-        path = by_name.find(source)
-    else:
-        path = Path(source).expanduser()
-    name, arrays = _read(path)
+        return _check_arrays("Fashion-MNIST subset", npz.read(_SUBSET), str(_SUBSET))
+    try:
+        if source in by_name.NAMES:
+            path = by_name.find(source)
+        else:
+            path = Path(source).expanduser()
+        name, arrays = _read(path)
+    # Names that are too long and folders that may not be read are no mere absence.
+    except (OSError, MemoryError, RuntimeError) as error:
+        raise DataError(f"{source} cannot be read: {reason_of(error)}.") from error
     return _check_arrays(name, arrays, str(path))
 
 
@@ -147,7 +159,7 @@ def _indices_of_first_per_class(dataset: Dataset, split: str, count: int) -> np.
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     """Returns the name and the arrays of what a path holds."""
     if path.is_file() and path.suffix == ".npz":
-        arrays = _read_npz(path)
+        arrays = npz.read(path)
     elif path.is_dir() and idx.is_folder(path):
         arrays = idx.read(path)
     elif layout := _cifar_layout(path):
@@ -160,7 +172,7 @@ def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
             problem = f"is another kind of {'folder' if path.is_dir() else 'file'}"
         raise DataError(
             f"{path} {problem}: pass 'subset', 'digits', 'auto', 'cifar10', "
-            f"'cifar100', an .npz with {', '.join(_ARRAYS)}, a folder of IDX files, "
+            f"'cifar100', an .npz with {', '.join(npz.ARRAYS)}, a folder of IDX files, "
             f"CIFAR as published, or a folder or tar of images {image_folder.FORM}."
         )
     return _known_name(arrays["x_train"]) or archive.stem(path), arrays
@@ -186,22 +198,6 @@ def _known_name(images: np.ndarray) -> str | None:
     return "Fashion-MNIST" if pixels == _FASHION_MNIST_SHA256 else None
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in _ARRAYS if name not in file]
-            if missing:
-                raise DataError(
-                    f"{path} lacks {', '.join(missing)}: an .npz needs "
-                    f"{', '.join(_ARRAYS)}; it has {', '.join(file) or 'nothing'}."
-                )
-            return {name: file[name] for name in _ARRAYS}
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}") from error
-
-
 def _check_arrays(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
     """Checks shapes, dtypes and labels, and returns the data set.
 
@@ -212,22 +208,22 @@ def _check_arrays(name: str, arrays: dict[str, np.ndarray], source: str) -> Data
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
         if x.ndim == 3:
             x = arrays[f"x_{split}"] = x[..., None]
-        if x.ndim != 4 or x.dtype != np.uint8 or not len(x):
+        if x.ndim != 4 or x.dtype != np.uint8 or not x.size:
             raise DataError(
                 f"x_{split} of {source} is {x.dtype}{list(x.shape)}: images are uint8 "
-                "[example, height, width, channel], at least one."
+                "[example, height, width, channel], at least one, of one pixel."
             )
         if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
             raise DataError(
                 f"y_{split} of {source} is {y.dtype}{list(y.shape)}: labels are one "
                 f"integer for each of the {len(x)} images."
             )
-        arrays[f"y_{split}"] = y.astype(np.int32)
     if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
         raise DataError(
             f"images of {source} differ in shape: {arrays['x_train'].shape[1:]} to "
             f"train, {arrays['x_test'].shape[1:]} to test."
         )
+    # Labels become int32 after they were checked: before, 2³² would become 0.
     present = np.unique(arrays["y_train"])
     classes = int(present[-1]) + 1
     if present[0] != 0 or len(present) != classes or classes < 2:
@@ -235,6 +231,12 @@ def _check_arrays(name: str, arrays: dict[str, np.ndarray], source: str) -> Data
             f"y_train of {source} has the classes {present.tolist()[:12]}: they are "
             "numbered from 0 without a gap, at least two."
         )
-    if arrays["y_test"].min() < 0 or arrays["y_test"].max() >= classes:
-        raise DataError(f"y_test of {source} has classes that y_train lacks.")
+    for extreme in (arrays["y_test"].min(), arrays["y_test"].max()):
+        if not 0 <= extreme < classes:
+            raise DataError(
+                f"y_test of {source} has classes that y_train lacks: {extreme} is none "
+                f"from 0 to {classes - 1}."
+            )
+    for name_of_labels in ("y_train", "y_test"):
+        arrays[name_of_labels] = arrays[name_of_labels].astype(np.int32)
     return Dataset(name, **arrays, classes=classes, counted=False)

@@ -1,11 +1,12 @@
 """Reads the IDX files of the MNIST family, plain or compressed."""
 
-import gzip
-import zlib
+import math
+import os
 from pathlib import Path
 
 import numpy as np
 
+from gradflow_jax.experiments.data import regular_files
 from gradflow_jax.experiments.data.errors import DataError
 
 _FILES = {
@@ -14,6 +15,8 @@ _FILES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
+# Images have three axes, or a fourth of channels, and labels one.
+_MAX_AXES = 4
 
 
 def is_folder(folder: Path) -> bool:
@@ -43,24 +46,39 @@ def _find(folder: Path, stem: str) -> Path | None:
     # Some copies have a dot in place of the dash: train-images.idx3-ubyte.
     names = [stem, stem.replace("-idx", ".idx")]
     candidates = [folder / (n + end) for n in names for end in ("", ".gz")]
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if os.path.lexists(path)), None)
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """Reads an IDX file: two zero bytes, 8 for uint8, the rank, each size, the data."""
-    try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise DataError(f"{path} is no IDX file of bytes: it starts with {raw[:4]!r}.")
-    start = 4 + 4 * raw[3]
-    shape = tuple(np.frombuffer(raw[4:start], ">u4").tolist())
-    if len(raw) - start != np.prod(shape, dtype=np.int64):
+    """Reads an IDX file: two zero bytes, 8 for uint8, the rank, each size, the data.
+
+    No more is read than the header says, and its sizes are compared with the file's
+    before there is an array.
+    """
+    with regular_files.open_decompressed(path) as file:
+        start = file.read(4)
+        if len(start) < 4 or start[:3] != b"\x00\x00\x08":
+            raise DataError(
+                f"{path} is no IDX file of bytes: it starts with {start!r}."
+            )
+        rank = start[3]
+        if not 1 <= rank <= _MAX_AXES:
+            raise DataError(
+                f"{path} is damaged: its header says {rank} axes; images have 3 and "
+                "labels 1."
+            )
+        sizes = file.read(4 * rank)
+        if len(sizes) < 4 * rank:
+            raise DataError(f"{path} is damaged: it ends within its header.")
+        shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+        # The product is of Python's integers, which do not overflow.
+        size = math.prod(shape)
+        regular_files.check_size(size, regular_files.MAX_BYTES, f"the array of {path}")
+        raw = regular_files.read_up_to(file, size + 1)
+    if len(raw) != size:
+        more = "more than " * (len(raw) > size)
         raise DataError(
-            f"{path} is damaged: its header says {shape}, "
-            f"{len(raw) - start} bytes follow."
+            f"{path} is damaged: its header says {shape}, {more}"
+            f"{min(len(raw), size)} bytes follow."
         )
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(raw, np.uint8).reshape(shape)

@@ -1,17 +1,26 @@
 """Reads images in folders named after their classes, on disk or in a tar."""
 
 import io
+import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradflow_jax.experiments.data import archive
-from gradflow_jax.experiments.data.errors import DataError
+from gradflow_jax.experiments.data import archive, regular_files
+from gradflow_jax.experiments.data.errors import DataError, reason_of
 
 FORM = "train/CLASS/*.png (or .jpg, .jpeg) and the same of test (or val, valid)"
 _ENDINGS = (".png", ".jpg", ".jpeg")
+# What a file holds decides how it is read, and its name whether it is. Pillow knows
+# some forty more formats, and starts other programs for some.
+_FORMATS = ("PNG", "JPEG")
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_MAX_PIXELS = 2**24
+# Pixels that do not shrink take so many bytes, and what a camera says of them as much.
+_MAX_FILE = 4 * _MAX_PIXELS
 # The first of these that has images is read as the test set.
 _TEST_SPLITS = ("test", "val", "valid")
 _SPLITS = ("train", *_TEST_SPLITS)
@@ -106,13 +115,14 @@ def _from_folder(folder: Path) -> Iterator[tuple[_Place, Path]]:
             for file in (root / split).rglob("*"):
                 place = _place(PurePosixPath(file.relative_to(folder).as_posix()))
                 if place is not None:
+                    regular_files.check_regular(file)
                     yield place, file
 
 
 def _from_tar(path: Path) -> Iterator[tuple[_Place, bytes]]:
     # Encoded images take a fraction of the memory of decoded ones, so all are held and
     # one pass through the tar is enough, whatever order they are in.
-    for file, raw in archive.contents(path, is_image):
+    for file, raw in archive.contents(path, is_image, _MAX_FILE):
         place = _place(file)
         assert place is not None, "`is_image` asked for files that have a place"
         yield place, raw
@@ -136,36 +146,62 @@ def _decode(files: list[tuple[_Place, Path | bytes]], path: Path) -> np.ndarray:
     except ImportError as error:
         raise DataError(
             f"images such as {files[0][0]} of {path} are decoded by pillow: "
-            "pip install 'gradflow-jax[cli]'."
+            "pip install pillow."
         ) from error
     images, all_gray = np.empty(0, np.uint8), True
     for i, (place, source) in enumerate(files):
+        encoded = source
+        if isinstance(source, Path):
+            encoded = regular_files.read_bytes(source, _MAX_FILE)
+        what = f"{place} of {path}"
+        if not encoded.startswith(_SIGNATURES):
+            raise DataError(
+                f"{what} cannot be read as PNG or JPEG: it starts with {encoded[:8]!r}."
+            )
         try:
-            with Image.open(io.BytesIO(_bytes(source))) as image:
-                mode, pixels = image.mode, np.asarray(image.convert("RGB"))
+            # Pillow warns of odd files, which it reads all the same.
+            with (
+                warnings.catch_warnings(),
+                Image.open(io.BytesIO(encoded), formats=_FORMATS) as image,
+            ):
+                warnings.simplefilter("ignore")
+                _check_header(image, what)
+                if i == 0:
+                    shape = (len(files), image.height, image.width, 3)
+                    regular_files.check_size(
+                        math.prod(shape), regular_files.MAX_BYTES, f"what {path} holds"
+                    )
+                    images = np.empty(shape, np.uint8)
+                elif (image.height, image.width) != images.shape[1:3]:
+                    raise DataError(
+                        f"{what} is of {_size(image.height, image.width)} pixels and "
+                        f"{files[0][0]} of {_size(*images.shape[1:3])}: images are of "
+                        "one size."
+                    )
+                all_gray = all_gray and image.mode == "L"
+                images[i] = image if image.mode == "RGB" else image.convert("RGB")
+        except DataError:
+            raise
         # Damaged bytes raise nearly every exception that there is.
         except Exception as error:
-            raise DataError(f"{place} of {path} cannot be read: {error}") from error
-        if mode.startswith(("I", "F")):
-            raise DataError(
-                f"{place} of {path} has pixels of mode {mode}: they are of 8 bits."
-            )
-        if i == 0:
-            images = np.empty((len(files), *pixels.shape), np.uint8)
-        elif pixels.shape != images.shape[1:]:
-            raise DataError(
-                f"{place} of {path} is of {_size(pixels)} pixels and {files[0][0]} of "
-                f"{_size(images[0])}: images are of one size."
-            )
-        images[i] = pixels
-        all_gray = all_gray and mode == "L"
+            raise DataError(f"{what} cannot be read: {reason_of(error)}.") from error
     return np.ascontiguousarray(images[..., :1]) if all_gray else images
 
 
-def _bytes(source: Path | bytes) -> bytes:
-    return source if isinstance(source, bytes) else source.read_bytes()
+def _check_header(image: Any, what: str) -> None:
+    """Checks what an image says of itself before any pixel is decoded.
+
+    Raises:
+        DataError: if it has more pixels than are read, or not of 8 bits.
+    """
+    if image.width * image.height > _MAX_PIXELS:
+        raise DataError(
+            f"{what} has {_size(image.height, image.width)} pixels: at most "
+            f"{_MAX_PIXELS:,} are read."
+        )
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"{what} has pixels of mode {image.mode}: they are of 8 bits.")
 
 
-def _size(image: np.ndarray) -> str:
-    height, width, _ = image.shape
+def _size(height: int, width: int) -> str:
     return f"{width}×{height}"

@@ -207,19 +207,19 @@ BAD_BATCHES = {
     "no pickle": (b"GIF89a", "cannot be read as a pickled batch"),
     "nothing": (b"", "cannot be read as a pickled batch"),
     "cut off": (python3_pickle({b"data": ROWS})[:-200], "cannot be read as a pickled"),
-    "a list": (python3_pickle(TENS), r"test_batch of .* has list: .*b'labels'"),
-    "other keys": (python3_pickle({b"data": ROWS}), r"has \[b'data'\].*b'labels'"),
-    "a list of pixels": ({b"data": [0]}, r"data in .* is \[0\]: it is a uint8 array"),
-    "float pixels": ({b"data": ROWS * 1.0}, r"an array f8\(10, 3072\)"),
-    "flat pixels": ({b"data": ROWS.ravel()}, r"an array u1\(30720,\)"),
-    "other pixels": ({b"data": ROWS[:, :784]}, r"an array u1\(10, 784\)"),
+    "a list": (python3_pickle(TENS), r"test_batch of .* is a list of .*b'labels'"),
+    "other keys": (python3_pickle({b"data": ROWS}), "a dict of length 1: .*b'labels'"),
+    "a list of pixels": ({b"data": [0]}, "data in .* is a list of length 1: it is a uint8"),
+    "float pixels": ({b"data": ROWS * 1.0}, r"an array f8\[10, 3072\]"),
+    "flat pixels": ({b"data": ROWS.ravel()}, r"an array u1\[30720\]"),
+    "other pixels": ({b"data": ROWS[:, :784]}, r"an array u1\[10, 784\]"),
     # Python 3 writes no bytes, at this protocol, as a call of bytes.
     "no image": ({b"data": ROWS[:0]}, "asks to run .*bytes.*refused"),
-    "too few labels": ({b"labels": TENS[:-1]}, "no list of 10 classes"),
-    "labels of text": ({b"labels": [b"cat"] * COUNT}, "no list of 10 classes.*cat"),
-    "true for one": ({b"labels": [True] * COUNT}, "no list of 10 classes"),
-    "negative labels": ({b"labels": [-1] * COUNT}, "no list of 10 classes"),
-    "large labels": ({b"labels": [2**40] * COUNT}, "no list of 10 classes"),
+    "too few labels": ({b"labels": TENS[:-1]}, "a list of length 9: it is a list of 10"),
+    "labels of text": ({b"labels": [*TENS[:-1], b"a"]}, r"\[9\] is a bytes of length 1"),
+    "true for one": ({b"labels": [True] * COUNT}, r"labels in .*\[0\] is of type bool"),
+    "negative labels": ({b"labels": [-1] * COUNT}, r"\[0\] is an integer of no class"),
+    "large labels": ({b"labels": [2**40] * COUNT}, r"\[0\] is an integer of no class"),
     "an eleventh class": ({b"labels": [10] * COUNT}, "classes that y_train lacks"),
 }
 
@@ -240,7 +240,7 @@ def test_an_array_that_lacks_bytes(tmp_path):
     raw, _ = raw_files(TEN_PY, python2_pickle)
     right, wrong = (b"J" + struct.pack("<i", count) for count in (COUNT, COUNT + 1))
     raw["test_batch"] = raw["test_batch"].replace(right, wrong, 1)
-    with pytest.raises(DataError, match=r"u1'?\(11, 3072\): .* with all its bytes"):
+    with pytest.raises(DataError, match=r"u1\[11, 3072\]: .* with all its bytes"):
         load(str(write_folder(tmp_path / "set", raw)))
 
 
@@ -269,12 +269,12 @@ def test_a_tar_that_is_cut_off(tmp_path):
     content = tar.read_bytes()
     for length in (0, 5, len(content) // 2, len(content) - 9):
         tar.write_bytes(content[:length])
-        with pytest.raises(DataError, match="cannot be read as tar") as caught:
+        with pytest.raises(DataError, match="cannot be read as tar|is damaged") as caught:
             load(str(tar))
         assert "\n" not in str(caught.value)
     # Damage in the middle is seen by whichever reads it first.
     tar.write_bytes(content[: len(content) // 2] + bytes(99) + content[-9:])
-    with pytest.raises(DataError, match="cannot be read as (tar|a pickled batch)"):
+    with pytest.raises(DataError, match="is damaged|cannot be read as (tar|a pickled batch)"):
         load(str(tar))
 
 

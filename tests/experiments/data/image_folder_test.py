@@ -209,7 +209,7 @@ def test_a_tar_that_is_cut_off(tmp_path, images, ending):
     end = len(content) if ending else content.rindex(b"IEND")
     for length in (100, 512, end // 2, end // 512 * 512, end - 9):
         path.write_bytes(content[:length])
-        with pytest.raises(DataError, match="cannot be read as tar"):
+        with pytest.raises(DataError, match="cannot be read as tar|is damaged"):
             load(str(path))
 
 
@@ -232,5 +232,5 @@ def test_without_pillow_the_error_says_what_to_install(tmp_path, images, monkeyp
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_pillow)
-    with pytest.raises(DataError, match=r"pip install 'gradflow-jax\[cli\]'"):
+    with pytest.raises(DataError, match="pip install pillow"):
         load(path)

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_MARK = "gradflow-jax-partial"
+PARTIAL = ".gradflow-jax-partial"
+"""How the names of unfinished files begin, and those of nobody else."""
+
 # Suffixes tell some writers the format, and no format has a longer one.
 _LONGEST_SUFFIX = 16
 
@@ -57,7 +59,7 @@ def delete_whole(path: Path) -> None:
 
 def tidy(folder: Path) -> None:
     """Deletes what a killed process had not finished writing or deleting there."""
-    for partial in folder.glob(f".{_MARK}-*"):
+    for partial in folder.glob(f"{PARTIAL}-*"):
         _delete(partial)
 
 
@@ -67,7 +69,7 @@ def _partial(path: Path) -> Path:
     The path's own name is no part of it, lest it be too long where that is not.
     """
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
-    return path.with_name(f".{_MARK}-{uuid.uuid4().hex}{suffix}")
+    return path.with_name(f"{PARTIAL}-{uuid.uuid4().hex}{suffix}")
 
 
 def _check_replaceable(path: Path) -> None:

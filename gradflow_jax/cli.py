@@ -50,6 +50,9 @@ def main() -> None:
         _stop("stopped.", 130)
     except ModuleNotFoundError as error:
         _stop_without(error)
+    except OSError as error:
+        # A full disk, for one; what it is about stands in the error if it has a name.
+        _stop(" ".join(str(error).split()), 1)
 
 
 def _stop_without(error: ModuleNotFoundError) -> NoReturn:

@@ -17,7 +17,8 @@ ORDER = """
     layers dynamics connectivity observations formats models plotting experiments cli
 """.split()
 INSIDE_EXPERIMENTS = """
-    names formatting environment data networks sweep reproduction report commands
+    names formatting environment errors typed_values data networks sweep reproduction
+    report commands
 """.split()
 # Flax takes longer to import than a mask to make. In the core it is imported by the
 # files that handle its objects, and there inside of functions.

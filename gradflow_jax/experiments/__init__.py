@@ -9,6 +9,8 @@
     names           networks and measures by name, without importing JAX
     formatting      numbers and lists as a person reads them
     environment     versions and device
+    errors          the errors of experiments, each a line
+    typed_values    settings and records, checked by the types of their fields
 
 Each room imports those before it; nothing but `cli` imports this one. It needs the
 extra `cli`.

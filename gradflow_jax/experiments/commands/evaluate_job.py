@@ -12,8 +12,8 @@ from gradflow_jax.experiments.reproduction.folder import MODEL_NAME
 from gradflow_jax.experiments.reproduction.record import (
     RECORD_NAME,
     RunRecord,
-    from_json,
 )
+from gradflow_jax.experiments.reproduction.record_reading import read_record
 from gradflow_jax.experiments.reproduction.saved_network import evaluate_saved
 
 
@@ -27,14 +27,12 @@ def run(path: Path, data: str | None) -> None:
     model = folder / MODEL_NAME if path.is_dir() else path
     record_file = folder / RECORD_NAME
     try:
-        record = from_json(record_file.read_text())
-    except OSError as error:
-        raise click.UsageError(
-            f"{record_file}, which says what network {path} is, cannot be read "
-            f"({error.strerror}): pass the folder that `gradflow-jax reproduce` wrote."
-        ) from error
+        record = read_record(record_file)
     except ValueError as error:
-        raise click.UsageError(f"{record_file}: {error}.") from error
+        raise click.UsageError(
+            f"{error} It says what network {path} is: pass the folder that "
+            "`gradflow-jax reproduce` wrote."
+        ) from error
     if not model.is_file():
         raise click.UsageError(
             f"{folder} holds no {MODEL_NAME}: the run has not ended; start it again."

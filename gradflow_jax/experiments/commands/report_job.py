@@ -1,7 +1,6 @@
 """What `gradflow-jax report` does: reads runs, compares them, writes the report."""
 
 import itertools
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,9 +13,10 @@ from gradflow_jax.atomic_files import write_whole
 from gradflow_jax.experiments.commands.options import check_free, make_folder
 from gradflow_jax.experiments.formatting import screen
 from gradflow_jax.experiments.report import pages
-from gradflow_jax.experiments.report.drawing import figures
+from gradflow_jax.experiments.report.drawing import KINDS, figures
 from gradflow_jax.experiments.report.runs import Block, blocks, collect, in_listed_order
 from gradflow_jax.experiments.report.tables import grids, title
+from gradflow_jax.experiments.reproduction.record_reading import read_json
 
 PAGE_NAME, JSON_NAME = "report.md", "report.json"
 
@@ -86,15 +86,19 @@ def run(runs: Sequence[Path], out: Path, *, force: bool, quiet: bool) -> None:
 def _figures_of_last_report(file: Path) -> set[str]:
     """Returns the names of the figures of the report that is replaced, if it is one.
 
-    Names lose their folders, so that whatever the file says, nothing outside of the
-    report's folder is deleted.
+    Whatever the file says, nothing is deleted outside of the report's folder, nor what
+    has no name of a figure.
     """
     if not file.exists():
         return set()
     with suppress(ValueError, LookupError, TypeError, AttributeError):
-        blocks = json.loads(file.read_text(encoding="utf-8"))["blocks"]
-        names = [name for block in blocks for name in block["figures"].values()]
-        return {Path(name).name for name in names}
+        blocks = read_json(file)["blocks"]
+        names = [name for block in blocks for name in block["figures"].items()]
+        return {
+            name
+            for kind, name in names
+            if re.fullmatch(rf"[a-z0-9.-]+-{kind}\.png", name) and kind in KINDS
+        }
     return set()
 
 
@@ -106,6 +110,8 @@ def _stems(compared: Sequence[Block]) -> list[str]:
         if block.runs:
             words += f"-{100 * block.settings.prune:g}"
         stem = re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-.")
+        # A name of a data set may be longer than that of any file.
+        stem = stem[:100]
         numbered = (f"{stem}-n{i}" for i in itertools.count(2))
         stems.append(
             stem

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gradflow_jax.experiments.commands.bars import Bars
 from gradflow_jax.experiments.data.dataset import DataError, Dataset, load, some_of
-from gradflow_jax.experiments.data.errors import (
+from gradflow_jax.experiments.errors import (
     CheckpointError,
     FolderError,
     SettingsError,

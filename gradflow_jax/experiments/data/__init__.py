@@ -10,7 +10,6 @@
     image_folder     a folder of images for each class
     archive          tar archives, never unpacked
     regular_files    opens files, checks their sizes and bounds what is decompressed
-    errors           the errors of experiments
     pixels           images as networks take them
     augmentation     random crops and flips
     input_pipeline   batches of training images, read ahead
@@ -24,4 +23,4 @@ files by `regular_files` and returns arrays or raises `DataError`, and let
 from gradflow_jax.experiments.data.dataset import Dataset as Dataset
 from gradflow_jax.experiments.data.dataset import load as load
 from gradflow_jax.experiments.data.dataset import some_of as some_of
-from gradflow_jax.experiments.data.errors import DataError as DataError
+from gradflow_jax.experiments.errors import DataError as DataError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from gradflow_jax.experiments.data import archive, cifar, image_folder
-from gradflow_jax.experiments.data.errors import DataError
+from gradflow_jax.experiments.errors import DataError
 
 FOLDER_VARIABLE = "GRADFLOW_JAX_DATA"
 _TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradflow_jax.experiments.data import archive, pickled_batch, regular_files
-from gradflow_jax.experiments.data.errors import DataError
+from gradflow_jax.experiments.errors import DataError
 
 _PLANES = (3, 32, 32)
 # The largest published file has 50,000 images, 155 MB.

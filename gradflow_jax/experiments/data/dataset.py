@@ -15,8 +15,8 @@ from gradflow_jax.experiments.data import (
     image_folder,
     npz,
 )
-from gradflow_jax.experiments.data.errors import DataError as DataError
-from gradflow_jax.experiments.data.errors import reason_of
+from gradflow_jax.experiments.errors import DataError as DataError
+from gradflow_jax.experiments.errors import reason_of
 
 FULL_SET = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the full set."""
@@ -182,11 +182,13 @@ def _cifar_layout(path: Path) -> cifar.Layout | None:
     if path.is_dir():
         return cifar.layout_of_folder(path)
     if archive.is_tar(path):
-        for file in archive.names(path):
-            if layout := cifar.layout_of_file(file):
-                return layout
-            if image_folder.is_image(file):
-                return None
+        known = archive.find(
+            path,
+            lambda file: (
+                bool(cifar.layout_of_file(file)) or image_folder.is_image(file)
+            ),
+        )
+        return cifar.layout_of_file(known) if known else None
     return None
 
 

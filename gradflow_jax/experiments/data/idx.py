@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gradflow_jax.experiments.data import regular_files
-from gradflow_jax.experiments.data.errors import DataError
+from gradflow_jax.experiments.errors import DataError
 
 _FILES = {
     "x_train": "train-images-idx3-ubyte",
@@ -55,7 +55,7 @@ def _read_idx(path: Path) -> np.ndarray:
     No more is read than the header says, and its sizes are compared with the file's
     before there is an array.
     """
-    with regular_files.open_decompressed(path) as file:
+    with regular_files.open_decompressed(path) as (file, limit, is_compressed):
         start = file.read(4)
         if len(start) < 4 or start[:3] != b"\x00\x00\x08":
             raise DataError(
@@ -74,11 +74,12 @@ def _read_idx(path: Path) -> np.ndarray:
         # The product is of Python's integers, which do not overflow.
         size = math.prod(shape)
         regular_files.check_size(size, regular_files.MAX_BYTES, f"the array of {path}")
-        raw = regular_files.read_up_to(file, size + 1)
-    if len(raw) != size:
-        more = "more than " * (len(raw) > size)
-        raise DataError(
-            f"{path} is damaged: its header says {shape}, {more}"
-            f"{min(len(raw), size)} bytes follow."
-        )
-    return np.frombuffer(raw, np.uint8).reshape(shape)
+        follow, bound = limit - 4 - 4 * rank, "at most " * is_compressed
+        if size <= follow:
+            raw = regular_files.read_up_to(file, size + 1)
+            if len(raw) == size:
+                return np.frombuffer(raw, np.uint8).reshape(shape)
+            follow, bound = min(len(raw), size), "more than " * (len(raw) > size)
+    raise DataError(
+        f"{path} is damaged: its header says {shape}, {bound}{follow} bytes follow."
+    )

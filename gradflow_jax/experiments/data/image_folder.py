@@ -4,13 +4,14 @@ import io
 import math
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradflow_jax.experiments.data import archive, regular_files
-from gradflow_jax.experiments.data.errors import DataError, reason_of
+from gradflow_jax.experiments.errors import DataError, reason_of
 
 FORM = "train/CLASS/*.png (or .jpg, .jpeg) and the same of test (or val, valid)"
 _ENDINGS = (".png", ".jpg", ".jpeg")
@@ -19,8 +20,9 @@ _ENDINGS = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _MAX_PIXELS = 2**24
-# Pixels that do not shrink take so many bytes, and what a camera says of them as much.
-_MAX_FILE = 4 * _MAX_PIXELS
+# A pixel takes four bytes at most, and what cameras say beside them no more than this.
+_MAX_BESIDE = 2**21
+_MAX_FILE = _MAX_BESIDE + 4 * _MAX_PIXELS
 # The first of these that has images is read as the test set.
 _TEST_SPLITS = ("test", "val", "valid")
 _SPLITS = ("train", *_TEST_SPLITS)
@@ -141,66 +143,83 @@ def _place(file: PurePosixPath) -> _Place | None:
 
 
 def _decode(files: list[tuple[_Place, Path | bytes]], path: Path) -> np.ndarray:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise DataError(
-            f"images such as {files[0][0]} of {path} are decoded by pillow: "
-            "pip install pillow."
-        ) from error
     images, all_gray = np.empty(0, np.uint8), True
     for i, (place, source) in enumerate(files):
         encoded = source
         if isinstance(source, Path):
             encoded = regular_files.read_bytes(source, _MAX_FILE)
         what = f"{place} of {path}"
-        if not encoded.startswith(_SIGNATURES):
-            raise DataError(
-                f"{what} cannot be read as PNG or JPEG: it starts with {encoded[:8]!r}."
-            )
-        try:
-            # Pillow warns of odd files, which it reads all the same.
-            with (
-                warnings.catch_warnings(),
-                Image.open(io.BytesIO(encoded), formats=_FORMATS) as image,
-            ):
-                warnings.simplefilter("ignore")
-                _check_header(image, what)
-                if i == 0:
-                    shape = (len(files), image.height, image.width, 3)
-                    regular_files.check_size(
-                        math.prod(shape), regular_files.MAX_BYTES, f"what {path} holds"
-                    )
-                    images = np.empty(shape, np.uint8)
-                elif (image.height, image.width) != images.shape[1:3]:
-                    raise DataError(
-                        f"{what} is of {_size(image.height, image.width)} pixels and "
-                        f"{files[0][0]} of {_size(*images.shape[1:3])}: images are of "
-                        "one size."
-                    )
-                all_gray = all_gray and image.mode == "L"
-                images[i] = image if image.mode == "RGB" else image.convert("RGB")
-        except DataError:
-            raise
-        # Damaged bytes raise nearly every exception that there is.
-        except Exception as error:
-            raise DataError(f"{what} cannot be read: {reason_of(error)}.") from error
+        with _open_image(encoded, what) as image:
+            if i == 0:
+                shape = (len(files), image.height, image.width, 3)
+                regular_files.check_size(
+                    math.prod(shape), regular_files.MAX_BYTES, f"what {path} holds"
+                )
+                images = np.empty(shape, np.uint8)
+            elif (image.height, image.width) != images.shape[1:3]:
+                raise DataError(
+                    f"{what} is of {_size(image.height, image.width)} pixels and "
+                    f"{files[0][0]} of {_size(*images.shape[1:3])}: images are of one "
+                    "size."
+                )
+            all_gray = all_gray and image.mode == "L"
+            images[i] = image if image.mode == "RGB" else image.convert("RGB")
     return np.ascontiguousarray(images[..., :1]) if all_gray else images
 
 
-def _check_header(image: Any, what: str) -> None:
+@contextmanager
+def _open_image(encoded: bytes, what: str) -> Iterator[Any]:
+    """Opens a PNG or JPEG, of which nothing is decoded yet.
+
+    Raises:
+        DataError: if it is none, or damaged, also later, inside of the block; or it has
+            more pixels than are read, or not of 8 bits.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise DataError(
+            f"images such as {what} are decoded by pillow: pip install pillow."
+        ) from error
+    if not encoded.startswith(_SIGNATURES):
+        raise DataError(
+            f"{what} cannot be read as PNG or JPEG: it starts with {encoded[:8]!r}."
+        )
+    with warnings.catch_warnings():
+        # Pillow warns of odd files, which it reads all the same.
+        warnings.simplefilter("ignore")
+        try:
+            # The beginning tells the size, and by that how long the whole may be.
+            beginning = io.BytesIO(encoded[:_MAX_BESIDE])
+            with Image.open(beginning, formats=_FORMATS) as image:
+                _check_image(image, len(encoded), what)
+            with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+                yield image
+        except DataError:
+            raise
+        except UnidentifiedImageError as error:
+            raise DataError(f"{what} cannot be read: it is damaged.") from error
+        # Damaged bytes raise nearly every exception that there is.
+        except Exception as error:
+            raise DataError(f"{what} cannot be read: {reason_of(error)}.") from error
+
+
+def _check_image(image: Any, length: int, what: str) -> None:
     """Checks what an image says of itself before any pixel is decoded.
 
     Raises:
-        DataError: if it has more pixels than are read, or not of 8 bits.
+        DataError: if it has more pixels than are read, or not of 8 bits, or more bytes
+            than such pixels take.
     """
-    if image.width * image.height > _MAX_PIXELS:
+    pixels = image.width * image.height
+    if pixels > _MAX_PIXELS:
         raise DataError(
             f"{what} has {_size(image.height, image.width)} pixels: at most "
             f"{_MAX_PIXELS:,} are read."
         )
     if image.mode.startswith(("I", "F")):
         raise DataError(f"{what} has pixels of mode {image.mode}: they are of 8 bits.")
+    regular_files.check_size(length, _MAX_BESIDE + 4 * pixels, what)
 
 
 def _size(height: int, width: int) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.errors import SettingsError
+from gradflow_jax.experiments.errors import SettingsError
 
 ImageBatch = tuple[np.ndarray, np.ndarray]
 

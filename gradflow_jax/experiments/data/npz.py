@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradflow_jax.experiments.data import regular_files
-from gradflow_jax.experiments.data.errors import DataError, abridge, reason_of
+from gradflow_jax.experiments.errors import DataError, abridge, reason_of
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 """The names of images and labels."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gradflow_jax.experiments.data.errors import DataError, abridge
+from gradflow_jax.experiments.errors import DataError, abridge
 
 
 class PickledDtype(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from gradflow_jax.experiments.data.errors import DataError
 from gradflow_jax.experiments.data.pickle_machine import (
     PickledArray,
     PickledDtype,
     run_pickle,
 )
+from gradflow_jax.experiments.errors import DataError
 
 PIXELS = 3 * 32 * 32
 """The numbers of an image: 32 × 32 in three colors."""
@@ -42,8 +42,8 @@ def read(raw: bytes, label_key: bytes, where: str) -> tuple[np.ndarray, np.ndarr
     batch = run_pickle(raw, where, max_steps=10_000 + len(raw) // 100)
     if not isinstance(batch, dict) or not {b"data", label_key} <= batch.keys():
         raise DataError(
-            f"{where} is {type_in_words(batch)}: a batch is a dict with the keys b'data' and "
-            f"{label_key!r}."
+            f"{where} is {type_in_words(batch)}: a batch is a dict with the keys "
+            f"b'data' and {label_key!r}."
         )
     pixels, labels = batch[b"data"], batch[label_key]
     if not isinstance(pixels, PickledArray) or not _is_batch(pixels):

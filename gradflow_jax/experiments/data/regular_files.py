@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from gradflow_jax.experiments.data.errors import DataError, reason_of
+from gradflow_jax.experiments.errors import DataError, reason_of
 
 MAX_BYTES = 2**33
 """The most that one file or data set may hold, 8 GiB: all of it is held in memory."""
@@ -109,8 +109,22 @@ def swelling_limit(compressed: int) -> int:
     return min(_FREE_BYTES + _MAX_RATIO * compressed, MAX_BYTES)
 
 
+class OpenedFile(NamedTuple):
+    """A file that is open, decompressed if need be.
+
+    Attributes:
+        file: to be read, from its first byte.
+        limit: how many bytes it can give: its size, or what it may swell to.
+        is_compressed: whether that is no more than a limit.
+    """
+
+    file: BinaryIO
+    limit: int
+    is_compressed: bool
+
+
 @contextmanager
-def open_decompressed(path: Path) -> Iterator[BinaryIO]:
+def open_decompressed(path: Path) -> Iterator[OpenedFile]:
     """Opens a regular file, decompressed where it begins as gzip, xz or bzip2 do.
 
     Raises:
@@ -118,19 +132,19 @@ def open_decompressed(path: Path) -> Iterator[BinaryIO]:
             `swelling_limit`, also later, inside of the block.
     """
     with open_regular(path) as file:
-        start = file.read(6)
+        start, size = file.read(6), os.fstat(file.fileno()).st_size
         file.seek(0)
         for magic, make in _DECOMPRESSORS.items():
             if start.startswith(magic):
-                limit = swelling_limit(os.fstat(file.fileno()).st_size)
+                limit = swelling_limit(size)
                 raw = _Decompressed(file, make, limit, str(path))
                 reader = io.BufferedReader(raw, _CHUNK)
-                yield reader
+                yield OpenedFile(reader, limit, is_compressed=True)
                 # The checksum stands at the end, and is checked by who reads that far.
                 while reader.read(_CHUNK):
                     pass
                 return
-        yield file
+        yield OpenedFile(file, size, is_compressed=False)
 
 
 class _Decompressor(Protocol):

@@ -21,6 +21,9 @@ from gradflow_jax.plotting.training import DENSE
 # near to it, its own measure of first order.
 REFERENCE = "loss_preservation"
 
+KINDS = ("training", "layers", "correlations")
+"""What figures show."""
+
 _PANEL = 4.6
 _BANDS = "bands: deviation over seeds; vertical lines: rounds"
 
@@ -34,7 +37,7 @@ def figures(block: Block, order: Sequence[str]) -> dict[str, Figure]:
             drawn.
 
     Returns:
-        Figures by what they show: "training", "layers", "correlations".
+        Figures by what they show, one of `KINDS`.
     """
     order = [*order, DENSE]
     drawn = {"training": _draw_training(block, order)}
@@ -254,4 +257,6 @@ def _add_legend(
         f"{block.settings.model} on {block.data}{pruned if block.runs else ''}, {many}"
         + (f"\n{notes}" if len(seeds) > 1 else ""),
         fontsize=11,
+        # The name of the data is a person's, and a dollar in it begins no formula.
+        parse_math=False,
     )

@@ -15,8 +15,8 @@ from gradflow_jax.experiments.reproduction.record import (
     RunRecord,
     RunSettings,
     Size,
-    from_json,
 )
+from gradflow_jax.experiments.reproduction.record_reading import read_record
 from gradflow_jax.experiments.reproduction.times import read_times
 from gradflow_jax.observations.findings import Spread
 
@@ -114,7 +114,7 @@ def collect(paths: Iterable[Path]) -> Collected:
     incomplete = []
     file_of_run: dict[Any, Path] = {}
     for file in by_real_path.values():
-        record = _read(file)
+        record = read_record(file)
         if not record.complete:
             incomplete.append((file, record))
             continue
@@ -231,18 +231,6 @@ NUMBERS: dict[str, Callable[[RecordedRun], float | None]] = {
     "times_faster": times_faster,
 }
 """All numbers of a run that tables show, by name."""
-
-
-def _read(file: Path) -> RunRecord:
-    try:
-        record = from_json(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read: {error}.") from error
-    if record.complete and not record.epochs:
-        raise ValueError(f"{file} cannot be read: it is complete but has no epoch.")
-    return record
 
 
 def _training(record: RunRecord) -> Any:

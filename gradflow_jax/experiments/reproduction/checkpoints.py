@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +12,18 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gradflow_jax.atomic_files import delete_whole, tidy, write_whole
-from gradflow_jax.experiments.data.errors import CheckpointError
+from gradflow_jax.experiments.data import regular_files
+from gradflow_jax.experiments.errors import (
+    CheckpointError,
+    FolderError,
+    reason_of,
+)
+from gradflow_jax.experiments.typed_values import describe
 from gradflow_jax.trees import ArrayTree, named_leaves
 
 _VERSION = 1
 _ARRAYS, _ABOUT = "arrays", "about.json"
+_MAX_ABOUT = 2**27
 _KEPT = 2
 
 
@@ -39,9 +47,16 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path):
-        """Opens a folder; what an interrupted run left unfinished there is deleted."""
+        """Opens a folder; what an interrupted run left unfinished there is deleted.
+
+        Raises:
+            FolderError: if it cannot be made.
+        """
         self._folder = folder.absolute()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FolderError(f"{folder} cannot be made: {error.strerror}.") from error
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         tidy(self._folder)
 
@@ -58,13 +73,26 @@ class Checkpoints:
             epoch: that is done.
             arrays: nested dicts of arrays.
             about: what JSON can hold, for `restore` to give back.
-        """
-        about = dict(about)
-        write_whole(self._path(epoch), lambda folder: self._fill(folder, arrays, about))
-        for old in self._epochs()[:-_KEPT]:
-            delete_whole(self._path(old))
 
-    def _fill(self, folder: Path, arrays: ArrayTree, about: dict[str, Any]) -> None:
+        Raises:
+            CheckpointError: if it cannot be written; nothing of it is left then.
+        """
+        path = self._path(epoch)
+        try:
+            write_whole(path, lambda folder: self._fill(folder, arrays, about))
+        # Orbax and TensorStore raise nearly anything where a disk is full.
+        except Exception as error:
+            raise CheckpointError(
+                f"the checkpoint {path} cannot be written: {_reason_with_kind(error)}. "
+                "The one before it is whole: make room, and start the same run again."
+            ) from error
+        for old in self._epochs()[:-_KEPT]:
+            if (self._path(old) / _ABOUT).exists():
+                delete_whole(self._path(old))
+
+    def _fill(
+        self, folder: Path, arrays: ArrayTree, about: Mapping[str, Any]
+    ) -> None:
         self._orbax.save(folder / _ARRAYS, arrays)
         files = {
             file.relative_to(folder).as_posix(): _sha256(file.read_bytes())
@@ -73,7 +101,7 @@ class Checkpoints:
         }
         # `about.json` holds the hash of every other file and that of its own content,
         # so that `restore` can tell whether all is as it was written.
-        content = {"files": files, "about": about}
+        content = {"files": files, "about": dict(about)}
         header = {"version": _VERSION, "sha256": _sha256(_to_json(content))}
         (folder / _ABOUT).write_bytes(_to_json({**header, **content}))
 
@@ -89,32 +117,40 @@ class Checkpoints:
         """
         path = self._path(epoch)
         try:
-            content = json.loads((path / _ABOUT).read_bytes())
+            content = json.loads(regular_files.read_bytes(path / _ABOUT, _MAX_ABOUT))
             version, expected = content.pop("version"), content.pop("sha256")
             if version == _VERSION:
                 # Hashes are checked before Orbax reads, since it trusts its files.
                 _check_hashes(path, content, expected)
                 arrays = self._orbax.restore(path / _ARRAYS)
-                return Saved(jax.tree.map(np.asarray, arrays), content["about"])
+                about = dict(content["about"])
+                return Saved(jax.tree.map(np.asarray, arrays), about)
         # Orbax, TensorStore and JSON raise nearly anything for damaged files.
         except Exception as error:
-            reason = _first_line(error)
             raise CheckpointError(
-                f"the checkpoint {path} is damaged: {reason}. Delete that folder "
-                "to go on from the one before it, or start anew with --force."
+                f"the checkpoint {path} is damaged: {_reason_with_kind(error)}. Delete "
+                "that folder to go on from the one before it, or start anew with "
+                "--force."
             ) from error
         raise CheckpointError(
-            f"the checkpoint {path} is of format {version}, and this version reads "
-            f"{_VERSION}: go on with the version that wrote it, or start anew with "
-            "--force."
+            f"the checkpoint {path} is of format {describe(version)}, and this version "
+            f"reads {_VERSION}: go on with the version that wrote it, or start anew "
+            "with --force."
         )
 
     def _path(self, epoch: int) -> Path:
         return self._folder / str(epoch)
 
     def _epochs(self) -> list[int]:
-        names = (path.name for path in self._folder.iterdir())
-        return sorted(int(name) for name in names if name.isdecimal())
+        return sorted(
+            int(path.name) for path in self._folder.iterdir() if is_named(path)
+        )
+
+
+def is_named(path: Path) -> bool:
+    """Tells whether a name is that of a checkpoint: its epoch, as Python writes it."""
+    # Of Arabic digits, of leading zeros and of many digits no checkpoint is named.
+    return re.fullmatch("0|[1-9][0-9]{0,8}", path.name) is not None
 
 
 def _check_hashes(path: Path, content: Mapping[str, Any], expected: str) -> None:
@@ -130,8 +166,15 @@ def _check_hashes(path: Path, content: Mapping[str, Any], expected: str) -> None
     """
     if _sha256(_to_json(content)) != expected:
         raise ValueError(f"{_ABOUT} is not as it was written")
+    files = {
+        file.relative_to(path).as_posix(): file
+        for file in path.rglob("*")
+        if not file.is_dir() and file != path / _ABOUT
+    }
+    if odd := files.keys() ^ content["files"].keys():
+        raise ValueError(f"{min(odd)} is not what it has beside {_ABOUT}")
     for name, sha256 in content["files"].items():
-        if _sha256((path / name).read_bytes()) != sha256:
+        if _sha256(regular_files.read_bytes(files[name])) != sha256:
             raise ValueError(f"{name} is not as it was written")
 
 
@@ -143,9 +186,8 @@ def _to_json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content).encode()
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+def _reason_with_kind(error: Exception) -> str:
+    return f"{type(error).__name__}: {reason_of(error)}"
 
 
 def nest_by_path(tree: ArrayTree) -> ArrayTree:

@@ -8,8 +8,7 @@ before trains the epoch again, from the checkpoint of the one before.
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,34 @@ import numpy as np
 
 from gradflow_jax.atomic_files import delete_whole, tidy, write_whole
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.errors import CheckpointError, FolderError
 from gradflow_jax.experiments.environment import versions
+from gradflow_jax.experiments.errors import (
+    CheckpointError,
+    FolderError,
+    abridge,
+)
 from gradflow_jax.experiments.networks.timing import Times
-from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints, nest_by_path
+from gradflow_jax.experiments.reproduction.checkpoints import (
+    Checkpoints,
+    nest_by_path,
+)
+from gradflow_jax.experiments.reproduction.ownership import (
+    check_absent,
+    check_own_checkpoints,
+    hold_alone,
+    say_where_written,
+)
 from gradflow_jax.experiments.reproduction.record import (
     RECORD_NAME,
     RunRecord,
     RunSettings,
-    from_json,
     to_json,
 )
+from gradflow_jax.experiments.reproduction.record_reading import to_record
 from gradflow_jax.experiments.reproduction.run import Run, RunProgress
 from gradflow_jax.experiments.reproduction.times import TIMES_NAME, write_times
 from gradflow_jax.experiments.reproduction.watching import RunWatcher, SilentRunWatcher
+from gradflow_jax.experiments.typed_values import convert
 from gradflow_jax.structured import save_cut
 
 MODEL_NAME = "model.safetensors"
@@ -79,7 +92,7 @@ def run_in_folder(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FolderError(f"{out} cannot be made: {error.strerror}.") from error
-    with _alone_in(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
+    with hold_alone(out), Checkpoints(out / CHECKPOINTS_NAME) as checkpoints:
         tidy(out)
         about = {
             "data": fingerprint(dataset),
@@ -88,16 +101,17 @@ def run_in_folder(
         latest = checkpoints.latest()
         if latest is not None:
             _resume(run, out, checkpoints, latest, about)
-        elif (out / RECORD_NAME).exists():
-            raise FolderError(
-                f"{out} holds a run whose checkpoints are gone: choose another --out, "
-                "or --force to start anew."
-            )
+        # The network is written last of all, and each other file after a checkpoint.
+        written = (RECORD_NAME, TIMES_NAME, MODEL_NAME)
+        if latest is not None:
+            written = () if run.done else (MODEL_NAME,)
+        check_absent(out / name for name in written)
         while True:
             watcher.epoch(run.progress.epoch)
             if run.progress.epoch:
                 # It is written after the checkpoint, also one that a killed run left.
-                _write_progress(out, run.progress)
+                with say_where_written(out):
+                    _write_progress(out, run.progress)
             if run.done:
                 break
             run.next_epoch()
@@ -113,7 +127,8 @@ def run_in_folder(
             arrays = nest_by_path(jax.device_get(run.network.state))
             checkpoints.save(progress.epoch, arrays, {**about, **after_epoch})
         network = run.network
-        save_cut(out / MODEL_NAME, network.variables(), network.units, network.keep)
+        with say_where_written(out):
+            save_cut(out / MODEL_NAME, network.variables(), network.units, network.keep)
         return run.progress.record
 
 
@@ -121,12 +136,14 @@ def delete_run(out: Path) -> None:
     """Deletes what a folder holds of a run.
 
     Raises:
-        FolderError: if the run is in use; nothing is deleted then.
+        FolderError: if the run is in use, or what is deleted holds other things;
+            nothing is deleted then.
     """
     if not existing_files(out):
         return
-    with _alone_in(out):
+    with hold_alone(out):
         tidy(out)
+        check_own_checkpoints(out / CHECKPOINTS_NAME)
         for path in existing_files(out):
             delete_whole(path)
 
@@ -156,7 +173,8 @@ def _resume(
         CheckpointError: if the checkpoint is damaged or of another network.
     """
     arrays, saved = checkpoints.restore(epoch)
-    asked, before = about["settings"], saved.get("settings", {})
+    asked, before = about["settings"], saved.get("settings")
+    before = before if isinstance(before, dict) else {}
     for name in asked:
         if asked[name] != before.get(name):
             raise FolderError(
@@ -177,13 +195,21 @@ def _resume(
         )
 
     try:
-        record = from_json(json.dumps(saved["record"]))
+        record = to_record(saved.get("record"))
+        kept = convert(dict[str, tuple[int, ...]], saved.get("keep"), "keep")
         keep = {
-            family.name: np.isin(np.arange(family.size), saved["keep"][family.name])
+            family.name: np.isin(np.arange(family.size), kept.get(family.name, ()))
             for family in run.network.units
         }
-        times = [Times(**time) for time in saved["times"]]
-    except (KeyError, TypeError, ValueError) as error:
+        rows = convert(
+            Sequence[tuple[float, float, float]], saved.get("times"), "times"
+        )
+        times = [Times(*row) for row in rows]
+        if odd := kept.keys() ^ keep.keys():
+            raise ValueError(f"{min(odd)!r} is not what it keeps units of")
+        if len(record.epochs) != epoch:
+            raise ValueError(f"its record has {len(record.epochs)} epochs")
+    except ValueError as error:
         raise foreign(error) from error
     if dict(record.versions) != versions():
         package = next(
@@ -204,7 +230,7 @@ def _resume(
 
 def _or_unsaid(value: Any) -> Any:
     """Returns a setting as messages name it."""
-    return "unsaid" if value is None else value
+    return "unsaid" if value is None else abridge(value)
 
 
 def _through_json(settings: dict[str, Any]) -> dict[str, Any]:
@@ -216,25 +242,3 @@ def _write_progress(out: Path, progress: RunProgress) -> None:
     record = to_json(progress.record)
     write_whole(out / RECORD_NAME, lambda path: path.write_text(record))
     write_times(out, progress.times)
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Holds a folder for one process; the lock goes with the process, however it ends.
-
-    Raises:
-        FolderError: if another process has it.
-    """
-    with open(out / ".lock", "w") as file:
-        # Windows has no such locks, and warns nobody of a second run.
-        with suppress(ModuleNotFoundError):
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise FolderError(
-                    f"{out} is in use by another run: wait for it, or choose another "
-                    "--out."
-                ) from error
-        yield

@@ -4,7 +4,10 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from gradflow_jax.experiments.errors import SettingsError
+from gradflow_jax.experiments.typed_values import check_fields, check_range
 
 RECORD_NAME = "run.json"
 """The name of the file that holds a record in the folder of a run."""
@@ -57,6 +60,27 @@ class RunSettings:
     published_rules: bool = False
     correlate_every: int = 0
     fast: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks each setting by itself; `check_rounds` checks what they ask together.
+
+        Raises:
+            SettingsError: naming the first that is not as it must be.
+        """
+        try:
+            check_fields(self)
+            for name in ("seed", "warmup", "correlate_every"):
+                check_range(getattr(self, name), name, 0)
+            for name in ("batch_size", "examples", "tests"):
+                if (count := getattr(self, name)) is not None:
+                    check_range(count, name, 1)
+            check_range(self.width, "width", 0, 1000, above=True)
+            check_range(len(self.schedule), "the number of stages in schedule", 1)
+            for i, (epochs, rate) in enumerate(self.schedule):
+                check_range(epochs, f"schedule[{i}][0]", 1)
+                check_range(rate, f"schedule[{i}][1]", 0, above=True)
+        except ValueError as error:
+            raise SettingsError(f"{error}.") from None
 
     @property
     def epochs(self) -> int:
@@ -186,60 +210,3 @@ def to_json(record: RunRecord) -> str:
     """Returns a record as text; floats are written so that they read back equal."""
     content = {"version": VERSION, **dataclasses.asdict(record)}
     return json.dumps(content, indent=1) + "\n"
-
-
-def from_json(text: str) -> RunRecord:
-    """Returns the record that `to_json` wrote.
-
-    Raises:
-        ValueError: if the text is none, saying what is wrong with it.
-    """
-    try:
-        content = json.loads(text)
-        version = content.pop("version")
-        if version != VERSION:
-            raise ValueError(f"its format is {version}, this version reads {VERSION}")
-        record = _parse(RunRecord, content)
-        parts = [(record.settings, RunSettings), (record.dense, Size)]
-        if not all(isinstance(part, kind) for part, kind in parts):
-            raise TypeError("settings and dense are objects")
-        return record
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"it is no record of a run: {error!r}") from None
-
-
-_PARTS: dict[str, Any] = {
-    "settings": RunSettings,
-    "dense": Size,
-    "size": Size,
-    "epochs": EpochRow,
-    "rounds": RoundRow,
-    "correlations": Correlations,
-}
-
-
-def _parse(kind: Any, content: Any) -> Any:
-    """Returns the dataclass, or the tuple of them, that JSON tells of.
-
-    Raises:
-        KeyError: naming the fields that are missing or unknown.
-    """
-    if isinstance(content, list):
-        return tuple(_parse(kind, row) for row in content)
-    names = {field.name for field in dataclasses.fields(kind)}
-    if set(content) != names:
-        odd = sorted(set(content) ^ names)
-        raise KeyError(f"{kind.__name__}: {', '.join(odd)}")
-    fields = {}
-    for name, value in content.items():
-        # `rounds` is an int in RunSettings and a list of rows in RunRecord: only what
-        # is a dict or a list is parsed as parts.
-        part = _PARTS.get(name) if isinstance(value, (dict, list)) else None
-        fields[name] = _parse(part, value) if part else _lists_to_tuples(value)
-    return kind(**fields)
-
-
-def _lists_to_tuples(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(map(_lists_to_tuples, value))
-    return value

@@ -4,17 +4,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 
 from gradflow_jax.experiments.data.dataset import Dataset
+from gradflow_jax.experiments.data.regular_files import check_regular
+from gradflow_jax.experiments.errors import reason_of
 from gradflow_jax.experiments.networks.architecture import Forward, split
 from gradflow_jax.experiments.reproduction.dense_network import (
     base_network,
     example_of,
 )
 from gradflow_jax.experiments.reproduction.record import RunSettings, Size
+from gradflow_jax.experiments.reproduction.rounds import check_rounds
 from gradflow_jax.experiments.reproduction.sizes import size_of
-from gradflow_jax.structured import find_units, load_cut, shrink
+from gradflow_jax.structured import Units, find_units, load_cut, shrink
+from gradflow_jax.trees import describe, named_leaves
 
 
 class Evaluation(NamedTuple):
@@ -48,29 +53,57 @@ def load_network(path: Path, settings: RunSettings, dataset: Dataset) -> nnx.Mod
     Raises:
         ValueError: if the file is not of such a network.
     """
-    base = base_network(settings, dataset)
-    saved = load_cut(path, like=nnx.state(base))
-    units = find_units(base, example_of(dataset))
-    model = shrink(base, units, saved.keep)
-    nnx.update(model, saved.variables)
-    return model
+    return _load(path, settings, dataset).model
 
 
 def evaluate_saved(path: Path, settings: RunSettings, dataset: Dataset) -> Evaluation:
-    """Tests the network in a file; the arguments are those of `load_network`."""
-    base = base_network(settings, dataset)
-    units = find_units(base, example_of(dataset))
-    model = load_network(path, settings, dataset)
-    keep = load_cut(path).keep
-    accuracy, loss = Forward.of(model).evaluate(split(model), dataset)
+    """Tests the network in a file; the arguments are those of `load_network`.
+
+    Raises:
+        ValueError: if the file is not of such a network.
+    """
+    loaded = _load(path, settings, dataset)
+    accuracy, loss = Forward.of(loaded.model).evaluate(split(loaded.model), dataset)
     return Evaluation(
         accuracy=accuracy,
         loss=loss,
-        size=size_of(units, keep),
-        dense=size_of(units, units.check_keep({})),
-        bytes=_bytes(model),
-        dense_bytes=_bytes(base),
+        size=size_of(loaded.units, loaded.keep),
+        dense=size_of(loaded.units, loaded.units.check_keep({})),
+        bytes=_bytes(loaded.model),
+        dense_bytes=_bytes(loaded.base),
     )
+
+
+class _Loaded(NamedTuple):
+    model: nnx.Module
+    base: nnx.Module
+    units: Units
+    keep: dict[str, np.ndarray]
+
+
+def _load(path: Path, settings: RunSettings, dataset: Dataset) -> _Loaded:
+    check_rounds(settings)
+    check_regular(path)
+    base = base_network(settings, dataset)
+    units = find_units(base, example_of(dataset))
+    try:
+        saved = load_cut(path, like=nnx.state(base))
+        model = shrink(base, units, saved.keep)
+        shapes = units.shapes(saved.keep)
+        for name, leaf in named_leaves(saved.variables):
+            if leaf.shape != shapes[name]:
+                raise ValueError(
+                    f"{name} is {describe(leaf)}, and {list(shapes[name])} is kept of it"
+                )
+        nnx.update(model, saved.variables)
+    # What a file says of its network may contradict the network in every way.
+    except Exception as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(
+            f"{path} does not hold the network of its run: {reason_of(error)}."
+        ) from error
+    return _Loaded(model, base, units, saved.keep)
 
 
 def _bytes(model: nnx.Module) -> int:

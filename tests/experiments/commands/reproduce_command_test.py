@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from gradflow_jax import cli
 from gradflow_jax.experiments.commands import reproduce_command, reproduce_job
 from gradflow_jax.experiments.data.dataset import load, some_of
-from gradflow_jax.experiments.data.errors import FolderError
-from gradflow_jax.experiments.reproduction.record import RunSettings, from_json
+from gradflow_jax.experiments.errors import FolderError
+from gradflow_jax.experiments.reproduction.record import RunSettings
+from gradflow_jax.experiments.reproduction.record_reading import read_record
 
 COMMAND = Path(sys.executable).parent / "gradflow-jax"
 BASE = ["--model", "vgg13", "--measure", "magnitude"]
@@ -283,7 +284,7 @@ def copied(finished, tmp_path):
 @pytest.mark.runs
 def test_a_run_ends_in_a_table(finished):
     out, run = finished
-    record = from_json((out / "run.json").read_text())
+    record = read_record(out / "run.json")
     assert record.complete and len(record.epochs) == 2 and len(record.rounds) == 1
     assert "Data: Fashion-MNIST subset, 300 + 200 of" in run.stdout
     assert "dense       36  100.0" in run.stdout and " 9   25.0" in run.stdout
@@ -304,7 +305,7 @@ def test_the_saved_network_has_the_accuracy_of_the_run(
     monkeypatch, capsys, finished, tmp_path
 ):
     out, _ = finished
-    record = from_json((out / "run.json").read_text())
+    record = read_record(out / "run.json")
     used = some_of(load("subset"), 300, 200)
     np.savez(
         tmp_path / "used.npz",
@@ -403,7 +404,7 @@ def test_nothing_pruned_trains_without_rounds(tmp_path, tiny_npz):
         [*BASE, *options.split(), "--data", str(tiny_npz), "--out", str(tmp_path)],
     )
     assert found.exit_code == 0, (found.output, found.exception)
-    record = from_json((tmp_path / "run.json").read_text())
+    record = read_record(tmp_path / "run.json")
     assert record.complete and record.rounds == () and len(record.epochs) == 2
     assert record.best_accuracy == max(row.test_accuracy for row in record.epochs)
     assert "dense" in found.output
@@ -412,7 +413,8 @@ def test_nothing_pruned_trains_without_rounds(tmp_path, tiny_npz):
 
 def test_evaluate_without_a_run(monkeypatch, capsys, tmp_path):
     line = refused(monkeypatch, capsys, "evaluate", tmp_path, *SUBSET)
-    assert f"{tmp_path / 'run.json'}, which says what network {tmp_path} is" in line
+    assert f"{tmp_path / 'run.json'} cannot be read: it is absent." in line
+    assert f"says what network {tmp_path} is" in line
     assert "reproduce` wrote" in line
     line = refused(monkeypatch, capsys, "evaluate", tmp_path / "absent", *SUBSET)
     assert "does not exist" in line
@@ -445,10 +447,11 @@ def test_evaluate_a_broken_record_or_network(monkeypatch, capsys, copied):
     del record["settings"]["prune"]
     (copied / "run.json").write_text(json.dumps(record))
     line = refused(monkeypatch, capsys, "evaluate", copied, *SUBSET)
-    assert f"{copied / 'run.json'}: it is no record of a run" in line
+    assert "run.json cannot be read: it is no record of a run: " in line
+    assert "settings lacks 'prune'" in line
     (copied / "run.json").write_text("{")
     line = refused(monkeypatch, capsys, "evaluate", copied, *SUBSET)
-    assert f"{copied / 'run.json'}: it is no record of a run" in line
+    assert f"{copied / 'run.json'} cannot be read: it is no JSON" in line
 
 
 @pytest.mark.parametrize("command", ["reproduce", "evaluate", "report"])

@@ -209,14 +209,23 @@ BAD_BATCHES = {
     "cut off": (python3_pickle({b"data": ROWS})[:-200], "cannot be read as a pickled"),
     "a list": (python3_pickle(TENS), r"test_batch of .* is a list of .*b'labels'"),
     "other keys": (python3_pickle({b"data": ROWS}), "a dict of length 1: .*b'labels'"),
-    "a list of pixels": ({b"data": [0]}, "data in .* is a list of length 1: it is a uint8"),
+    "a list of pixels": (
+        {b"data": [0]},
+        "data in .* is a list of length 1: it is a uint8",
+    ),
     "float pixels": ({b"data": ROWS * 1.0}, r"an array f8\[10, 3072\]"),
     "flat pixels": ({b"data": ROWS.ravel()}, r"an array u1\[30720\]"),
     "other pixels": ({b"data": ROWS[:, :784]}, r"an array u1\[10, 784\]"),
     # Python 3 writes no bytes, at this protocol, as a call of bytes.
     "no image": ({b"data": ROWS[:0]}, "asks to run .*bytes.*refused"),
-    "too few labels": ({b"labels": TENS[:-1]}, "a list of length 9: it is a list of 10"),
-    "labels of text": ({b"labels": [*TENS[:-1], b"a"]}, r"\[9\] is a bytes of length 1"),
+    "too few labels": (
+        {b"labels": TENS[:-1]},
+        "a list of length 9: it is a list of 10",
+    ),
+    "labels of text": (
+        {b"labels": [*TENS[:-1], b"a"]},
+        r"\[9\] is a bytes of length 1",
+    ),
     "true for one": ({b"labels": [True] * COUNT}, r"labels in .*\[0\] is of type bool"),
     "negative labels": ({b"labels": [-1] * COUNT}, r"\[0\] is an integer of no class"),
     "large labels": ({b"labels": [2**40] * COUNT}, r"\[0\] is an integer of no class"),
@@ -269,12 +278,16 @@ def test_a_tar_that_is_cut_off(tmp_path):
     content = tar.read_bytes()
     for length in (0, 5, len(content) // 2, len(content) - 9):
         tar.write_bytes(content[:length])
-        with pytest.raises(DataError, match="cannot be read as tar|is damaged") as caught:
+        with pytest.raises(
+            DataError, match="cannot be read as tar|is damaged"
+        ) as caught:
             load(str(tar))
         assert "\n" not in str(caught.value)
     # Damage in the middle is seen by whichever reads it first.
     tar.write_bytes(content[: len(content) // 2] + bytes(99) + content[-9:])
-    with pytest.raises(DataError, match="is damaged|cannot be read as (tar|a pickled batch)"):
+    with pytest.raises(
+        DataError, match="is damaged|cannot be read as (tar|a pickled batch)"
+    ):
         load(str(tar))
 
 

@@ -201,12 +201,16 @@ def test_two_records_of_one_run_are_refused(tmp_path):
 
 
 BAD_FILES = {
-    "text": ("run.json", "{", "run.json cannot be read: it is no record of a run"),
+    "text": ("run.json", "{", "run.json cannot be read: it is no JSON"),
     "fields": ("run.json", '{"version": 1, "epochs": []}', "no record of a run"),
     "version": ("run.json", '{"version": 99}', "its format is 99"),
-    "bytes": ("run.json", b"\xff\xff", "run.json cannot be read: 'utf-8' codec"),
-    "times": ("times.json", '{"rounds": [{}]}', "times.json cannot be read: KeyError"),
-    "times text": ("times.json", "1", "times.json cannot be read: TypeError"),
+    "bytes": (
+        "run.json",
+        b"\xff\xff",
+        "run.json cannot be read: it is no JSON ('utf-8'",
+    ),
+    "times": ("times.json", '{"rounds": [{}]}', "cannot be read: rounds[0] lacks"),
+    "times text": ("times.json", "1", "read: rounds is None: it is a list"),
 }
 
 
@@ -230,14 +234,14 @@ def test_where_there_is_nothing_to_report(tmp_path):
     assert code == 2 and "none of the runs is complete: " in error
     write_run(tmp_path / "void", replace(made_run(), epochs=()))
     code, _, error = call(tmp_path / "void", "--out", tmp_path / "out")
-    assert code == 2 and "it is complete but has no epoch." in error
+    assert code == 2 and "it is complete but has 0 epochs of 12" in error
     write_run(tmp_path / "whole", made_run())
     (tmp_path / "file").touch()
     code, _, error = call(tmp_path / "whole", "--out", tmp_path / "file" / "out")
     assert code == 2 and "cannot be made: Not a directory" in error
     (tmp_path / "folder" / "run.json").mkdir(parents=True)
     code, _, error = call(tmp_path / "folder", "--out", tmp_path / "out")
-    assert code == 2 and "run.json cannot be read: Is a directory." in error
+    assert code == 2 and "run.json is a folder: data are in regular files." in error
     assert call(tmp_path / "absent")[0] == call()[0] == 2
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gradflow_jax import atomic_files
-from gradflow_jax.experiments.data.errors import CheckpointError
+from gradflow_jax.experiments.errors import CheckpointError
 from gradflow_jax.experiments.reproduction import checkpoints as module
 from gradflow_jax.experiments.reproduction.checkpoints import (
     Checkpoints,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradflow_jax.experiments.data.dataset import Dataset
-from gradflow_jax.experiments.data.errors import CheckpointError, FolderError
+from gradflow_jax.experiments.errors import CheckpointError, FolderError
 from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints
 from gradflow_jax.experiments.reproduction.folder import (
     CHECKPOINTS_NAME,
@@ -17,11 +17,8 @@ from gradflow_jax.experiments.reproduction.folder import (
     fingerprint,
     run_in_folder,
 )
-from gradflow_jax.experiments.reproduction.record import (
-    RECORD_NAME,
-    RunSettings,
-    from_json,
-)
+from gradflow_jax.experiments.reproduction.record import RECORD_NAME, RunSettings
+from gradflow_jax.experiments.reproduction.record_reading import read_record
 from gradflow_jax.experiments.reproduction.times import TIMES_NAME, read_times
 from gradflow_jax.experiments.reproduction.watching import SilentRunWatcher
 from gradflow_jax.structured import load_cut
@@ -125,7 +122,7 @@ def copied(tmp_path, half):
 
 @pytest.mark.runs
 def test_a_run_writes_record_times_network_and_two_checkpoints(whole):
-    record = from_json((whole / RECORD_NAME).read_text())
+    record = read_record(whole / RECORD_NAME)
     assert record.complete and record.settings == SETTINGS
     assert [row.epoch for row in record.epochs] == [1, 2, 3, 4]
     assert [row.epoch for row in record.rounds] == [1, 2]
@@ -156,7 +153,7 @@ def test_stopped_after_every_epoch_it_ends_the_same(whole, tmp_path):
         assert not (tmp_path / MODEL_NAME).exists()
         if (tmp_path / RECORD_NAME).exists():
             # The record is that of an epoch that was saved.
-            record = from_json((tmp_path / RECORD_NAME).read_text())
+            record = read_record(tmp_path / RECORD_NAME)
             assert len(record.epochs) == epoch - 1 and not record.complete
     run_in_folder(tmp_path, SETTINGS, DATA)
     assert bytes_of(tmp_path) == bytes_of(whole)
@@ -178,7 +175,7 @@ def test_stopped_at_any_step_it_ends_the_same(whole, tmp_path, seed):
             assert stops < 100
     assert stops >= 2
     assert bytes_of(tmp_path) == bytes_of(whole)
-    assert record == from_json((whole / RECORD_NAME).read_text())
+    assert record == read_record(whole / RECORD_NAME)
 
 
 @pytest.mark.runs
@@ -187,7 +184,7 @@ def test_a_complete_run_ends_at_once_and_the_same(whole, tmp_path):
     shutil.copytree(whole, out)
     watcher = Stopping()
     record = run_in_folder(out, SETTINGS, DATA, watcher)
-    assert record == from_json((whole / RECORD_NAME).read_text())
+    assert record == read_record(whole / RECORD_NAME)
     assert watcher.begun == []
     assert tree(out) == tree(whole)
 

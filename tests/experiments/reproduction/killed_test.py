@@ -13,7 +13,8 @@ import pytest
 
 from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints
 from gradflow_jax.experiments.reproduction.folder import CHECKPOINTS_NAME, MODEL_NAME
-from gradflow_jax.experiments.reproduction.record import RECORD_NAME, from_json
+from gradflow_jax.experiments.reproduction.record import RECORD_NAME
+from gradflow_jax.experiments.reproduction.record_reading import read_record
 from gradflow_jax.experiments.reproduction.times import TIMES_NAME
 from gradflow_jax.structured import load_cut
 
@@ -84,7 +85,7 @@ def check_whole(out, copy):
     shutil.copytree(out, copy)
     epochs = 0
     if (copy / RECORD_NAME).exists():
-        epochs = len(from_json((copy / RECORD_NAME).read_text()).epochs)
+        epochs = len(read_record(copy / RECORD_NAME).epochs)
     if (copy / TIMES_NAME).exists():
         json.loads((copy / TIMES_NAME).read_text())
     if (copy / MODEL_NAME).exists():

@@ -1,6 +1,7 @@
 """Runs of the paper's experiment, tiny, and what must hold in each."""
 
 import inspect
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,7 +18,8 @@ from gradflow_jax.experiments.names import PAPER_MEASURES
 from gradflow_jax.experiments.networks.architecture import Network
 from gradflow_jax.experiments.networks.measuring import MEASURES
 from gradflow_jax.experiments.reproduction import rounds, run, shrinking_network
-from gradflow_jax.experiments.reproduction.record import RunSettings, from_json, to_json
+from gradflow_jax.experiments.reproduction.record import RunSettings, to_json
+from gradflow_jax.experiments.reproduction.record_reading import to_record
 from gradflow_jax.experiments.reproduction.run import Run
 from gradflow_jax.experiments.reproduction.shrinking_network import ShrinkingNetwork
 from gradflow_jax.models import MODELS
@@ -301,7 +303,7 @@ def test_seeds_differ_and_equal_ones_do_not():
         return finished(own).progress.record
 
     one, again, other = numbers(3), numbers(3), numbers(4)
-    assert one == again and from_json(to_json(one)) == one
+    assert one == again and to_record(json.loads(to_json(one))) == one
     assert one.epochs != other.epochs
 
 

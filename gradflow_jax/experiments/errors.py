@@ -49,4 +49,5 @@ def abridge(text: object, length: int = 60) -> str:
 
 def reason_of(error: Exception) -> str:
     """Returns what another library says of a damaged file, as a part of a line."""
-    return abridge(" ".join(str(error).split()), 200) or type(error).__name__
+    said = " ".join(str(error).split()).rstrip(".")
+    return abridge(said, 200) or type(error).__name__

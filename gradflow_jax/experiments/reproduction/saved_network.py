@@ -93,7 +93,7 @@ def _load(path: Path, settings: RunSettings, dataset: Dataset) -> _Loaded:
         for name, leaf in named_leaves(saved.variables):
             if leaf.shape != shapes[name]:
                 raise ValueError(
-                    f"{name} is {describe(leaf)}, and {list(shapes[name])} is kept of it"
+                    f"{name} is {describe(leaf)}, kept is {list(shapes[name])} of it"
                 )
         nnx.update(model, saved.variables)
     # What a file says of its network may contradict the network in every way.

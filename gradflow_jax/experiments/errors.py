@@ -1,6 +1,16 @@
 """The errors of experiments: each message is a line for whoever typed the command."""
 
 
+def in_one_line(text: str) -> str:
+    r"""Returns text with the signs that no line has as Python writes them.
+
+    Example:
+        >>> print(in_one_line("two\nlines"))
+        two\nlines
+    """
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 class _OneLineError(ValueError):
     """An error whose message is one line that any terminal shows as it is.
 
@@ -9,11 +19,7 @@ class _OneLineError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(
-            "".join(
-                sign if sign.isprintable() else repr(sign)[1:-1] for sign in message
-            )
-        )
+        super().__init__(in_one_line(message))
 
 
 class DataError(_OneLineError):

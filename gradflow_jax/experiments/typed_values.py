@@ -10,10 +10,15 @@ import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 _MAX_INTEGER = 2**63
-_NUMBERS = {bool: "True or False", int: "an integer", float: "a number", str: "text"}
+_PLAIN = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a line of text",
+}
 
 
 def convert(kind: Any, value: Any, name: str) -> Any:
@@ -40,11 +45,12 @@ def convert(kind: Any, value: Any, name: str) -> Any:
         ValueError: rounds is True: it is an integer
     """
     origin, arguments = get_origin(kind), get_args(kind)
-    if kind in _NUMBERS:
+    if kind in _PLAIN:
         return _convert_plain(kind, value, name)
     if origin is Literal:
-        if not isinstance(value, str) or value not in arguments:
-            _refuse(value, name, f"one of {', '.join(map(repr, arguments))}")
+        if not isinstance(value, str):
+            _refuse(value, name, f"one of {', '.join(arguments)}")
+        check_choice(value, name, arguments)
         return value
     if origin in (Union, UnionType):
         if value is None and NoneType in arguments:
@@ -94,8 +100,9 @@ def describe(value: Any) -> str:
 
 def _convert_plain(kind: Any, value: Any, name: str) -> Any:
     if kind is str:
-        if not isinstance(value, str):
-            _refuse(value, name, _NUMBERS[kind])
+        # Terminals, titles and pages show it.
+        if not isinstance(value, str) or not value.isprintable():
+            _refuse(value, name, _PLAIN[kind])
         return value
     # NumPy's scalars have an item of Python's.
     plain = value.item() if getattr(value, "shape", None) == () else value
@@ -106,7 +113,7 @@ def _convert_plain(kind: Any, value: Any, name: str) -> Any:
         float: isinstance(plain, (int, float)) and not is_bool,
     }[kind]
     if not fits or isinstance(plain, int) and not -_MAX_INTEGER <= plain < _MAX_INTEGER:
-        _refuse(value, name, _NUMBERS[kind])
+        _refuse(value, name, _PLAIN[kind])
     return plain
 
 
@@ -143,6 +150,7 @@ def check_range(
     most: float = math.inf,
     *,
     above: bool = False,
+    below: bool = False,
 ) -> None:
     """Checks that a number is finite and in a range.
 
@@ -152,17 +160,28 @@ def check_range(
         least: the least that it may be.
         most: the most.
         above: whether it has to be more than the least.
+        below: whether it has to be less than the most.
 
     Raises:
         ValueError: if it is not.
     """
-    if math.isfinite(value) and least <= value <= most and (value > least or not above):
-        return
-    bounds = f"{'above' if above else 'at least'} {least:g}"
-    if math.isfinite(most):
-        bounds += f" and at most {most:g}"
-    _refuse(value, name, f"finite, {bounds}")
+    fits = math.isfinite(value) and least <= value <= most
+    if not fits or (above and value == least) or (below and value == most):
+        bounds = f"{'above' if above else 'at least'} {least:g}"
+        if math.isfinite(most):
+            bounds += f" and {'below' if below else 'at most'} {most:g}"
+        _refuse(value, name, f"finite, {bounds}")
 
 
-def _refuse(value: Any, name: str, expected: str) -> None:
+def check_choice(value: str, name: str, known: Sequence[str]) -> None:
+    """Checks that text is one of the names that are known.
+
+    Raises:
+        ValueError: if it is none, listing them.
+    """
+    if value not in known:
+        _refuse(value, name, f"one of {', '.join(known)}")
+
+
+def _refuse(value: Any, name: str, expected: str) -> NoReturn:
     raise ValueError(f"{name} is {describe(value)}: it is {expected}")

@@ -16,7 +16,7 @@ from gradflow_jax.experiments.data import (
     npz,
 )
 from gradflow_jax.experiments.errors import DataError as DataError
-from gradflow_jax.experiments.errors import reason_of
+from gradflow_jax.experiments.errors import in_one_line, reason_of
 
 FULL_SET = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the full set."""
@@ -175,7 +175,7 @@ def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
             f"'cifar100', an .npz with {', '.join(npz.ARRAYS)}, a folder of IDX files, "
             f"CIFAR as published, or a folder or tar of images {image_folder.FORM}."
         )
-    return _known_name(arrays["x_train"]) or archive.stem(path), arrays
+    return _known_name(arrays["x_train"]) or in_one_line(archive.stem(path)), arrays
 
 
 def _cifar_layout(path: Path) -> cifar.Layout | None:

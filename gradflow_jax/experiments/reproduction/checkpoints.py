@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +81,8 @@ class Checkpoints:
         """
         path = self._path(epoch)
         try:
-            write_whole(path, lambda folder: self._fill(folder, arrays, about))
+            with _no_logging():
+                write_whole(path, lambda folder: self._fill(folder, arrays, about))
         # Orbax and TensorStore raise nearly anything where a disk is full.
         except Exception as error:
             raise CheckpointError(
@@ -184,6 +187,18 @@ def _sha256(data: bytes) -> str:
 
 def _to_json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content).encode()
+
+
+@contextmanager
+def _no_logging() -> Iterator[None]:
+    """Keeps Orbax from logging the traceback of every thread, whose error it raises."""
+    logger = logging.getLogger("absl")
+    was_disabled = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
 
 
 def _reason_with_kind(error: Exception) -> str:

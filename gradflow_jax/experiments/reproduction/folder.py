@@ -201,10 +201,7 @@ def _resume(
             family.name: np.isin(np.arange(family.size), kept.get(family.name, ()))
             for family in run.network.units
         }
-        rows = convert(
-            Sequence[tuple[float, float, float]], saved.get("times"), "times"
-        )
-        times = [Times(*row) for row in rows]
+        times = list(convert(Sequence[Times], saved.get("times"), "times"))
         if odd := kept.keys() ^ keep.keys():
             raise ValueError(f"{min(odd)!r} is not what it keeps units of")
         if len(record.epochs) != epoch:

@@ -18,6 +18,7 @@ from gradflow_jax.experiments.typed_values import check_range, convert, describe
 
 # That of a run of 10,000 epochs has 3 MB.
 _MAX_FILE = 2**26
+_MAX_LOSS = 3.5e38
 # Names go into titles and into the names of files, where other signs mean something.
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 _LAYER = re.compile(r"[\w./\[\]'\" -]{1,200}")
@@ -128,6 +129,10 @@ def _check_count(count: int, asked: int, what: str, complete: bool) -> None:
 def _check_epoch(row: EpochRow, name: str) -> None:
     for accuracy in ("train_accuracy", "test_accuracy"):
         _check_fraction(getattr(row, accuracy), f"{name}.{accuracy}")
+    for loss in ("train_loss", "test_loss"):
+        # A run that diverged has infinities; what is finite is a float32.
+        if math.isfinite(value := getattr(row, loss)):
+            check_range(value, f"{name}.{loss}", -_MAX_LOSS, _MAX_LOSS)
 
 
 def _check_fraction(value: float, name: str) -> None:

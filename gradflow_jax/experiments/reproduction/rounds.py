@@ -8,7 +8,7 @@ import numpy as np
 from gradflow_jax.experiments.errors import SettingsError
 from gradflow_jax.experiments.names import MEASURE_NAMES, MODEL_NAMES
 from gradflow_jax.experiments.reproduction.record import RunSettings
-from gradflow_jax.experiments.typed_values import describe
+from gradflow_jax.experiments.typed_values import check_choice
 from gradflow_jax.programs.uses import first_uses
 from gradflow_jax.structured import Family, Units, choose_units
 from gradflow_jax.structured.units import program_of
@@ -55,13 +55,11 @@ def check_rounds(settings: RunSettings) -> None:
     Raises:
         SettingsError: naming what does not.
     """
-    known_names = {"model": MODEL_NAMES, "measure": MEASURE_NAMES}
-    for setting, known in known_names.items():
-        if getattr(settings, setting) not in known:
-            raise SettingsError(
-                f"{setting} is {describe(getattr(settings, setting))}: it is one of "
-                f"{', '.join(known)}."
-            )
+    try:
+        check_choice(settings.model, "model", MODEL_NAMES)
+        check_choice(settings.measure, "measure", MEASURE_NAMES)
+    except ValueError as error:
+        raise SettingsError(f"{error}.") from None
     if not 0 <= settings.prune < 1:
         raise SettingsError(f"prune is {settings.prune:g}, outside [0, 1).")
     if settings.rounds < 0 or (settings.rounds == 0) != (settings.prune == 0):

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradflow_jax.experiments.names import WEIGHT_MEASURES
+from gradflow_jax.experiments.errors import SettingsError
+from gradflow_jax.experiments.names import MEASURE_NAMES, WEIGHT_MEASURES
+from gradflow_jax.experiments.typed_values import (
+    check_choice,
+    check_fields,
+    check_range,
+)
 
 # `choose_units` has words of its own for what --scope says.
 UNIT_SCOPES: dict[str, Literal["global", "family"]] = {
@@ -40,6 +46,41 @@ class Settings:
     scope: str = "global"
     epochs: int = 10
     finetune_epochs: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks each setting.
+
+        Raises:
+            SettingsError: naming the first that is not as it must be.
+        """
+        try:
+            self._check()
+        except ValueError as error:
+            raise SettingsError(f"{error}.") from None
+
+    def _check(self) -> None:
+        check_fields(self)
+        for name in ("measures", "sparsities", "seeds"):
+            check_range(len(getattr(self, name)), f"the length of {name}", 1)
+        for measure in self.measures:
+            check_choice(measure, "one of measures", self.known_measures)
+        for sparsity in self.sparsities:
+            check_range(sparsity, "one of sparsities", 0, 1, below=True)
+        for seed in self.seeds:
+            check_range(seed, "one of seeds", 0)
+        check_choice(self.scope, "scope", self.known_scopes)
+        for name in ("epochs", "finetune_epochs"):
+            check_range(getattr(self, name), name, 0)
+
+    @property
+    def known_measures(self) -> Sequence[str]:
+        """The names of the measures that can be asked for."""
+        return WEIGHT_MEASURES
+
+    @property
+    def known_scopes(self) -> Sequence[str]:
+        """The names of the scopes that can be asked for."""
+        return SCOPE_NAMES
 
     @property
     def title(self) -> str:
@@ -81,6 +122,21 @@ class StructuredSettings(Settings):
     budget: Literal["units", "parameters", "flops"] = "units"
     floor: float = 0.05
     round_to: int = 1
+
+    def _check(self) -> None:
+        super()._check()
+        check_range(self.floor, "floor", 0, 1)
+        check_range(self.round_to, "round_to", 1)
+
+    @property
+    def known_measures(self) -> Sequence[str]:
+        """The names of the measures that can be asked for."""
+        return MEASURE_NAMES
+
+    @property
+    def known_scopes(self) -> Sequence[str]:
+        """The names of the scopes that can be asked for."""
+        return tuple(UNIT_SCOPES)
 
     @property
     def title(self) -> str:

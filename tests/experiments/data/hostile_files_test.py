@@ -416,7 +416,7 @@ def test_compressed_idx_that_swells(tmp_path, monkeypatch):
     name = "train-images-idx3-ubyte.gz"
     swollen = gzip.compress(idx((4, 5, 5), bytes(100)) + bytes(2**21), 1)
     folder = write_files(tmp_path, {**FORMATS["IDX compressed"], name: swollen})
-    assert f"{name} is damaged: its header says (4, 5, 5), more than" in refusal(folder)
+    assert f"{name} swells beyond " in refusal(folder)
 
 
 def header(name, size=0, kind=tarfile.REGTYPE, form=tarfile.GNU_FORMAT):

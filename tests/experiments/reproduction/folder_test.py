@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from gradflow_jax.atomic_files import PARTIAL
 from gradflow_jax.experiments.data.dataset import Dataset
 from gradflow_jax.experiments.errors import CheckpointError, FolderError
 from gradflow_jax.experiments.reproduction.checkpoints import Checkpoints
@@ -17,6 +18,7 @@ from gradflow_jax.experiments.reproduction.folder import (
     fingerprint,
     run_in_folder,
 )
+from gradflow_jax.experiments.reproduction.ownership import LOCK_NAME
 from gradflow_jax.experiments.reproduction.record import RECORD_NAME, RunSettings
 from gradflow_jax.experiments.reproduction.record_reading import read_record
 from gradflow_jax.experiments.reproduction.times import TIMES_NAME, read_times
@@ -91,7 +93,7 @@ def tree(out):
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in out.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name != LOCK_NAME
     }
 
 
@@ -141,7 +143,7 @@ def test_a_run_writes_record_times_network_and_two_checkpoints(whole):
         MODEL_NAME,
         CHECKPOINTS_NAME,
     }
-    found = {path.name for path in whole.iterdir()} - {".lock"}
+    found = {path.name for path in whole.iterdir()} - {LOCK_NAME}
     assert found == {path.name for path in existing_files(whole)}
 
 
@@ -202,13 +204,13 @@ def test_a_complete_run_gets_back_what_was_deleted(whole, tmp_path):
 
 @pytest.mark.runs
 @pytest.mark.parametrize(
-    "name", [".gradflow-jax-partial-1.json", ".gradflow-jax-partial-1", "1"]
+    "name", [f"{PARTIAL}-1.json", f"{PARTIAL}-1", "1"]
 )
 def test_what_a_killed_process_left_is_cleaned_away(half, tmp_path, name):
     out = tmp_path / "copy"
     shutil.copytree(half, out)
     if name == "1":
-        left = out / CHECKPOINTS_NAME / ".gradflow-jax-partial-1" / "arrays"
+        left = out / CHECKPOINTS_NAME / f"{PARTIAL}-1" / "arrays"
         left.mkdir(parents=True)
     else:
         left = out / name
@@ -387,7 +389,7 @@ def test_a_record_without_checkpoints_is_refused(whole, tmp_path):
     (tmp_path / RECORD_NAME).write_bytes((whole / RECORD_NAME).read_bytes())
     with pytest.raises(FolderError) as raised:
         run_in_folder(tmp_path, SETTINGS, DATA)
-    assert f"{tmp_path} holds a run whose checkpoints are gone" in str(raised.value)
+    assert "run.json is of a run whose checkpoints are gone" in str(raised.value)
     assert (tmp_path / RECORD_NAME).read_bytes() == (whole / RECORD_NAME).read_bytes()
 
 
@@ -473,7 +475,7 @@ def test_a_run_in_use_is_not_deleted(copied):
 
 @pytest.mark.runs
 def test_a_deletion_that_was_cut_short_is_ended(copied):
-    for name in (".gradflow-jax-partial-1", ".gradflow-jax-partial-2.safetensors"):
+    for name in (f"{PARTIAL}-1", f"{PARTIAL}-2.safetensors"):
         (copied / name / "left").mkdir(parents=True)
     delete_run(copied)
     assert existing_files(copied) == [] and tree(copied) == {}

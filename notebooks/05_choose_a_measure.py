@@ -19,10 +19,11 @@
 # field, and is what it keeps connected?
 
 # %%
-# Installs what is absent, as on Colab. pip may add packages here but change none: the
-# jax that is there fits the machine's accelerator and all that was built on it. So the
-# versions of everything installed are constraints, and where they cannot be met pip
-# says so instead of upgrading.
+# Takes the package from the checkout that this notebook stands in, where there is one,
+# and elsewhere, as on Colab, from what SOURCE names. pip may add packages here but
+# change none: the jax that is there fits the machine's accelerator and all that was
+# built on it. So the versions of everything installed are constraints, and where they
+# cannot be met pip says so instead of upgrading.
 import importlib.metadata
 import importlib.util
 import subprocess
@@ -30,12 +31,28 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = "gradflow-jax"  # what pip installs: a name, a folder or an address
+SOURCE = ""  # what pip installs where there is no checkout: a folder or an address
 
+checkouts = [
+    folder
+    for folder in Path("here").resolve().parents
+    if Path(folder, "gradflow_jax", "__init__.py").is_file()
+]
+if checkouts:
+    sys.path.insert(0, str(checkouts[0]))
+elif not SOURCE and not importlib.util.find_spec("gradflow_jax"):
+    raise ValueError(
+        "SOURCE is empty: write into this cell from where pip is to install "
+        "gradflow_jax, the folder of a checkout or an address 'git+https://...'. The "
+        "project has no name on a package index."
+    )
 needed = {
     "gradflow_jax": SOURCE,
+    "chex": "chex",
     "diffrax": "diffrax",
+    "flax": "flax",
     "matplotlib": "matplotlib",
+    "optax": "optax",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
 }

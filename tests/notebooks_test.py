@@ -1,6 +1,7 @@
 """The notebooks: source and .ipynb agree, and every cell runs, in a small size."""
 
 import ast
+import subprocess
 import sys
 
 import nbformat
@@ -88,7 +89,36 @@ def test_the_source_and_the_notebook_hold_the_same_cells(source):
 def test_the_first_code_cell_is_the_common_one(source):
     first = code_cells(read(source))[0]["source"]
     assert first == code_cells(read(SOURCES[0]))[0]["source"]
-    assert "SOURCE = " in first
+    assert 'SOURCE = ""' in first
+
+
+def run_first_cell(folder, *flags):
+    """Runs the common first cell in a folder, by an interpreter of its own."""
+    cell = code_cells(read(SOURCES[0]))[0]["source"]
+    where = "import gradflow_jax; print(gradflow_jax.__file__)"
+    return subprocess.run(
+        [sys.executable, "-I", *flags, "-c", f"{cell}\n{where}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_first_cell_takes_the_checkout_above_it():
+    """Whatever is installed, nothing is."""
+    run = run_first_cell(NOTEBOOKS)
+    assert run.returncode == 0, run.stderr
+    expected = NOTEBOOKS.parent / "gradflow_jax" / "__init__.py"
+    assert run.stdout.strip() == str(expected)
+
+
+def test_the_first_cell_asks_for_a_source_where_there_is_no_checkout(tmp_path):
+    """No index is asked: nobody holds the name there."""
+    run = run_first_cell(tmp_path, "-S")
+    assert run.returncode == 1
+    assert "ValueError: SOURCE is empty: write into this cell" in run.stderr
+    assert "The project has no name on a package index." in run.stderr
 
 
 @each

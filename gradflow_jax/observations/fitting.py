@@ -1,6 +1,6 @@
 """Feeds batches to a step of training, in an order that a seed decides."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -60,7 +60,9 @@ def fit(
     return state, outputs
 
 
-def draw_batches(examples: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+def draw_batches(
+    examples: int, batch_size: int, seed: int | Sequence[int]
+) -> Iterator[np.ndarray]:
     """Yields the indices of batches without end: each pass has an order of its own.
 
     What is left of a pass and fills no batch is left out of it.
@@ -68,7 +70,7 @@ def draw_batches(examples: int, batch_size: int, seed: int) -> Iterator[np.ndarr
     Args:
         examples: how many there are.
         batch_size: at most all examples are taken.
-        seed: of the orders.
+        seed: of the orders; several numbers are one seed together.
 
     Returns:
         An iterator of integers [batch].

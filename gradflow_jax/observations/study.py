@@ -51,14 +51,22 @@ class Study:
 
     Attributes:
         problem: the classifier and its data.
-        optimizer: any of optax; the default is that of the paper, at a constant rate.
-        batch_size: inputs a step.
-        steps: of training.
+        optimizer: any of optax; the default is SGD with the paper's momentum of 0.9, at
+            a constant rate of 0.05 and without weight decay. The paper's code begins
+            at a rate of 0.1, has a weight decay of 1e-4, and divides the logits by
+            T = 5, which a study does not: it trains at T = 1.
+        batch_size: inputs a step; all that there are, if they are fewer.
+        steps: of training; more than `lag`.
         moments: how many networks on the way of each run are looked at.
         lag: steps from a moment to the one that finite differences take.
-        finetuning: steps after pruning.
+        finetuning: steps after pruning. Where pruning goes in rounds they are divided
+            among the rounds, as evenly as whole steps are: of fewer steps than rounds,
+            some rounds have none.
         sparsity: the fraction of the prunable weights that is removed.
         floor: the fraction of each layer that is kept; by the paper 5 %.
+
+    Raises:
+        ValueError: if a number is not as it must be.
     """
 
     problem: Problem
@@ -72,6 +80,28 @@ class Study:
     finetuning: int = 100
     sparsity: float = 0.8
     floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Checks the numbers, of which bools are none."""
+        for name in ("batch_size", "steps", "moments", "lag", "finetuning"):
+            count = getattr(self, name)
+            is_integer = isinstance(count, (int, np.integer))
+            if not is_integer or isinstance(count, bool) or count < 1:
+                raise ValueError(
+                    f"{name} is {count!r}: it is a whole number from 1 on."
+                )
+        for name in ("sparsity", "floor"):
+            fraction = getattr(self, name)
+            is_number = isinstance(fraction, (int, float, np.integer, np.floating))
+            if not is_number or isinstance(fraction, bool) or not 0 <= fraction <= 1:
+                raise ValueError(
+                    f"{name} is {fraction!r}: it is a fraction from 0 to 1."
+                )
+        if self.steps <= self.lag:
+            raise ValueError(
+                f"steps is {self.steps}: finite differences take {self.lag} steps from "
+                "the first moment on; ask for more steps, or for a smaller lag."
+            )
 
     def run(self, seed: int) -> SeededRun:
         """Trains a network from its first weights."""
@@ -105,7 +135,7 @@ class Study:
         params: Params,
         steps: int,
         *,
-        seed: int,
+        seed: int | Sequence[int],
         masks: Masks | None = None,
         keep: Sequence[int] | set[int] = (),
     ) -> tuple[dict[int, Params], np.ndarray]:
@@ -114,7 +144,7 @@ class Study:
         Args:
             params: where to start from; with masks they are applied first.
             steps: how many.
-            seed: of the order of the data.
+            seed: of the order of the data; several numbers are one seed together.
             masks: a tree like params of bool, True keeps.
             keep: steps after which params are returned; the last is always.
 

@@ -47,7 +47,8 @@ def magnitude_preserves_loss(
     Args:
         study: the problem, and how networks are trained and pruned.
         runs: of `study`, one a seed.
-        rounds: from fewest to most. `study.finetuning` steps are divided among them.
+        rounds: from fewest to most. `study.finetuning` steps are divided among them,
+            and the data of each round have an order of their own.
 
     Returns:
         Correlations, and changes of the loss in nats.
@@ -127,7 +128,7 @@ def magnitude_preserves_loss(
 def _prune_in_rounds(study: Study, run: SeededRun, rounds: int) -> list[float]:
     """Returns how much the cut by magnitude of each round changes the loss."""
     params, masks, changes = study.pruned_from(run), None, []
-    steps = max(1, study.finetuning // rounds)
+    done = 0
     density = 1 - study.sparsity
     for k in range(1, rounds + 1):
         # The fraction left after round k of n is n·d / (k·(1 − d) + n·d), the paper's
@@ -136,6 +137,12 @@ def _prune_in_rounds(study: Study, run: SeededRun, rounds: int) -> list[float]:
         masks = study.masks(magnitude(params), sparsity=1 - left, previous=masks)
         pruned = prune(params, masks)
         changes.append(abs(study.loss(pruned) - study.loss(params)))
-        trained, _ = study.train(pruned, steps, seed=run.seed + k, masks=masks)
-        params = trained[steps]
+        # After round k of n there were k/n of all steps. The data's order is of the run
+        # and the round, so that no two runs share one.
+        due = k * study.finetuning // rounds
+        params = pruned
+        if due > done:
+            steps = due - done
+            trained, _ = study.train(pruned, steps, seed=(run.seed, k), masks=masks)
+            params, done = trained[steps], due
     return changes

@@ -9,6 +9,7 @@
     predictions     what a theory predicts over time, beside what was measured
     recovery        loss against gradient norm
     observations    the paper's five observations
+    checks          data of another kind is refused in a line
 
 Needs matplotlib. Imports what its arguments are made of; `experiments` imports it.
 To add a plot, write a function of (Axes, data) in the file of its subject; it computes

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
+from gradflow_jax.plotting.checks import check_entries
+
 # These are Okabe and Ito's colors, which the color-blind tell apart; where they run
 # out the markers and line styles go on.
 COLORS = (
@@ -90,6 +92,10 @@ def accuracy_against_sparsity(
         What was drawn for each curve, by name; bands are among `ax.collections`, in
         the order of the curves.
 
+    Raises:
+        TypeError: if an entry is of another kind.
+        ValueError: if an entry's sequences differ in length.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -98,6 +104,7 @@ def accuracy_against_sparsity(
         >>> ax.get_xlabel()
         'prunable weights removed / %'
     """
+    check_entries(curves, Curve, "curves")
     drawn = {}
     ticks = sorted(
         {sparsity for curve in curves.values() for sparsity in curve.sparsities}

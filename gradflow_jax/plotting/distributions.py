@@ -8,6 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
+from gradflow_jax.plotting.checks import check_shape
 from gradflow_jax.plotting.curves import COLORS
 
 # The highest bar of a layer fills this part of the gap to the layer above.
@@ -41,6 +42,10 @@ def score_histograms(
     Returns:
         What was drawn for each layer, by name.
 
+    Raises:
+        TypeError: if the counts have no names.
+        ValueError: if a layer has not one count for each bin.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -49,9 +54,15 @@ def score_histograms(
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['conv', 'dense']
     """
+    if not isinstance(counts, Mapping):
+        raise TypeError(
+            f"counts is of type {type(counts).__name__}: pass a dict of the counts of "
+            "each layer by its name."
+        )
     drawn = {}
     for row, (name, layer_counts) in enumerate(counts.items()):
         heights = np.asarray(layer_counts, float)
+        check_shape(heights.shape, (len(edges) - 1,), f"counts[{name!r}]")
         # An empty layer has bars of height 0, not 0 / 0.
         highest = max(heights.max(initial=0.0), 1.0)
         drawn[name] = ax.stairs(

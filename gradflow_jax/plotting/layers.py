@@ -10,6 +10,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from gradflow_jax.plotting.checks import check_entries, check_lengths
 from gradflow_jax.plotting.curves import COLORS, look_of_measure
 
 # The part of the gap between two layers that the measures of one layer spread over.
@@ -59,6 +60,9 @@ def sparsity_by_layer(
     Returns:
         What was drawn.
 
+    Raises:
+        ValueError: if the three differ in length.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -66,6 +70,8 @@ def sparsity_by_layer(
         >>> drawn.effective.get_xdata().tolist()
         [0.5, 0.95]
     """
+    values = {"layers": layers, "direct": direct, "effective": effective}
+    check_lengths(values, "what is drawn")
     rows = np.arange(len(layers))
     gaps = ax.hlines(rows, direct, effective, colors="0.6", linewidth=1.5, zorder=1)
     (direct_points,) = ax.plot(
@@ -109,6 +115,10 @@ def pruned_by_layer(
     Returns:
         What was drawn for each measure, by name.
 
+    Raises:
+        TypeError: if an entry is of another kind.
+        ValueError: if an entry's sequences differ in length.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -117,6 +127,7 @@ def pruned_by_layer(
         >>> ax.get_xlabel()
         'filters pruned / %'
     """
+    check_entries(shares, LayerShares, "shares")
     order = order or list(shares)
     drawn = {}
     for name, share in shares.items():

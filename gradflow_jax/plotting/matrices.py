@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
+from gradflow_jax.plotting.checks import check_shape
+
 
 class DrawnMatrix(NamedTuple):
     """The artists that stand for a matrix.
@@ -43,6 +45,9 @@ def correlation_matrix(
     Returns:
         What was drawn.
 
+    Raises:
+        ValueError: if there is no number for each pair of names.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -52,6 +57,7 @@ def correlation_matrix(
         ['1.00', '−0.25', '−0.25', '1.00']
     """
     values = np.ma.masked_invalid(np.asarray(values, float))
+    check_shape(values.shape, (len(names), len(names)), "values")
     ax.set_facecolor("0.85")
     image = ax.imshow(values, cmap="PuOr", vmin=-1, vmax=1)
     font_size = max(5.0, min(9.0, 90 / max(len(names), 1)))

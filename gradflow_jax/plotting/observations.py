@@ -12,6 +12,7 @@ from gradflow_jax.observations.first import LargerWeights
 from gradflow_jax.observations.fourth import IncreasingGradientNorm
 from gradflow_jax.observations.second import SlowWeights
 from gradflow_jax.observations.third import PreservingMagnitude
+from gradflow_jax.plotting.checks import check_kind
 from gradflow_jax.plotting.curves import look
 from gradflow_jax.plotting.layers import LayerShares, pruned_by_layer
 from gradflow_jax.plotting.recovery import (
@@ -32,6 +33,9 @@ def convergence(ax: Axes, first: LargerWeights) -> dict[str, DrawnCurve]:
     Returns:
         What was drawn for each measure, by name.
 
+    Raises:
+        TypeError: if it is given something else.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -40,6 +44,7 @@ def convergence(ax: Axes, first: LargerWeights) -> dict[str, DrawnCurve]:
         >>> convergence(ax, first)["magnitude"].line.get_ydata().tolist()
         [2.1, 1.1]
     """
+    check_kind(first, LargerWeights, "first")
     losses = {
         "magnitude": first.magnitude_losses,
         "loss_preservation": first.preservation_losses,
@@ -66,6 +71,9 @@ def rank_correlations(
     Returns:
         What was drawn for each, by name.
 
+    Raises:
+        TypeError: if it is given something else.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -75,6 +83,8 @@ def rank_correlations(
         >>> rank_correlations(ax, second, third)["magnitude"].line.get_ydata().tolist()
         [0.5, 0.7]
     """
+    check_kind(second, SlowWeights, "second")
+    check_kind(third, PreservingMagnitude, "third")
     curves = {
         "change of θ²": _curve(second.steps, second.correlation),
         "magnitude": _curve(third.steps, third.correlation),
@@ -99,6 +109,9 @@ def change_by_rounds(
     Returns:
         What was drawn for the largest cut and for all of them, by name.
 
+    Raises:
+        TypeError: if it is given something else.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -107,6 +120,7 @@ def change_by_rounds(
         >>> change_by_rounds(ax, third)["all cuts"].lines[0].get_ydata().tolist()
         [4.0, 1.0]
     """
+    check_kind(third, PreservingMagnitude, "third")
     drawn = {}
     changes = {"largest cut": third.largest, "all cuts": third.change}
     for i, (name, by_seed) in enumerate(changes.items()):
@@ -141,6 +155,9 @@ def shares_by_depth(
     Returns:
         What was drawn for each temperature, by name.
 
+    Raises:
+        TypeError: if it is given something else.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -150,6 +167,7 @@ def shares_by_depth(
         >>> list(shares_by_depth(ax, fourth))
         ['T = 200']
     """
+    check_kind(fourth, IncreasingGradientNorm, "fourth")
     shares_by_temperature = {}
     for T, by_seed in zip(fourth.temperatures, fourth.pruned, strict=True):
         average = average_over_seeds(by_seed)
@@ -171,6 +189,9 @@ def recovery(ax: Axes, fifth: PreservingGradientNorm) -> dict[str, DrawnRecovery
     Returns:
         What was drawn for each measure, by name.
 
+    Raises:
+        TypeError: if it is given something else.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -179,6 +200,7 @@ def recovery(ax: Axes, fifth: PreservingGradientNorm) -> dict[str, DrawnRecovery
         >>> list(recovery(ax, PreservingGradientNorm(names, values, values, ())))
         ['grasp', 'gradient_norm_preservation']
     """
+    check_kind(fifth, PreservingGradientNorm, "fifth")
     loss, norm = fifth.mean_loss, fifth.mean_gradient_norm
     # The last axis is: before pruning, right after it, after fine-tuning.
     networks = {

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from gradflow_jax.plotting.checks import check_entries
 from gradflow_jax.plotting.curves import look
 
 
@@ -58,6 +59,10 @@ def measured_and_predicted(
     Returns:
         What was drawn for each, by name.
 
+    Raises:
+        TypeError: if an entry is of another kind.
+        ValueError: if an entry's sequences differ in length.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -66,6 +71,7 @@ def measured_and_predicted(
         >>> drawn["flow"].predicted.get_label()
         'flow, predicted'
     """
+    check_entries(checks, PredictionCheck, "checks")
     drawn = {}
     for i, (name, check) in enumerate(checks.items()):
         style = look(i)

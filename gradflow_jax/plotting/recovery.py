@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from gradflow_jax.plotting.checks import check_entries
 from gradflow_jax.plotting.curves import look
 
 
@@ -63,6 +64,9 @@ def loss_against_gradient_norm(
     Returns:
         What was drawn for each, by name.
 
+    Raises:
+        TypeError: if a network is of another kind.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -71,6 +75,7 @@ def loss_against_gradient_norm(
         >>> drawn["grasp"].way.get_ydata().tolist()
         [1.7, 0.3]
     """
+    check_entries(networks, Recovery, "networks")
     drawn = {}
     for i, (name, network) in enumerate(networks.items()):
         style = look(i)

@@ -15,6 +15,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
+from gradflow_jax.plotting.checks import check_entries
 from gradflow_jax.plotting.curves import DENSE as DENSE
 from gradflow_jax.plotting.curves import look_of_measure
 
@@ -69,6 +70,10 @@ def training_curves(
     Returns:
         What was drawn for each curve, by name.
 
+    Raises:
+        TypeError: if an entry is of another kind.
+        ValueError: if an entry's sequences differ in length.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -77,6 +82,7 @@ def training_curves(
         >>> ax.get_ylabel(), ax.get_yscale()
         ('training loss / nats', 'log')
     """
+    check_entries(curves, EpochCurve, "curves")
     for epoch in rounds:
         ax.axvline(epoch, color="0.75", linewidth=0.8, zorder=0.5)
     drawn = curves_over(ax, curves, order)
@@ -113,6 +119,10 @@ def correlations_over_epochs(
     Returns:
         What was drawn for each curve, by name.
 
+    Raises:
+        TypeError: if an entry is of another kind.
+        ValueError: if an entry's sequences differ in length.
+
     Example:
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
@@ -121,6 +131,7 @@ def correlations_over_epochs(
         >>> drawn["grasp"].line.get_ydata().tolist()
         [0.6, 0.8]
     """
+    check_entries(curves, EpochCurve, "curves")
     ax.axhline(0, color="0.5", linewidth=0.8)
     for epoch in rounds:
         ax.axvline(epoch, color="0.75", linewidth=0.8, zorder=0.5)

@@ -1,5 +1,7 @@
 """The paper's observations, against what NumPy makes of the same networks."""
 
+import dataclasses
+
 import equinox as eqx
 import flax.linen as nn
 import jax
@@ -12,6 +14,8 @@ from scipy import stats
 
 import gradflow_jax as gf
 from gradflow_jax.observations import Problem, Study, observe, problem_of
+from gradflow_jax.observations.study import SeededRun
+from gradflow_jax.observations.third import _prune_in_rounds
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 INPUTS = jax.random.normal(KEYS[0], (48, 6))
@@ -371,3 +375,49 @@ def test_labels_that_do_not_fit(labels):
 def test_no_seed(study):
     with pytest.raises(ValueError, match="seeds is empty"):
         observe(study, seeds=())
+
+
+@pytest.mark.parametrize("rounds", [1, 4, 6, 25])
+def test_rounds_share_the_steps_of_fine_tuning_and_take_no_more(study, rounds):
+    """Also where there are fewer steps than rounds; each round has an order of data."""
+    taken = []
+
+    def train(params, steps, *, seed, **options):
+        taken.append((steps, seed))
+        return {steps: params}, np.zeros(steps)
+
+    counted = dataclasses.replace(study)
+    object.__setattr__(counted, "train", train)
+    params = init(jax.random.key(0))
+    run = SeededRun(3, params, (1,), [params], [params], np.zeros(1))
+    _prune_in_rounds(counted, run, rounds)
+    assert sum(steps for steps, _ in taken) == SMALL["finetuning"]
+    assert all(steps > 0 for steps, _ in taken)
+    assert len({seed for _, seed in taken}) == len(taken) == min(rounds, 6)
+    assert all(seed[0] == 3 for _, seed in taken)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", True), ("steps", 0), ("steps", 2), ("steps", 12.0), ("steps", "12"),
+        ("batch_size", 0), ("batch_size", False), ("moments", 0), ("lag", 0),
+        ("lag", 12), ("finetuning", 0), ("finetuning", True), ("finetuning", -5),
+        ("sparsity", True), ("sparsity", 1.5), ("sparsity", float("nan")),
+        ("sparsity", "0.5"), ("floor", -0.1), ("floor", False), ("floor", None),
+    ],
+)  # fmt: skip
+def test_numbers_of_a_study_are_refused_by_name(study, name, value):
+    message = "^steps is 12: finite differences" if name == "lag" and value else name
+    with pytest.raises(ValueError, match=f"{message}.* is .*: |{message}"):
+        dataclasses.replace(study, **{name: value})
+
+
+def test_numbers_of_a_study_may_be_of_numpy(study):
+    counts = {
+        "steps": np.int64(9),
+        "finetuning": np.int32(3),
+        "batch_size": np.uint8(4),
+    }
+    made = dataclasses.replace(study, **counts, sparsity=np.float32(0.5))
+    assert made.steps == 9 and made.sparsity == 0.5

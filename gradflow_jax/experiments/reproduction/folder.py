@@ -101,11 +101,10 @@ def run_in_folder(
         latest = checkpoints.latest()
         if latest is not None:
             _resume(run, out, checkpoints, latest, about)
-        # The network is written last of all, and each other file after a checkpoint.
-        written = (RECORD_NAME, TIMES_NAME, MODEL_NAME)
-        if latest is not None:
-            written = () if run.done else (MODEL_NAME,)
-        check_absent(out / name for name in written)
+        else:
+            # A run's checkpoints are written before its other files, and outlive them.
+            written = (RECORD_NAME, TIMES_NAME, MODEL_NAME)
+            check_absent(out / name for name in written)
         while True:
             watcher.epoch(run.progress.epoch)
             if run.progress.epoch:

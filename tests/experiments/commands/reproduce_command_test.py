@@ -15,6 +15,7 @@ from gradflow_jax import cli
 from gradflow_jax.experiments.commands import reproduce_command, reproduce_job
 from gradflow_jax.experiments.data.dataset import load, some_of
 from gradflow_jax.experiments.errors import FolderError
+from gradflow_jax.experiments.reproduction.ownership import LOCK_NAME
 from gradflow_jax.experiments.reproduction.record import RunSettings
 from gradflow_jax.experiments.reproduction.record_reading import read_record
 
@@ -386,7 +387,7 @@ def test_a_damaged_checkpoint_is_one_line_on_the_screen(copied):
 @pytest.mark.runs
 def test_force_does_not_delete_a_run_that_is_in_use(monkeypatch, capsys, copied):
     before = (copied / "run.json").read_bytes()
-    with open(copied / ".lock", "w") as file:
+    with open(copied / LOCK_NAME, "w") as file:
         fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
         fcntl.flock(file, fcntl.LOCK_EX)
         line = refused(

@@ -1,7 +1,6 @@
 """What others keep in a folder stays, and a full disk costs no more than a line."""
 
 import os
-import shutil
 from contextlib import contextmanager
 
 import numpy as np
@@ -234,11 +233,3 @@ def test_a_network_that_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / MODEL_NAME)
     with pytest.raises(ValueError, match="is a named pipe"):
         evaluate_saved(tmp_path / MODEL_NAME, SETTINGS, DATA)
-
-
-@pytest.mark.runs
-def test_a_network_that_appears_before_the_end_is_of_another(whole, tmp_path):
-    stop(tmp_path, Stopping(epoch=2))
-    shutil.copy(whole / MODEL_NAME, tmp_path / MODEL_NAME)
-    with pytest.raises(FolderError, match=f"{MODEL_NAME} is of a run whose"):
-        run_in_folder(tmp_path, SETTINGS, DATA)

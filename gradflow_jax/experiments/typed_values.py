@@ -86,12 +86,12 @@ def check_fields(instance: Any) -> None:
 
 def describe(value: Any) -> str:
     """Returns a value as messages show it, the length of anything long."""
-    if isinstance(value, str) or value is None or isinstance(value, bool):
-        text = repr(value) if len(str(value)) <= 60 else f"text of {len(value)} signs"
-        return text
-    if isinstance(value, numbers.Real):
-        is_large = isinstance(value, int) and abs(value) >= _MAX_INTEGER
-        return f"an integer of {value.bit_length()} bits" if is_large else f"{value}"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"text of {len(value)} signs"
+    if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
+        return f"an integer of {value.bit_length()} bits"
+    if value is None or isinstance(value, numbers.Real):
+        return str(value)
     if isinstance(value, (list, tuple, Mapping)):
         kind = "an object" if isinstance(value, Mapping) else "a list"
         return f"{kind} of length {len(value)}"
@@ -140,7 +140,8 @@ def _convert_fields(kind: Any, value: Any, name: str) -> Any:
         problem = "lacks" if which in names else "has the unknown"
         raise ValueError(f"{name} {problem} {describe(which)}")
     hints = get_type_hints(kind)
-    return kind(**{n: convert(hints[n], value[n], f"{name}.{n}") for n in names})
+    make: Any = kind
+    return make(**{n: convert(hints[n], value[n], f"{name}.{n}") for n in names})
 
 
 def check_range(

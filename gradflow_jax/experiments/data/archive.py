@@ -90,7 +90,7 @@ def _files(
     asked_for = others = 0
     while (member := tar.next()) is not None:
         # tarfile would keep the header of each file until the end.
-        tar.members.clear()
+        vars(tar)["members"].clear()
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
             raise DataError(

@@ -55,7 +55,7 @@ class Dataset(NamedTuple):
         return f"{self.name} ({len(self.x_train):,} + {len(self.x_test):,} images)"
 
 
-def load(source: str | os.PathLike = "subset") -> Dataset:
+def load(source: str | os.PathLike[str] = "subset") -> Dataset:
     """Loads a data set; nothing is ever downloaded.
 
     Args:
@@ -85,6 +85,7 @@ def load(source: str | os.PathLike = "subset") -> Dataset:
             f"the source of data is of type {type(source).__name__}: pass a path, or "
             "a name such as 'subset'."
         )
+    source = os.fspath(source)
     if source == "auto":
         source = str(FULL_SET) if FULL_SET.is_dir() else "subset"
     if source == "digits":

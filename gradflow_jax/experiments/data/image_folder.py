@@ -145,8 +145,9 @@ def _place(file: PurePosixPath) -> _Place | None:
 def _decode(files: list[tuple[_Place, Path | bytes]], path: Path) -> np.ndarray:
     images, all_gray = np.empty(0, np.uint8), True
     for i, (place, source) in enumerate(files):
-        encoded = source
-        if isinstance(source, Path):
+        if isinstance(source, bytes):
+            encoded = source
+        else:
             encoded = regular_files.read_bytes(source, _MAX_FILE)
         what = f"{place} of {path}"
         with _open_image(encoded, what) as image:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import IO, Any, BinaryIO, NamedTuple, Protocol
 
 from gradflow_jax.experiments.errors import DataError, reason_of
 
@@ -86,7 +86,7 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         return bytes(read_up_to(file, limit))
 
 
-def read_up_to(file: BinaryIO, count: int) -> bytearray:
+def read_up_to(file: IO[bytes], count: int) -> bytearray:
     """Reads so many bytes, or all that there are; memory grows with what is there."""
     raw = bytearray()
     while piece := file.read(min(_PIECE, count - len(raw))):

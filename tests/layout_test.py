@@ -24,12 +24,13 @@ INSIDE_EXPERIMENTS = """
 # files that handle its objects, and there inside of functions.
 FLAX = {
     "trees/flax_objects.py": "says what is one of its objects",
-    "trees/checks.py": "names the variables of a module in an error",
+    "trees/mistaken.py": "names the variables of a module in an error",
+    "trees/trained.py": "tells the variables of a state that are trained",
     "programs/models.py": "makes functions of modules",
     "programs/parameters.py": "parts modules into parameters and what else they hold",
     "structured/running/linen_widths.py": "runs linen modules at other widths",
     "structured/running/nnx_widths.py": "runs NNX modules at other widths",
-    "observations/problem.py": "makes problems of modules",
+    "observations/model_functions.py": "makes functions of modules",
 }
 OF_FLAX_ALTOGETHER = ("models", "experiments")
 

@@ -10,6 +10,8 @@ dataclasses, Flax and Equinox modules alike.
     roles          which axes of a leaf are summed over, from roles or Flax's convention
     prunable       which leaves are pruned: by default, and but for those ignored
     flax_objects   what is an object of Flax, told without importing Flax in vain
+    mistaken       refuses a module or a function in place of a tree
+    trained        parameters, told from what frameworks keep beside them
     checks         errors that name the leaf, the value found and the remedy
     numbers        fractions and whole numbers, checked
 
@@ -24,6 +26,7 @@ from gradflow_jax.trees.checks import check_floating as check_floating
 from gradflow_jax.trees.checks import check_masks as check_masks
 from gradflow_jax.trees.checks import mask_leaves as mask_leaves
 from gradflow_jax.trees.dtypes import describe as describe
+from gradflow_jax.trees.dtypes import is_numeric as is_numeric
 from gradflow_jax.trees.dtypes import is_real_floating as is_real_floating
 from gradflow_jax.trees.dtypes import is_traced as is_traced
 from gradflow_jax.trees.dtypes import widen as widen
@@ -40,6 +43,7 @@ from gradflow_jax.trees.prunable import Prunable as Prunable
 from gradflow_jax.trees.prunable import default_prunable as default_prunable
 from gradflow_jax.trees.prunable import match_paths as match_paths
 from gradflow_jax.trees.prunable import prunable_flags as prunable_flags
+from gradflow_jax.trees.trained import check_trained as check_trained
 from gradflow_jax.trees.types import Allocation as Allocation
 from gradflow_jax.trees.types import AnyTree as AnyTree
 from gradflow_jax.trees.types import ArrayTree as ArrayTree

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.trees.dtypes import describe, is_numeric, is_real_floating, is_traced
-from gradflow_jax.trees.flax_objects import is_nnx_module
+from gradflow_jax.trees.flax_objects import is_nnx_state
+from gradflow_jax.trees.mistaken import check_is_tree
 from gradflow_jax.trees.names import label, named_leaves
 from gradflow_jax.trees.types import ArrayTree, Masks
 
@@ -33,7 +34,7 @@ def check_floating(tree: ArrayTree, what: str) -> None:
         Traceback (most recent call last):
         TypeError: scores leaf 'steps' is int32[1]; scores are real floating-point ...
     """
-    _check_not_nnx_module(tree, what)
+    check_is_tree(tree, what)
     paths_and_leaves = named_leaves(tree)
     if not paths_and_leaves:
         raise ValueError(
@@ -54,6 +55,17 @@ def check_floating(tree: ArrayTree, what: str) -> None:
             remedy = (
                 f"{what} are real floating-point numbers: convert the leaf by "
                 "leaf.astype(jnp.float32)."
+            )
+        elif is_nnx_state(tree):
+            remedy = (
+                "only floating-point leaves have gradients: pass "
+                "nnx.state(model, nnx.Param), or the model itself, which leaves out "
+                "counts of random numbers and statistics."
+            )
+        elif hasattr(leaf, "dtype") and not is_numeric(leaf):
+            remedy = (
+                f"{what} are real floating-point numbers in arrays of JAX or NumPy: "
+                "convert the leaf, jnp.asarray(leaf, jnp.float32), or keep it out."
             )
         else:
             remedy = (
@@ -99,32 +111,6 @@ def check_finite(path: str, leaf: chex.Numeric, *, or_never_kept: bool = False) 
         f"that are not finite ({summary}): weights cannot be ranked by them. "
         "Look for NaN in the params or an overflow in the loss, or exclude the leaf by "
         "ignore= or prunable=."
-    )
-
-
-def _check_not_nnx_module(tree: ArrayTree, what: str) -> None:
-    """Raises TypeError at an `nnx.Module`, which holds more than parameters."""
-    if not is_nnx_module(tree):
-        return
-    from flax import nnx
-
-    kind = type(tree).__name__
-    not_params = [
-        ("/".join(str(key) for key in path), variable)
-        for path, variable in nnx.to_flat_state(nnx.state(tree))
-        if not isinstance(variable, nnx.Param)
-    ]
-    if not_params:
-        path, variable = not_params[0]
-        obstacle = f"its {label(path)} is a {type(variable).__name__}, not a Param"
-    else:
-        obstacle = "its parameters are nnx.Param variables, not a pytree of arrays"
-    raise TypeError(
-        f"{what} is a whole nnx.Module ({kind}); {obstacle}. Pass its parameters, "
-        "nnx.state(model, nnx.Param), and write what comes back into it by "
-        "nnx.update(model, ...); a loss of them begins with "
-        "nnx.merge(graphdef, params, rest), the parts of "
-        "nnx.split(model, nnx.Param, ...)."
     )
 
 
@@ -193,7 +179,7 @@ def check_masks(masks: Masks, *, what: str = "masks") -> None:
         Traceback (most recent call last):
         TypeError: masks leaf 'bias' is int32[2], not bool (True keeps a weight)...
     """
-    _check_not_nnx_module(masks, what)
+    check_is_tree(masks, what)
     paths_and_leaves = named_leaves(masks)
     if not paths_and_leaves:
         raise ValueError(

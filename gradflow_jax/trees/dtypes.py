@@ -1,11 +1,12 @@
 """Tells what numbers a leaf holds, and widens them to what sums need."""
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import chex
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 
 def describe(leaf: object) -> str:
@@ -21,10 +22,18 @@ def describe(leaf: object) -> str:
         >>> describe(jnp.ones((3, 4))), describe("weights")
         ('float32[3,4]', 'str')
     """
-    if not is_numeric(leaf):
-        return type(leaf).__name__
-    shape = ",".join(str(size) for size in jnp.shape(leaf))
-    return f"{jnp.result_type(leaf)}[{shape}]"
+    if is_numeric(leaf):
+        return f"{jnp.result_type(leaf)}{_sizes(jnp.shape(leaf))}"
+    kind = type(leaf).__name__
+    dtype, shape = getattr(leaf, "dtype", None), getattr(leaf, "shape", None)
+    if dtype is None or not isinstance(shape, tuple):
+        return kind
+    numbers = f"{dtype}{_sizes(shape)}"
+    return numbers if isinstance(leaf, np.ndarray) else f"{kind} ({numbers})"
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return f"[{','.join(map(str, shape))}]"
 
 
 def is_real_floating(leaf: object) -> bool:
@@ -44,10 +53,30 @@ def is_real_floating(leaf: object) -> bool:
 
 
 def is_numeric(leaf: object) -> TypeGuard[chex.Numeric]:
-    """Says whether a leaf is a number or an array, of any dtype."""
+    """Says whether a leaf is a number, or an array of what JAX computes with.
+
+    Args:
+        leaf: anything.
+
+    Returns:
+        True of real and complex numbers, bools and keys; False of texts, dates, objects
+        and records, and of arrays whose dtype only another library knows.
+
+    Example:
+        >>> is_numeric(np.ones(2, np.int8)), is_numeric(np.array(["relu"]))
+        (True, False)
+    """
     if isinstance(leaf, (bool, int, float, complex)):
         return True
-    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    dtype: Any = getattr(leaf, "dtype", None)
+    if dtype is None or not hasattr(leaf, "shape"):
+        return False
+    try:
+        kinds = (jnp.number, jnp.bool_, jax.dtypes.extended)
+        return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+    # NumPy does not know the dtype.
+    except TypeError:
+        return False
 
 
 def is_traced(value: object) -> bool:

@@ -1,6 +1,7 @@
 """Evaluates the paper's five observations on any classifier.
 
     problem    a classifier and its images, of any framework
+    model_functions  its functions (init, apply), of a module
     fitting    the loop of training, and the order of batches
     study      networks of several seeds, trained, pruned and fine-tuned
     findings   a mean, an interval and a verdict

@@ -20,7 +20,7 @@ class IncreasingGradientNorm:
 
     Attributes:
         temperatures: that divide the logits while scoring, [T].
-        layers: paths, in the order in which the model uses them.
+        layers: paths, in the order in which they meet the model's inputs.
         correlation: Spearman's ρ of θ ⊙ Hg with θ ⊙ g, [T, seed].
         pruned: the share pruned of each layer by GraSP, [T, seed, layer].
         findings: at each temperature, of the correlation and of early layers, by minus
@@ -84,7 +84,9 @@ def increasing_gradient_norm_raises_loss(
         findings += [
             finding(f"θ ⊙ Hg is correlated with θ ⊙ g at T = {T:g}", rho, "ρ"),
             finding(
-                f"GraSP prunes early layers more at T = {T:g}", _earliness(share), "ρ"
+                f"GraSP prunes early layers more at T = {T:g}",
+                _earliness(share, [place_of(study, layer) for layer in layers]),
+                "ρ",
             ),
         ]
     return IncreasingGradientNorm(
@@ -94,15 +96,24 @@ def increasing_gradient_norm_raises_loss(
 
 def shares_pruned(study: Study, masks: Masks) -> dict[str, float]:
     """Returns the share pruned of each prunable layer, in the order of their use."""
-    depth = study.problem.depth
     layers = [layer for layer in report(masks).layers if layer.prunable]
-    # A layer that no equation reads directly comes last.
-    layers.sort(key=lambda layer: depth.get(layer.path, len(depth)))
+    layers.sort(key=lambda layer: place_of(study, layer.path))
     return {layer.path: 1 - layer.kept / layer.size for layer in layers}
 
 
-def _earliness(shares: np.ndarray) -> np.ndarray:
-    """Returns minus Spearman's ρ of depth and share, [seed]; 0 of equal shares."""
-    depth = np.arange(shares.shape[1], dtype=float)
+def place_of(study: Study, path: str) -> int:
+    """Returns a layer's place from the input; one that nothing reads comes last."""
+    depth = study.problem.depth
+    return depth.get(path, len(depth))
+
+
+def _earliness(shares: np.ndarray, places: Sequence[int]) -> np.ndarray:
+    """Returns minus Spearman's ρ of depth and share, [seed]; 0 of equal shares.
+
+    Args:
+        shares: [seed, layer].
+        places: of the layers from the input; layers that share one are tied.
+    """
+    depth = np.array(places, dtype=float)
     # Equal shares have no order, and their ρ is NaN.
     return -np.nan_to_num([spearman(depth, by_layer) for by_layer in shares])

@@ -1,10 +1,7 @@
 """Makes a classifier of any framework and its images one thing: a problem."""
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import chex
 import jax
@@ -12,27 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gradflow_jax.programs.models import (
-    HOLDS_VARIABLES,
-    ModelLike,
-    as_function,
-    kind_of,
-    variables_of,
+from gradflow_jax.observations.model_functions import (
+    Apply,
+    Data,
+    Init,
+    names_of_arguments,
+    of_equinox,
+    of_linen,
+    of_nnx,
 )
+from gradflow_jax.programs.models import HOLDS_VARIABLES, ModelLike, kind_of
 from gradflow_jax.programs.uses import first_uses
 from gradflow_jax.trees import Params, named_leaves
 
-Data = jax.Array | np.ndarray
-"""Inputs [example, ...] or labels [example]."""
-
 Batch = tuple[Data, Data]
 """Inputs and their labels."""
-
-Init = Callable[[chex.PRNGKey], Params]
-"""`init(key) -> params`."""
-
-Apply = Callable[..., jax.Array]
-"""`apply(params, inputs) -> logits` [example, class]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +85,18 @@ class Problem:
 
     @cached_property
     def depth(self) -> dict[str, int]:
-        """The place of each leaf in the order in which the model uses them first."""
+        """The place of each leaf in the order in which they meet the inputs first.
+
+        Leaves that meet them in one equation, as those of one flat vector do, share a
+        place.
+        """
         params = jax.eval_shape(self.init, jax.random.key(0))
         program = jax.make_jaxpr(self.apply)(params, jnp.asarray(self.inputs[:1]))
-        paths = [path for path, _ in named_leaves(params)]
-        return {
-            path: place for place, path in enumerate(first_uses(program.jaxpr, paths))
+        numbers = first_uses(program.jaxpr, [path for path, _ in named_leaves(params)])
+        place_of = {
+            number: place for place, number in enumerate(sorted({*numbers.values()}))
         }
+        return {path: place_of[number] for path, number in numbers.items()}
 
 
 def problem_of(
@@ -112,8 +108,9 @@ def problem_of(
 
     Args:
         model: a linen module; a function that makes an NNX module of `nnx.Rngs`, such
-            as its class; one that makes an Equinox module of its argument `key`; or a
-            pair `(init, apply)` of functions as `Problem` has.
+            as its class, by the keyword `rngs` if it has that; one that makes an
+            Equinox module of its argument `key`; or a pair `(init, apply)` of functions
+            as `Problem` has.
         inputs: [example, ...], as the model is called with.
         labels: integers [example].
 
@@ -123,9 +120,11 @@ def problem_of(
         called with one example, as its layers are, and mapped over them.
 
     Raises:
-        TypeError: if the model is none of these.
-        ValueError: if a linen module has other variables than params: say then by a
-            pair `(init, apply)` what they are to be; or if the labels do not fit.
+        TypeError: if the model is none of these, or if it cannot be made or called with
+            the inputs alone: say then by a pair `(init, apply)` how.
+        ValueError: if a linen module has other variables than params, or an NNX module
+            draws random numbers, as dropout does, which would be the same in each step:
+            say then by a pair what they are to be; or if the labels do not fit.
 
     Example:
         >>> import flax.linen as nn
@@ -146,60 +145,9 @@ def problem_of(
             "as its class."
         )
     if kind == "linen":
-        init, apply = _of_linen(model, inputs)
-    elif callable(model) and "key" in inspect.signature(model).parameters:
-        init, apply = _of_equinox(model)
+        init, apply = of_linen(model, inputs)
+    elif "key" in names_of_arguments(model):
+        init, apply = of_equinox(model)
     else:
-        init, apply = _of_nnx(model)
+        init, apply = of_nnx(model, inputs)
     return Problem(init, apply, inputs, labels)
-
-
-def _of_linen(module: Any, inputs: Data) -> tuple[Init, Apply]:
-    def init(key: chex.PRNGKey) -> Params:
-        variables = module.init(key, jnp.asarray(inputs[:1]))
-        collections = sorted(set(variables) - {"params"})
-        if collections:
-            raise ValueError(
-                f"{type(module).__name__} has {', '.join(collections)} beside params: "
-                "pass a pair (init, apply) of functions that says what they are to be, "
-                "such as apply = lambda params, x: module.apply({'params': params, "
-                "...}, x)."
-            )
-        return variables["params"]
-
-    run = as_function(module)
-    return init, lambda params, x: run({"params": params}, x)
-
-
-def _of_nnx(make: Any) -> tuple[Init, Apply]:
-    from flax import nnx
-
-    module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-    if not isinstance(module, nnx.Module):
-        raise TypeError(
-            f"{make!r} makes {type(module).__name__} of nnx.Rngs: a function makes an "
-            "NNX module of them, or an Equinox module of its argument `key`; of a "
-            "model in plain JAX pass a pair (init, apply)."
-        )
-
-    def init(key: chex.PRNGKey) -> Params:
-        return nnx.state(make(nnx.Rngs(key)), nnx.Param)
-
-    # All variables but the params, such as batch statistics, stay those of this module.
-    return init, as_function(make(nnx.Rngs(0)))
-
-
-def _of_equinox(make: Any) -> tuple[Init, Apply]:
-    module = make(key=jax.random.key(0))
-    if not callable(module) or kind_of(module) != "equinox":
-        raise TypeError(
-            f"{make!r} makes {type(module).__name__} of a key: a function with the "
-            "argument `key` makes an Equinox module; of a model in plain JAX pass a "
-            "pair (init, apply)."
-        )
-    run = as_function(module)
-
-    def apply(params: Params, x: chex.Array) -> jax.Array:
-        return jax.vmap(lambda example: run(params, example))(x)
-
-    return lambda key: variables_of(make(key=key)), apply

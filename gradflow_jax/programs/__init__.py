@@ -5,7 +5,8 @@
     calls       the programs that an equation calls
     equations   an equation in words, with the line of the user's code
     comparing   whether two programs compute the same
-    uses        which equation reads each leaf first
+    uses        at which equation each leaf meets the model's inputs first
+    forward_mode  derivatives by forward mode, where every function has a rule for it
     models      functions, linen and NNX modules as pure functions of variables
     parameters  an NNX module's parameters, apart from what else it holds
 

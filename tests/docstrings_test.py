@@ -65,7 +65,7 @@ RAISES = [
     (
         "ValueError",
         gf.loss_preservation,
-        [gf.taylor, gf.fisher, gf.grasp, gf.gradient_norm_preservation],
+        [gf.taylor, gf.grasp, gf.gradient_norm_preservation],
     ),
     (
         "TypeError",

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
+from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
-from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.trees import Params, check_floating, widen
 
 
+@of_a_loss("(params, steps, batch)")
 def gradient_descent(
     loss_fn: LossFn,
     learning_rate: float,
@@ -109,6 +110,6 @@ def gradient_descent(
                 f"steps are {steps.dtype}: pass the numbers of steps after which the "
                 "model is wanted, whole numbers."
             )
-        return solve(params, jnp.asarray(steps), (held_batches(loss_fn, args), kwargs))
+        return solve(params, jnp.asarray(steps), hold_arguments(loss_fn, args, kwargs))
 
     return descent

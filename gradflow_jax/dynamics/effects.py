@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gradflow_jax.dynamics.loss_calls import drop_aux
+from gradflow_jax.programs.forward_mode import derivative_along
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import differentiate
-from gradflow_jax.scores.losses import LossFn, scalar_loss
+from gradflow_jax.scores.losses import LossFn, of_a_loss, scalar_loss
 from gradflow_jax.trees import (
     ArrayTree,
     Masks,
@@ -46,6 +47,7 @@ class RemovalEffects(NamedTuple):
     gradient_norm_first: jax.Array
 
 
+@of_a_loss("(params, masks, batch)")
 def removal_effects(
     loss_fn: LossFn, *, scales: Sequence[float] = (1.0,), has_aux: bool = False
 ) -> Callable[..., RemovalEffects]:
@@ -55,7 +57,8 @@ def removal_effects(
     preservation sum up, −2ΣθHg what GraSP and gradient-norm preservation do. Their
     errors say whether the weights removed are few and small enough for the scores to
     be believed. It costs the gradient, one Hessian-vector product Hr, which serves all
-    predictions, and a gradient for each scale.
+    predictions, and a gradient for each scale. Hr is reverse over forward, or where
+    the loss has a function of `jax.custom_vjp` reverse over reverse, at twice its cost.
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
@@ -173,7 +176,10 @@ def _derivative_along(loss_fn: LossFn, has_aux: bool) -> LossFn:
         def value(params: Params) -> jax.Array:
             return loss(params, *args, **kwargs)[0]
 
-        _, slope = jax.jvp(value, (params,), (direction,))
+        slope = derivative_along(value, params, direction)
+        if slope is None:
+            # A function in the loss has a reverse rule alone.
+            slope = _dot(jax.grad(value)(params), direction)
         return slope
 
     if not batched:

@@ -16,7 +16,7 @@ from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.dynamics.trajectory import Trajectory
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import evaluate_then
-from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Params, named_leaves
 
@@ -39,13 +39,15 @@ class Evolution(NamedTuple):
     units: dict[str, Products]
 
 
+@of_a_loss("(trajectory, batch)")
 def follow(
     loss_fn: LossFn, *, units: Units | None = None, has_aux: bool = False
 ) -> Callable[..., Evolution]:
     """Evaluates ‖θ‖², ‖g‖², θᵀg, θᵀHg and gᵀHg along a trajectory, set by set.
 
     Each time of the trajectory costs one evaluation of the second order,
-    `gf.differentiate`, about three gradients; all sets of weights share it. Runs that
+    `gf.differentiate`, about three gradients, or five where a function in the loss has
+    a reverse rule alone (`jax.custom_vjp`); all sets of weights share it. Runs that
     are too long to be kept are tracked as they go: `track`.
 
     Args:

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
+from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
-from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.trees import ArrayTree, Params, check_floating, is_traced, widen
 
 if TYPE_CHECKING:
     import diffrax
 
 
+@of_a_loss("(params, times, batch)")
 def gradient_flow(
     loss_fn: LossFn,
     *,
@@ -160,7 +161,7 @@ def gradient_flow(
     def flow(params: Params, times: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
         check_floating(params, "params")
         check_rising(times, "times")
-        loss_inputs = held_batches(loss_fn, args), kwargs
+        loss_inputs = hold_arguments(loss_fn, args, kwargs)
         run, arrived, end = solve(params, jnp.asarray(times), loss_inputs)
         if not is_traced(arrived) and not arrived:
             raise RuntimeError(

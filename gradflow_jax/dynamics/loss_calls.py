@@ -1,8 +1,9 @@
 """How the transformations of a loss in this folder call it: its batches and its aux."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from gradflow_jax.scores.arguments import check_batches, take_arguments
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.losses import LossFn
 
@@ -25,15 +26,19 @@ def drop_aux(evaluate: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
     return evaluate_alone
 
 
-def held_batches(loss_fn: LossFn, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns a loss's arguments with its batches, if it takes some, as a list.
+def hold_arguments(
+    loss_fn: LossFn, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns a loss's arguments as JAX takes them, its batches, if any, as a list.
 
     What is compiled as a whole needs all of its data at once.
+
+    Raises:
+        TypeError: at an argument that is neither an array nor a flag, or at batches
+            that are none.
     """
-    if not isinstance(loss_fn, BatchedLoss) or not args:
-        return args
-    batches: Any = args[0]() if callable(args[0]) else args[0]
-    # A single batch is refused by the loss itself, which says how to pass it.
-    if not (hasattr(batches, "shape") or isinstance(batches, Mapping)):
-        batches = list(batches)
-    return batches, *args[1:]
+    if isinstance(loss_fn, BatchedLoss) and args:
+        batches: Any = args[0]() if callable(args[0]) else args[0]
+        check_batches(batches, passes=1)
+        args = list(batches), *args[1:]
+    return take_arguments(args, kwargs)

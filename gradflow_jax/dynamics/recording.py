@@ -14,7 +14,7 @@ from gradflow_jax.dynamics.loss_calls import drop_aux
 from gradflow_jax.dynamics.tracking import LearningRate, check_sizes
 from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.evaluation import evaluate_then
-from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.losses import LossFn, check_loss
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Params
 
@@ -67,6 +67,7 @@ class Recorder:
         units: Units | None = None,
         has_aux: bool = False,
     ):
+        check_loss(loss_fn, "Recorder", "Recorder(loss_fn)")
         check_sizes(every, capacity)
         evaluate = evaluate_then(
             partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux

@@ -26,9 +26,9 @@ from gradflow_jax.dynamics.evolution import (
     loss_and_products,
 )
 from gradflow_jax.dynamics.inner_products import Products
-from gradflow_jax.dynamics.loss_calls import drop_aux, held_batches
+from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
 from gradflow_jax.scores.evaluation import evaluate_then
-from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Params, check_floating, widen
 
@@ -59,6 +59,7 @@ class TrackState(NamedTuple):
     products: jax.Array
 
 
+@of_a_loss("")
 def track(
     loss_fn: LossFn,
     *,
@@ -75,14 +76,14 @@ def track(
         updates, state = tx.update(grads, state, params, loss_args=(batch,))
         evolution = gf.dynamics.tracked(state, params)
 
-    It leaves the updates as they are and evaluates `loss_fn(params, *loss_args)` in
-    the second order, at the parameters before the step: two to three gradients more in
-    a tracked step, nothing in the others. Its memory is that of `capacity` samples:
-    when it is full every other sample goes and the stride doubles, so that the
-    samples lie evenly over the whole run, however long it gets. Hand over data that
-    stay the same for curves of one loss; with each step's batch they are noisy. On the
-    CPU, where convolutions are slow in a branch, use `Recorder` outside of the
-    compiled step.
+    It leaves the updates as they are and evaluates `loss_fn(params, *loss_args)` in the
+    second order, at the parameters before the step: two to three gradients more in a
+    tracked step, or five with `jax.custom_vjp` in the loss, nothing in the others. Its
+    memory is that of `capacity` samples: when it is full every other sample goes and
+    the stride doubles, so that the samples lie evenly over the whole run, however long
+    it gets. Hand over data that stay the same for curves of one loss; with each step's
+    batch they are noisy. On the CPU, where convolutions are slow in a branch, use
+    `Recorder` outside of the compiled step.
 
     Args:
         loss_fn: `loss_fn(params, *loss_args)`, a scalar, the mean over the data; or
@@ -192,7 +193,7 @@ def track(
             )
         due = state.step_count % state.stride == 0
         # The branch is compiled as a whole, so an iterator over batches becomes a list.
-        held = held_batches(loss_fn, loss_args)
+        held, _ = hold_arguments(loss_fn, loss_args, {})
         state = jax.lax.cond(due, record, lambda state, *_: state, state, params, held)
         step_count = state.step_count + 1
         if callable(learning_rate):

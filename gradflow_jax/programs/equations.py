@@ -1,6 +1,7 @@
 """Equations in words, with the line of the user's code that they came from."""
 
 import os
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,17 @@ def describe(eqn: JaxprEqn, callers: Sequence[JaxprEqn] = ()) -> str:
     return f"{text} at {lines[0]}" if lines else text
 
 
+def place_of_error(error: Exception) -> str:
+    """Returns the innermost line of the user's code that an error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [
+        f"{os.path.basename(frame.filename)}:{frame.lineno}"
+        for frame in frames
+        if not any(name in frame.filename for name in _LIBRARIES)
+    ]
+    return lines[-1] if lines else "an unknown line"
+
+
 def _short(atom: Any) -> str:
     if isinstance(atom, Literal) and not np.shape(atom.val):
         # Some versions of JAX wrap the number in an array of their own.
@@ -36,8 +48,8 @@ def _short(atom: Any) -> str:
 
 
 def _line(eqn: JaxprEqn) -> str:
-    traceback = eqn.source_info.traceback
-    for frame in traceback.frames if traceback else ():
+    stack = eqn.source_info.traceback
+    for frame in stack.frames if stack else ():
         if not any(name in frame.file_name for name in _LIBRARIES):
             return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
     return ""

@@ -7,7 +7,9 @@
     derivatives      (θ, ḡ, Hḡ) of one batch, in one jit
     passes           the same of many batches, in one or two passes over them
     evaluation       hands them out, jitted, with the loss's own arguments
-    losses           what a loss is, and what is wrong with one
+    vanishing        tells where derivatives vanished in the computing of them
+    losses           what a loss is, how it is called, what is wrong with one
+    arguments        takes its arguments: flags, arrays of any library, batches
     batching         the mean of a loss over many batches
     normalization    finds batch norms, whose scales are measures of units
     sharding         keeps gradients where the params lie
@@ -21,7 +23,8 @@ its order.
 
 θ are the parameters, ḡ and H gradient and Hessian of the mean loss, U the weights of a
 filter or another unit. The cost is in gradients of the loss; a product Hḡ is `jax.jvp`
-of `jax.grad`, about two gradients more. Higher scores are kept.
+of `jax.grad`, about two gradients more, or four in reverse twice, where the loss has a
+function of `jax.custom_vjp`. Higher scores are kept.
 
 | measure | of a weight | of a filter U | cost | reference |
 | --- | --- | --- | --- | --- |
@@ -32,7 +35,7 @@ of `jax.grad`, about two gradients more. Higher scores are kept.
 | `grasp(loss_fn)` = `gradient_norm_increase(loss_fn)` | θ ⊙ Hḡ, signed | Σ_U, signed | 3 | Wang et al. 2020 |
 | `gradient_norm_preservation(loss_fn)` | ∣θ ⊙ Hḡ∣ | ∣Σ_U θ Hḡ∣ | 3 | Lubana & Dick 2021 |
 | `taylor(loss_fn)` | ∣θ ⊙ ḡ∣ | ∣Σ_U θ ḡ∣ | 1 | Molchanov et al. 2019 |
-| `fisher(loss_fn)` | θ² ⊙ E[g²], over batches | Σ_U | 1 | Theis et al. 2018 |
+| `fisher(loss_fn)` | θ² ⊙ E[g²], over batches; (θ ⊙ ḡ)² of a single one | Σ_U | 1 | Theis et al. 2018 |
 | … with `per_example=True` | θ² ⊙ E[g²], over examples | Σ_U | 1, more memory | Theis et al. 2018 |
 | `batch_norm_scale(params)` | – | ∣γ∣ | 0 | Liu et al. 2017 |
 | `batch_norm_taylor(loss_fn)` | – | γ² E[g_γ²] + β² E[g_β²] | 1 | Molchanov et al. 2019 |
@@ -48,6 +51,10 @@ agrees with the numbers of the authors' release to 1e-6 of a layer's largest sco
 
 The mode of batch norm and the temperature of the softmax belong to the loss you hand
 over: score with running statistics, and for GraSP divide the logits by 200.
+
+A bool, a text or an enumeration's member that a loss takes, `train=False`, is static: a
+measure compiles for each of its values. Numbers and arrays are traced, tensors of other
+libraries as NumPy reads them; bind by `functools.partial` what else a loss takes.
 
 ## Of NNX modules, and losses with an aux
 
@@ -68,8 +75,15 @@ nothing, another mode (`model.eval()`) does:
 >>> tx = optax.chain(optax.adamw(1e-3), gf.apply_mask(masks))
 >>> optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
+Score in evaluation mode, `model.eval()`, with running statistics and without dropout. A
+module that was split enters by `nnx.merge(graphdef, params, rest, copy=True)`. What
+`nnx.split` and `nnx.state` return follows the model when it trains: `origin=` is copied
+when its measure is made, so make it before training, or copy the state yourself,
+`jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))`.
+
 Where the loss returns `(loss, aux)`, say `has_aux=True`. A measure then returns
-`(scores, aux)`, as `jax.grad` does, and over batches the list of each batch's aux. The
+`(scores, aux)`, as `jax.grad` does, and over batches the list of each batch's aux, or
+of each piece's where `micro_batch` cuts them. The
 functions of `gf.dynamics` take such a loss too; they evaluate it at many times, and
 discard the aux.
 

@@ -1,14 +1,22 @@
 """Turns the loss of a batch into its mean over many: loads ahead, cuts small, sums."""
 
+import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.scores.losses import LossFn, batch_size, scalar_loss, take_module
-from gradflow_jax.trees import Params, label, map_named
+from gradflow_jax.scores.arguments import (
+    batch_size,
+    check_batches,
+    slice_batch,
+    take_arguments,
+    take_arrays,
+)
+from gradflow_jax.scores.losses import LossFn, of_a_loss, scalar_loss, take_module
+from gradflow_jax.trees import Params
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Batches of any kind that the loss takes, or a function that yields them anew."""
@@ -25,7 +33,7 @@ class BatchedLoss:
     def __init__(
         self,
         loss_fn: LossFn,
-        weight: Weight,
+        weight: Weight | None,
         micro_batch: int | None,
         dtype: jax.typing.DTypeLike | None,
         progress: Progress | None,
@@ -42,6 +50,9 @@ class BatchedLoss:
     ) -> jax.Array:
         """Returns the mean loss over the batches."""
         params, kwargs = take_module(params, kwargs)
+        params = take_arrays(params, "params")
+        args, kwargs = take_arguments(args, kwargs, first=1)
+        self.check_call(args, kwargs)
         total, weights = 0.0, 0.0
 
         def add(batch: Any, weight: float) -> jax.Array:
@@ -52,6 +63,28 @@ class BatchedLoss:
 
         self.each(add, batches, passes=1)
         return jnp.asarray(total / weights)
+
+    def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Checks that the loss takes params, one batch, and these arguments.
+
+        Raises:
+            TypeError: if it takes others, such as images and labels each by itself.
+        """
+        try:
+            signature = inspect.signature(self.loss_fn)
+        # A function of C may tell nothing.
+        except (TypeError, ValueError):
+            return
+        named = {name: kwargs[name] for name in kwargs if name.isidentifier()}
+        try:
+            signature.bind(None, None, *args, **named)
+        except TypeError as error:
+            raise TypeError(
+                "over batches a loss is called with params, a batch, which is one "
+                f"argument, and what is the same for all; this one takes {signature} "
+                f"({error}). Wrap it: gf.over_batches(lambda params, batch: "
+                "loss_fn(params, *batch))."
+            ) from None
 
     def each(
         self,
@@ -77,7 +110,7 @@ class BatchedLoss:
             How many batches there were.
         """
         source = batches() if callable(batches) else batches
-        _check_batches(source, 1 if callable(batches) else passes)
+        check_batches(source, 1 if callable(batches) else passes)
         total = passes * len(source) if hasattr(source, "__len__") else None  # type: ignore[arg-type]
         stream, count = iter(source), 0
         pieces = self._fetch(stream)
@@ -109,11 +142,14 @@ class BatchedLoss:
         batch = next(stream, end)
         if batch is end:
             return None
-        weight = self._weigh(batch)
+        taken = take_arrays(batch, "a batch")
+        # A weight of the user's own is asked about what the loader made.
+        weight = self._weigh(taken if self.weight is None else batch)
+        batch = taken
         size = self.micro_batch
         if size is not None and size < (examples := batch_size(batch)):
             pieces = [
-                (_slice(batch, i, i + size), min(size, examples - i) / examples)
+                (slice_batch(batch, i, i + size), min(size, examples - i) / examples)
                 for i in range(0, examples, size)
             ]
         else:
@@ -125,7 +161,7 @@ class BatchedLoss:
 
     def _weigh(self, batch: Any) -> float:
         """Returns what a batch counts for, checked to be positive and finite."""
-        weight = float(self.weight(batch))
+        weight = float((self.weight or batch_size)(batch))
         if not (weight > 0 and math.isfinite(weight)):
             raise ValueError(
                 f"a batch has weight {weight}; weights are positive and finite, "
@@ -134,6 +170,7 @@ class BatchedLoss:
         return weight
 
 
+@of_a_loss("(params, batches)")
 def over_batches(
     loss_fn: LossFn,
     *,
@@ -159,7 +196,10 @@ def over_batches(
 
     Args:
         loss_fn: `loss_fn(params, batch, *args, **kwargs) -> scalar`, the *mean* over
-            the batch. Further arguments are the same for every batch. Called with an
+            the batch, which is one argument: of a loss of images and labels pass
+            `lambda params, batch: loss_fn(params, *batch)`. A sum over the batch would
+            be weighted once more by its size, and over unequal batches be neither mean
+            nor sum. Further arguments are the same for every batch. Called with an
             `nnx.Module` in place of params, it takes that.
         weight: what a batch counts for; by default its number of examples, the
             leading axis that all arrays of the batch share.
@@ -180,10 +220,11 @@ def over_batches(
         arrays of NumPy are taken to be the same in all.
 
     Raises:
-        TypeError: if `micro_batch` is no whole number or `dtype` no floating dtype; at
-            the call, for a one-shot iterator where two passes are needed, for a
-            single array or dict instead of an iterable of batches, or where
-            `micro_batch` would change the measure (Fisher's batches).
+        TypeError: if `loss_fn` is no function, `micro_batch` no whole number or `dtype`
+            no floating dtype; at the call, for a one-shot iterator where two passes are
+            needed, for a single batch instead of an iterable of batches, for a loss
+            that takes other arguments, or where `micro_batch` would change the measure
+            (Fisher's batches).
         ValueError: if `micro_batch` is below 1, or `dtype` is float64 and JAX has not
             enabled it; at the call, if there is no batch, if the arrays of a batch have
             different lengths, or if the second pass saw other data than the first.
@@ -220,7 +261,7 @@ def over_batches(
                 f"dtype is {dtype.name}, which JAX has only after "
                 'jax.config.update("jax_enable_x64", True).'
             )
-    return BatchedLoss(loss_fn, weight or batch_size, micro_batch, dtype, progress)
+    return BatchedLoss(loss_fn, weight, micro_batch, dtype, progress)
 
 
 def _pop_each(pieces: list[Any]) -> Iterator[Any]:
@@ -228,38 +269,3 @@ def _pop_each(pieces: list[Any]) -> Iterator[Any]:
     pieces.reverse()
     while pieces:
         yield pieces.pop()
-
-
-def _slice(batch: Any, start: int, stop: int) -> Any:
-    """Returns the examples from `start` to before `stop` of every array of a batch."""
-
-    def cut(path: str, leaf: Any) -> Any:
-        if not jnp.ndim(leaf):
-            raise ValueError(
-                f"the batch's {label(path)} is a single number, which micro_batch "
-                "cannot split: pass what is not data as a further argument of the loss."
-            )
-        return leaf[start:stop]
-
-    return map_named(cut, batch)
-
-
-def _check_batches(source: Any, passes: int) -> None:
-    """Raises TypeError unless `source` can be iterated for so many passes."""
-    if hasattr(source, "shape") or isinstance(source, Mapping):
-        raise TypeError(
-            f"batches is a single {type(source).__name__}, not an iterable of "
-            "batches: pass a list such as [batch], or call the measure of the plain "
-            "loss."
-        )
-    if not isinstance(source, Iterable):
-        raise TypeError(
-            f"batches is a {type(source).__name__}, which cannot be iterated: pass a "
-            "list of batches, a data loader, or a function that returns an iterator."
-        )
-    if passes > 1 and isinstance(source, Iterator):
-        raise TypeError(
-            f"batches is a {type(source).__name__}, which can be iterated only once, "
-            f"but this measure passes over the data {passes} times (ḡ, then Hḡ). "
-            "Pass a list, a data loader, or the function that makes the iterator."
-        )

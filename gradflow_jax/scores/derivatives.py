@@ -1,8 +1,9 @@
-"""Computes ḡ, Hḡ and E[g²] of the loss of one batch, in one jit.
+"""Computes ḡ, Hḡ and √E[g²] of the loss of one batch, in one jit.
 
 Hessian-gradient products are forward over reverse, `jax.jvp` of `jax.grad`: no
 Hessian is formed, and the cost is about two further gradients. Reverse over reverse
-costs more, by a factor of two and above on convolutions.
+costs more, by a factor of two and above on convolutions, and is taken where the loss
+has a function of `jax.custom_vjp`, which has no forward rule.
 """
 
 import functools
@@ -12,7 +13,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.scores.losses import LossFn, batch_size, scalar_loss
+from gradflow_jax.programs.equations import place_of_error
+from gradflow_jax.programs.forward_mode import derivative_along
+from gradflow_jax.scores.arguments import Flag, batch_size
+from gradflow_jax.scores.losses import LossFn, scalar_loss
 from gradflow_jax.scores.sharding import Shardings, constrain
 from gradflow_jax.trees import ArrayTree, Params, widen
 
@@ -27,19 +31,28 @@ class Derivatives(NamedTuple):
         loss: the mean loss, a scalar.
         gradient: ḡ, the gradient of the mean loss; the tree of params.
         hessian_gradient: Hḡ, or None where it was not asked for.
-        squared_gradient: E[g²], over batches or examples, or None.
+        gradient_rms: √E[g²], over batches or examples, or None. The root is held: g²
+            under- and overflows where g does not, in float32 below 1e-19 or so.
         origin: θ₀, which biased loss preservation measures distance from; None
             stands for zero.
 
-    All but params and origin are in float32 at least, whatever the parameters' dtype.
+    All but params and origin are held, and summed over batches, in float32 at least;
+    what the loss computes has the dtypes that the loss gives it.
     """
 
     params: Params
     loss: jax.Array
     gradient: ArrayTree
     hessian_gradient: ArrayTree | None = None
-    squared_gradient: ArrayTree | None = None
+    gradient_rms: ArrayTree | None = None
     origin: Params | None = None
+
+    @property
+    def squared_gradient(self) -> ArrayTree | None:
+        """E[g²], over batches or examples, or None; 0 where it underflows."""
+        if self.gradient_rms is None:
+            return None
+        return jax.tree.map(jnp.square, self.gradient_rms)
 
     @classmethod
     def without_loss(cls, params: Params) -> "Derivatives":
@@ -78,15 +91,15 @@ def derivatives_of_batch(
     ) -> Any:
         gradient_fn = make_gradient_fn(loss, args, kwargs, shardings)
         gradient, (value, aux) = gradient_fn(params)
-        product = squared = None
+        product = rms = None
         if order == 2:
             # The two primal passes are the same expression, which XLA merges.
             product = hessian_times(gradient, gradient_fn, params)
         if squares is not None:
-            squared = squared_gradient(squares, loss, gradient, params, args, kwargs)
-            squared = constrain(squared, shardings)
+            rms = gradient_rms(squares, loss, gradient, params, args, kwargs)
+            rms = constrain(rms, shardings)
         derivatives = Derivatives(
-            params, widen(value), _widen_leaves(gradient), product, squared, origin
+            params, widen(value), _widen_leaves(gradient), product, rms, origin
         )
         return finish(derivatives), aux
 
@@ -114,31 +127,56 @@ def hessian_times(
     tangent = jax.tree.map(
         lambda leaf, along: along.astype(jnp.result_type(leaf)), params, direction
     )
-    _, product, _ = jax.jvp(gradient_fn, (params,), (tangent,), has_aux=True)
+    # The gradient itself was computed before, so that what fails is its derivative. JAX
+    # and the kernels of others raise errors of many kinds there.
+    try:
+        product = derivative_along(lambda at: gradient_fn(at)[0], params, tangent)
+        if product is None:
+            # H is symmetric, so its product from the left, which is reverse over
+            # reverse, is the one from the right.
+            _, pull_back, _ = jax.vjp(gradient_fn, params, has_aux=True)
+            (product,) = pull_back(tangent)
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        raise TypeError(
+            "the gradient of the loss has no derivative: a backward rule of "
+            f"jax.custom_vjp or a callback at {place_of_error(error)} cannot be "
+            "differentiated once more. Write it in operations of JAX, or score by a "
+            f"measure of the first order. JAX says: {first_line}"
+        ) from error
     return _widen_leaves(product)
 
 
-def squared_gradient(
+def gradient_rms(
     squares: Squares, loss: LossFn, gradient: ArrayTree, params: Params, args, kwargs
 ) -> ArrayTree:
-    """Returns g² of the batch, or the mean of g² over its examples."""
+    """Returns |g| of the batch, or √E[g²] over its examples."""
     if squares == "batch":
-        return jax.tree.map(jnp.square, _widen_leaves(gradient))
-    if len(args) != 1:
+        return jax.tree.map(jnp.abs, _widen_leaves(gradient))
+    shared = [isinstance(argument, Flag) for argument in args[1:]]
+    if not args or not all(shared):
         raise TypeError(
             "squared gradients of single examples take one positional argument after "
             f"params, the batch, but there are {len(args)}: pass the batch as one "
             "tuple or dict, and what every example shares by keyword."
         )
-    (batch,) = args
+    batch, *flags = args
     batch_size(batch)
 
-    def squares_of(example: Any) -> ArrayTree:
+    def gradient_of(example: Any) -> ArrayTree:
         batch_of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)
-        gradient = jax.grad(loss, has_aux=True)(params, batch_of_one, **kwargs)[0]
-        return jax.tree.map(jnp.square, _widen_leaves(gradient))
+        with_aux = jax.grad(loss, has_aux=True)
+        return _widen_leaves(with_aux(params, batch_of_one, *flags, **kwargs)[0])
 
-    return jax.tree.map(lambda leaf: jnp.mean(leaf, 0), jax.vmap(squares_of)(batch))
+    return jax.tree.map(_root_mean_square, jax.vmap(gradient_of)(batch))
+
+
+def _root_mean_square(gradients: jax.Array) -> jax.Array:
+    """Returns √E[g²] of gradients [example, ...], each squared beside the largest."""
+    largest = jnp.max(jnp.abs(gradients), axis=0, keepdims=True)
+    scale = jnp.where(largest > 0, largest, 1)
+    mean = jnp.mean(jnp.square(gradients / scale), axis=0, keepdims=True)
+    return jnp.squeeze(scale * jnp.sqrt(mean), axis=0)
 
 
 def _widen_leaves(tree: ArrayTree) -> ArrayTree:

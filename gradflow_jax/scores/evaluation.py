@@ -5,18 +5,21 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import jax
+import numpy as np
 
 from gradflow_jax.programs.parameters import params_of
+from gradflow_jax.scores.arguments import take_arguments
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import (
     Derivatives,
     Squares,
     derivatives_of_batch,
 )
-from gradflow_jax.scores.losses import LossFn, take_module
+from gradflow_jax.scores.losses import LossFn, of_a_loss, take_module
 from gradflow_jax.scores.passes import derivatives_over_batches
 from gradflow_jax.scores.sharding import shardings_of
-from gradflow_jax.trees import Params, aligned_leaves, check_floating
+from gradflow_jax.scores.vanishing import Vanished, find_vanished, tell_vanished
+from gradflow_jax.trees import Params, aligned_leaves, check_floating, check_trained
 
 
 class Jitted(Protocol):
@@ -31,6 +34,7 @@ class Jitted(Protocol):
         ...
 
 
+@of_a_loss("(params, batch)")
 def differentiate(
     loss_fn: LossFn,
     *,
@@ -48,23 +52,25 @@ def differentiate(
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
             or `gf.over_batches(loss_fn)`. Called with an `nnx.Module` in place of
             params, it takes that: `loss_fn(model, *args, **kwargs)`.
-        order: 2 for Hḡ too, at about three times the cost of 1.
-        squares: "batch" adds E[g²] over the batches' gradients, "example" over those
+        order: 2 for Hḡ too, at about three times the cost of 1; four to five times
+            where a function in the loss has a reverse rule alone (`jax.custom_vjp`).
+        squares: "batch" adds √E[g²] over the batches' gradients, "example" over those
             of single examples: there the batch is the one positional argument after
             params, and a gradient for each of its examples is held at once.
-        origin: θ₀ of biased loss preservation, a tree like params.
+        origin: θ₀ of biased loss preservation, a tree like params, copied now.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
     Returns:
         A function `(params, *args, **kwargs) -> Derivatives`, jitted; with `has_aux`
         it returns `(Derivatives, aux)`, where over batches aux is the list of each
-        batch's aux, in the first pass.
+        batch's aux in the first pass, or of each piece's where `micro_batch` cuts them.
 
     Raises:
         TypeError: at the call, for params that are not real floating-point arrays
             or a loss that is not a scalar.
-        ValueError: at the call, for params without leaves, or an origin that is
-            another tree than params.
+        ValueError: at the call, for params without leaves, an origin that is another
+            tree than params or holds their very arrays, or examples whose gradients
+            are 0 where the batch's is not.
 
     Example:
         >>> import jax.numpy as jnp
@@ -110,38 +116,88 @@ def evaluate_then(
         has_aux: whether the loss returns `(loss, aux)`; the function then does too.
     """
     options = {"order": order, "squares": squares, "has_aux": has_aux}
+    is_batched = isinstance(loss_fn, BatchedLoss)
+
+    def finish_and_look(derivatives: Derivatives) -> tuple[Any, Vanished]:
+        return finish(derivatives), find_vanished(derivatives, squares)
+
     evaluate: Any
     if isinstance(loss_fn, BatchedLoss):
-        evaluate = derivatives_over_batches(finish, loss_fn, **options)
+        evaluate = derivatives_over_batches(finish_and_look, loss_fn, **options)
     else:
-        evaluate = derivatives_of_batch(finish, loss_fn, **options)
+        evaluate = derivatives_of_batch(finish_and_look, loss_fn, **options)
+    kept_origin = None if origin is None else _keep(params_of(origin))
 
-    if origin is not None:
-        origin = params_of(origin)
-
-    def check(params: Params) -> None:
+    def take(params: Params, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+        """Returns parameters and the loss's arguments as JAX takes them, checked."""
+        params, kwargs = take_module(params, kwargs)
+        check_trained(params)
         check_floating(params, "params")
-        if origin is not None:
-            check_floating(origin, "origin")
-            aligned_leaves(origin, params, what="origin", like_what="params")
+        if kept_origin is not None:
+            _check_origin(kept_origin, params)
+        if is_batched and not args:
+            raise TypeError(
+                "the batches are missing: call measure(params, batches) of a loss made "
+                "by gf.over_batches."
+            )
+        # Batches are taken one by one, as they are fetched.
+        batches, rest = args[:is_batched], args[is_batched:]
+        rest, kwargs = take_arguments(rest, kwargs, first=len(batches))
+        return params, (*batches, *rest), kwargs
 
     @functools.wraps(finish)
     def call(params: Params, /, *args: Any, **kwargs: Any) -> Any:
-        params, kwargs = take_module(params, kwargs)
-        check(params)
-        result, aux = evaluate(shardings_of(params), origin, params, *args, **kwargs)
+        params, args, kwargs = take(params, args, kwargs)
+        evaluated = evaluate(shardings_of(params), kept_origin, params, *args, **kwargs)
+        (result, vanished), aux = evaluated
+        tell_vanished(vanished, params)
         return (result, aux) if has_aux else result
 
     def lower(params: Params, /, *args: Any, **kwargs: Any) -> jax.stages.Lowered:
-        params, kwargs = take_module(params, kwargs)
-        check(params)
         if not hasattr(evaluate, "lower"):
             raise TypeError(
                 "a measure over batches is a Python loop over a jitted step and "
                 "cannot be lowered whole; lower the measure of the plain loss."
             )
+        params, args, kwargs = take(params, args, kwargs)
         shardings = shardings_of(params)
-        return evaluate.lower(shardings, origin, params, *args, **kwargs)
+        return evaluate.lower(shardings, kept_origin, params, *args, **kwargs)
 
     call.lower = lower  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
+
+
+def _keep(origin: Params) -> Params:
+    """Returns a tree that stays as it is when the model trains.
+
+    The state of an NNX module holds the module's own variables, and NumPy's arrays may
+    be written to; JAX's arrays are never changed.
+    """
+
+    def keep(leaf: Any) -> Any:
+        return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+    return jax.tree.map(keep, origin)
+
+
+def _check_origin(origin: Params, params: Params) -> None:
+    """Checks that θ₀ is a tree like θ, and is not θ itself.
+
+    Raises:
+        TypeError: if a leaf is not a real floating-point array.
+        ValueError: if the trees differ, or if no leaf does.
+    """
+    check_floating(origin, "origin")
+    leaves = aligned_leaves(origin, params, what="origin", like_what="params")
+
+    def is_same(leaf: Any, other: Any) -> bool:
+        both_numpy = isinstance(leaf, np.ndarray) and isinstance(other, np.ndarray)
+        return leaf is other or both_numpy and np.array_equal(leaf, other)
+
+    if all(map(is_same, leaves, jax.tree.leaves(params))):
+        raise ValueError(
+            "origin holds the very arrays of params, so that θ − θ₀ is 0 and so is "
+            "every score. State of an NNX model that was kept from the start follows "
+            "the model: make the measure before training, which copies origin, or keep "
+            "jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))."
+        )

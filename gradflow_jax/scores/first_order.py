@@ -4,12 +4,13 @@ import jax.numpy as jnp
 
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, evaluate_then
-from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.scores.normalization import ChannelScores, norm_layers
 from gradflow_jax.scores.rules import RULES, bind_measure, first_order, per_weight
 from gradflow_jax.trees import Params, Prunable
 
 
+@of_a_loss("(params, batch)")
 def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     """Scores each weight by |θ ⊙ ḡ|: to first order, what its removal costs.
 
@@ -32,8 +33,9 @@ def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
         `has_aux`, `(scores, aux)`.
 
     Raises:
-        TypeError: at scoring, for params that are not real floating-point arrays or a
-            loss that is not a scalar.
+        TypeError: for what is no loss; at scoring, for params that are not real
+            floating-point arrays or hold statistics too, or a loss that is not a
+            scalar.
         ValueError: at scoring, for params without leaves.
 
     Example:
@@ -53,6 +55,7 @@ def loss_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     return bind_measure("loss_preservation", loss_fn, has_aux=has_aux)
 
 
+@of_a_loss("(params, batch)")
 def biased_loss_preservation(
     loss_fn: LossFn, *, origin: Params | None = None, has_aux: bool = False
 ) -> Jitted:
@@ -67,7 +70,8 @@ def biased_loss_preservation(
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
             batch; or `gf.over_batches(loss_fn)`. Called with an `nnx.Module`
             in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
-        origin: θ₀, a tree like params, or None for zero. It is an argument of the
+        origin: θ₀, a tree like params, or None for zero. It is copied now, so that it
+            stays when an NNX model trains whose state it is, and is an argument of the
             compiled function, not a constant in it.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
@@ -77,9 +81,11 @@ def biased_loss_preservation(
         `has_aux`, `(scores, aux)`.
 
     Raises:
-        TypeError: at scoring, for params or an origin that are not real
-            floating-point arrays, or a loss that is not a scalar.
-        ValueError: at scoring, if origin is another tree than params.
+        TypeError: for what is no loss; at scoring, for params or an origin that are not
+            real floating-point arrays or hold statistics too, or a loss that is not a
+            scalar.
+        ValueError: at scoring, if origin is another tree than params, or holds their
+            very arrays.
 
     Example:
         >>> import jax.numpy as jnp
@@ -100,6 +106,7 @@ def biased_loss_preservation(
     return bind_measure(name, loss_fn, origin=origin, has_aux=has_aux)
 
 
+@of_a_loss("(params, batch)")
 def taylor(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     """Scores each weight by |θ ⊙ ḡ|, and a *filter* by |Σ θ ⊙ ḡ|.
 
@@ -120,8 +127,9 @@ def taylor(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
         `has_aux`, `(scores, aux)`.
 
     Raises:
-        TypeError: at scoring, for params that are not real floating-point arrays or a
-            loss that is not a scalar.
+        TypeError: for what is no loss; at scoring, for params that are not real
+            floating-point arrays or hold statistics too, or a loss that is not a
+            scalar.
         ValueError: at scoring, for params without leaves.
 
     Example:
@@ -138,15 +146,18 @@ def taylor(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     return bind_measure("taylor", loss_fn, has_aux=has_aux)
 
 
+@of_a_loss("(params, batch)")
 def fisher(
     loss_fn: LossFn, *, per_example: bool = False, has_aux: bool = False
 ) -> Jitted:
     """Scores each weight by θ² ⊙ E[g²], a diagonal Fisher estimate of its saliency.
 
-    E[g²] estimates the curvature where the gradient itself vanishes, hence it ranks
-    trained networks better than |θ ⊙ ḡ| does. Over batches E is the mean over the
-    *batches'* gradients squared, as in the authors' release: it depends on the batch
-    size. With `per_example` it is the mean over examples, the empirical Fisher.
+    With `per_example` E is the mean over examples, the empirical Fisher, which
+    estimates the curvature where the mean gradient vanishes: use it for what is called
+    Fisher pruning. By default E is the mean over the *batches'* gradients squared, as
+    in the authors' release: it depends on the batch size, and of a single batch it is
+    (θ ⊙ ḡ)², which ranks weights as loss preservation does. The square underflows: in
+    float32 scores of |θ| √E[g²] below 1e-19 or so are 0.
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
@@ -154,7 +165,8 @@ def fisher(
             in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         per_example: take the gradient of each example by itself. The batch is then
             the one positional argument after params, and as many gradients as it has
-            examples are in memory at once: use small batches.
+            examples are in memory at once: use small batches. Score with running
+            statistics: a batch of one is its own mean to batch norm.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`.
 
     Returns:
@@ -163,10 +175,11 @@ def fisher(
         `has_aux`, `(scores, aux)`.
 
     Raises:
-        TypeError: at scoring, for params that are not real floating-point arrays, a
-            loss that is not a scalar, or `per_example` with several positional
-            arguments.
-        ValueError: at scoring, for params without leaves.
+        TypeError: for what is no loss; at scoring, for params that are not real
+            floating-point arrays or hold statistics too, a loss that is not a scalar,
+            or `per_example` with several positional arguments.
+        ValueError: at scoring, for params without leaves, or `per_example` where the
+            gradients of a leaf's examples are 0 and the batch's is not.
 
     Example:
         >>> import jax.numpy as jnp
@@ -185,6 +198,7 @@ def fisher(
     return bind_measure("fisher", loss_fn, per_example=per_example, has_aux=has_aux)
 
 
+@of_a_loss("(params, batch)")
 def batch_norm_taylor(
     loss_fn: LossFn,
     *,
@@ -204,7 +218,8 @@ def batch_norm_taylor(
             in place of params, it takes that: `loss_fn(model, *args, **kwargs)`.
         per_example: take the gradient of each example by itself. The batch is then
             the one positional argument after params, and as many gradients as it has
-            examples are in memory at once: use small batches.
+            examples are in memory at once: use small batches. Score with running
+            statistics: a batch of one is its own mean to batch norm.
         prunable: `prunable(path, leaf) -> bool` chooses layers by the path of their
             scales, `"block1/bn/scale"`.
         names: the names of γ and β in the layer; ("weight", "bias") in Equinox.
@@ -216,10 +231,11 @@ def batch_norm_taylor(
         With `has_aux`, `(scores, aux)`.
 
     Raises:
-        TypeError: at scoring, for params that are not real floating-point arrays, a
-            loss that is not a scalar, or `per_example` with several positional
-            arguments.
-        ValueError: at scoring, if no normalization layer is found.
+        TypeError: for what is no loss; at scoring, for params that are not real
+            floating-point arrays or hold statistics too, a loss that is not a scalar,
+            or `per_example` with several positional arguments.
+        ValueError: at scoring, if no normalization layer is found, or `per_example`
+            where the gradients of a leaf's examples are 0 and the batch's is not.
 
     Example:
         >>> import jax.numpy as jnp
@@ -251,6 +267,7 @@ def batch_norm_taylor(
     )
 
 
+@of_a_loss("(params, batch)")
 def first_order_terms(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     """Evaluates θ ⊙ ḡ, the signed terms behind loss preservation and Taylor.
 

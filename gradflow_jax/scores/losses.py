@@ -1,12 +1,17 @@
-"""Checks what a measure is given as a loss, and counts the examples of a batch."""
+"""Checks what a measure is given as a loss, and calls it."""
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 
+from gradflow_jax.programs.models import kind_of
 from gradflow_jax.programs.parameters import HeldModule, part_module
-from gradflow_jax.trees import Params, describe, is_real_floating, named_leaves
+from gradflow_jax.scores.arguments import release_flags
+from gradflow_jax.trees import Params, describe, is_real_floating
 
 LossFn = Callable[..., Any]
 """`loss_fn(params, *args, **kwargs)`: a scalar, or `(scalar, aux)` with `has_aux`."""
@@ -14,6 +19,71 @@ LossFn = Callable[..., Any]
 # The keyword by which a module's other state reaches the loss through all that hands
 # on keyword arguments. It is no identifier, so no argument of a loss has its name.
 _HELD_MODULE = "held module"
+
+_NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+_Transformation = TypeVar("_Transformation", bound=Callable[..., Any])
+
+
+def of_a_loss(call: str) -> Callable[[_Transformation], _Transformation]:
+    """Has a transformation of a loss say how it is called where it is given no loss.
+
+    Args:
+        call: what its result is called with, `"(params, batch)"`.
+
+    Returns:
+        A decorator. What it makes raises a TypeError for parameters or a model in place
+        of the loss, and for what is the loss's own and stands beside it.
+    """
+
+    def decorate(transformation: _Transformation) -> _Transformation:
+        name = transformation.__name__
+        positional = [
+            parameter.name
+            for parameter in inspect.signature(transformation).parameters.values()
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ]
+        phrase = f"{name}({', '.join(positional)}){call}"
+
+        @functools.wraps(transformation)
+        def transform(*args: Any, **options: Any) -> Any:
+            loss_fn = args[0] if args else options.get("loss_fn", transformation)
+            check_loss(loss_fn, name, phrase)
+            if len(args) > len(positional):
+                raise TypeError(
+                    f"{name} was given {len(args) - len(positional)} arguments more "
+                    f"than it takes: what the loss takes goes to the function that it "
+                    f"returns, {phrase}."
+                )
+            return transformation(*args, **options)
+
+        return transform  # type: ignore[return-value]
+
+    return decorate
+
+
+def check_loss(loss_fn: Any, name: str, phrase: str) -> None:
+    """Checks that a loss is a function, and not parameters or a model.
+
+    Args:
+        loss_fn: what was handed over as the loss.
+        name: the transformation of it.
+        phrase: how that is called.
+
+    Raises:
+        TypeError: naming what was handed over.
+    """
+    if callable(loss_fn) and kind_of(loss_fn) == "function":
+        return
+    raise TypeError(
+        f"{name} is a transformation of a loss, and its loss_fn is "
+        f"{describe(loss_fn)}: pass the loss first, {phrase}, where loss_fn(params, "
+        "batch) returns a scalar."
+    )
 
 
 def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
@@ -31,7 +101,8 @@ def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
         held: HeldModule | None = kwargs.pop(_HELD_MODULE, None)
         if held is not None:
             params = held.with_params(params)
-        value, aux = loss_fn(params, *args, **kwargs), None
+        args, kwargs = release_flags(args, kwargs)
+        value, aux = _call_traced(loss_fn, params, args, kwargs), None
         is_pair = isinstance(value, tuple) and len(value) == 2
         if has_aux:
             if not is_pair:
@@ -55,6 +126,36 @@ def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
     return checked_loss
 
 
+def _call_traced(loss_fn: LossFn, params: Params, args: Any, kwargs: Any) -> Any:
+    """Calls a loss, and says in words what cannot be done while it is traced.
+
+    Raises:
+        TypeError: where the loss asks for the value of an array, or changes a module
+            that belongs to another trace.
+    """
+    try:
+        return loss_fn(params, *args, **kwargs)
+    except _NEEDS_VALUES as error:
+        first_line = str(error).partition("\n")[0]
+        raise TypeError(
+            "the loss asks for the value of an array while it is traced, as jax.grad "
+            "and jax.jit call it: bind what decides in Python, such as a number of "
+            "steps or an axis, by functools.partial(loss_fn, name=...); bools and "
+            "texts may be arguments of their own. Of arrays decide by jnp.where or "
+            f"jax.lax.cond. JAX says: {first_line}"
+        ) from error
+    except Exception as error:
+        # Flax need not be imported to know its error.
+        if type(error).__name__ != "TraceContextError":
+            raise
+        raise TypeError(
+            "the loss changes a module of NNX that was made outside of it, as batch "
+            "norm and dropout do in training mode: merge a copy in the loss, "
+            "nnx.merge(graphdef, params, rest, copy=True), or pass the module itself "
+            "in place of params."
+        ) from error
+
+
 def take_module(
     params: Params, kwargs: dict[str, Any]
 ) -> tuple[Params, dict[str, Any]]:
@@ -66,23 +167,3 @@ def take_module(
     """
     params, held = part_module(params)
     return params, kwargs if held is None else {**kwargs, _HELD_MODULE: held}
-
-
-def batch_size(batch: Any) -> int:
-    """Returns the number of examples of a batch: its arrays' leading axis.
-
-    Raises:
-        ValueError: if the arrays disagree about it or there is none.
-    """
-    sizes = {
-        path: jnp.shape(leaf)[0] for path, leaf in named_leaves(batch) if jnp.ndim(leaf)
-    }
-    if len(set(sizes.values())) != 1:
-        lengths = ", ".join(f"{path or 'batch'}: {n}" for path, n in sizes.items())
-        raise ValueError(
-            "the number of examples of a batch cannot be told from the leading axes "
-            f"of its arrays ({lengths or 'there is no array'}). Pass "
-            "weight=lambda batch: ... to over_batches, or move what is not data out "
-            "of the batch."
-        )
-    return next(iter(sizes.values()))

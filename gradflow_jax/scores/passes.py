@@ -1,4 +1,4 @@
-"""Computes ḡ, Hḡ and E[g²] of the mean loss over many batches, in one or two passes.
+"""Computes ḡ, Hḡ and √E[g²] of the mean loss over many batches, in one or two passes.
 
 The first pass sums the gradients, and the second, for which the mean gradient ḡ of all
 data must be known, the products H_b ḡ. Only the sums are held beside a batch.
@@ -16,9 +16,9 @@ from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import (
     Derivatives,
     Squares,
+    gradient_rms,
     hessian_times,
     make_gradient_fn,
-    squared_gradient,
 )
 from gradflow_jax.scores.losses import LossFn, scalar_loss
 from gradflow_jax.scores.sharding import Shardings, constrain
@@ -47,10 +47,6 @@ def derivatives_over_batches(
             "or square the gradients of examples (per_example=True)."
         )
     first_step, second_step = _first_step(loss, squares), _second_step(loss)
-    divide = jax.jit(
-        lambda sums, weights: jax.tree.map(lambda leaf: leaf / weights, sums),
-        donate_argnums=0,
-    )
     # Nothing is donated here: params and origin are the caller's.
     finish_jitted = jax.jit(finish)
 
@@ -63,19 +59,20 @@ def derivatives_over_batches(
         *args: Any,
         **kwargs: Any,
     ) -> Any:
+        batched.check_call(args, kwargs)
         call = _Call(batched, batches, params, args, kwargs, shardings)
         zeros = functools.partial(_zeros_like, params, batched.dtype)
-        squared = zeros() if squares is not None else None
-        sums = Sums((widen(0.0), zeros(), squared), divide)
+        rms = zeros() if squares is not None else None
+        sums = Sums((widen(0.0), zeros(), rms), _divide_first)
         count, auxes = _first_pass(first_step, sums, call, passes=order)
-        value, gradient, squared = sums.mean()
+        value, gradient, rms = sums.mean()
         product = None
         if order == 2:
-            products = Sums(zeros(), divide)
+            products = Sums(zeros(), _divide)
             _second_pass(second_step, products, call, gradient, done=count)
             _check_same_weight(sums.weight, products.weight)
             product = products.mean()
-        derivatives = Derivatives(params, value, gradient, product, squared, origin)
+        derivatives = Derivatives(params, value, gradient, product, rms, origin)
         return finish_jitted(derivatives), auxes
 
     return evaluate
@@ -174,11 +171,12 @@ def _first_step(loss: LossFn, squares: Squares) -> Callable[..., Any]:
     ) -> Any:
         gradient_fn = make_gradient_fn(loss, args, kwargs, shardings)
         gradient, (value, aux) = gradient_fn(params)
-        squared = None
+        *means, root = sums
+        means = _add_weighted(means, weight, [value, gradient])
         if squares is not None:
-            squared = squared_gradient(squares, loss, gradient, params, args, kwargs)
-            squared = constrain(squared, shardings)
-        return _add_weighted(sums, weight, (value, gradient, squared)), aux
+            rms = gradient_rms(squares, loss, gradient, params, args, kwargs)
+            root = _add_in_quadrature(root, weight, constrain(rms, shardings))
+        return (*means, root), aux
 
     return first
 
@@ -212,6 +210,33 @@ def _add_weighted(sums: Any, weight: Any, terms: Any) -> Any:
         return (total + weight * term).astype(total.dtype)
 
     return jax.tree.map(add, sums, terms)
+
+
+def _add_in_quadrature(roots: ArrayTree, weight: Any, terms: ArrayTree) -> ArrayTree:
+    """Returns √(roots² + weight · terms²), in the dtype of the roots.
+
+    No square is formed, so that none under- or overflows.
+    """
+
+    def add(root: jax.Array, term: jax.Array) -> jax.Array:
+        weighted = jnp.sqrt(weight).astype(term.dtype) * term
+        return jnp.hypot(root.astype(term.dtype), weighted).astype(root.dtype)
+
+    return jax.tree.map(add, roots, terms)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _divide(sums: Any, weights: Any) -> Any:
+    """Returns Σ w_b term_b / Σ w_b."""
+    return jax.tree.map(lambda leaf: leaf / weights, sums)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _divide_first(sums: Any, weights: Any) -> Any:
+    """Returns the means of loss and gradient, and the root of the mean of g²."""
+    *means, root = sums
+    rms = jax.tree.map(lambda leaf: leaf / jnp.sqrt(weights), root)
+    return *jax.tree.map(lambda leaf: leaf / weights, means), rms
 
 
 def _zeros_like(params: Params, dtype: jax.typing.DTypeLike | None) -> ArrayTree:

@@ -16,14 +16,17 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, evaluate_then
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.trees import (
     ArrayTree,
     Axes,
+    Params,
     Roles,
     Scores,
+    check_floating,
     map_named,
     named_leaves,
     widen,
@@ -97,8 +100,8 @@ def biased(d: Derivatives) -> Scores:
 
 
 def squared_first_order(d: Derivatives) -> Scores:
-    """Returns θ² ⊙ E[g²]."""
-    return _map_widened(lambda x, g2: x**2 * g2, d.params, d.squared_gradient)
+    """Returns θ² ⊙ E[g²] as the square of θ √E[g²], whose range is wider."""
+    return _map_widened(lambda x, rms: (x * rms) ** 2, d.params, d.gradient_rms)
 
 
 # Outer functions are operators, which JAX and NumPy each apply to their own arrays.
@@ -188,7 +191,7 @@ def bind_measure(
 
 
 def score(
-    d: Derivatives,
+    d: Derivatives | Params,
     measure: str,
     *,
     axis: Axes | None = None,
@@ -202,7 +205,8 @@ def score(
     of a query's [embed, heads, dim], and in Equinox the first.
 
     Args:
-        d: what `gf.differentiate(loss_fn)(params, batch)` returns.
+        d: what `gf.differentiate(loss_fn)(params, batch)` returns; for magnitude the
+            parameters, or an `nnx.Module`, alone will do.
         measure: a measure's name: "magnitude", "loss_preservation",
             "biased_loss_preservation" (with `d.origin`), "taylor", "fisher" (with
             squares), "grasp" or "gradient_norm_preservation".
@@ -234,6 +238,15 @@ def score(
         [2.0, 6.0]
     """
     rule = rule_of(measure)
+    if not isinstance(d, Derivatives):
+        if rule.needs:
+            raise ValueError(
+                f"{measure} needs {rule.needs[0]}: pass what gf.differentiate(loss_fn)"
+                "(params, batch) returns, not parameters alone."
+            )
+        params = params_of(d)
+        check_floating(params, "params")
+        d = Derivatives.without_loss(params)
     check_needs(d, measure)
     if axis is None and roles is None:
         return per_weight(rule, d)
@@ -269,6 +282,9 @@ def score_all(d: Derivatives) -> dict[str, Scores]:
         whose derivatives are there: fisher only with `squares`, the second-order ones
         only with `order=2`.
 
+    Raises:
+        TypeError: for parameters in place of derivatives.
+
     Example:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
@@ -276,6 +292,11 @@ def score_all(d: Derivatives) -> dict[str, Scores]:
         >>> sorted(gf.score_all(d))
         ['biased_loss_preservation', 'loss_preservation', 'magnitude', 'taylor']
     """
+    if not isinstance(d, Derivatives):
+        raise TypeError(
+            f"score_all was given {type(d).__name__}: pass what "
+            "gf.differentiate(loss_fn)(params, batch) returns."
+        )
     return {
         name: per_weight(rule, d)
         for name, rule in RULES.items()

@@ -1,10 +1,11 @@
 """Scores weights by the Hessian-gradient product: by what pruning does to ‖ḡ‖²."""
 
 from gradflow_jax.scores.evaluation import Jitted
-from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.scores.rules import bind_measure
 
 
+@of_a_loss("(params, batch)")
 def grasp(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     """Scores each weight by θ ⊙ Hḡ, signed: its removal takes 2 θ(Hḡ) off ‖ḡ‖².
 
@@ -14,7 +15,9 @@ def grasp(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     trained already it removes what the loss rests on (Lubana & Dick, observation 4),
     and early layers first; at initialization, with the logits divided by T = 200 and
     class-balanced data, it is a method of its own. To keep the gradient norm instead,
-    use `gradient_norm_preservation`.
+    use `gradient_norm_preservation`. A loss with a function that has a reverse rule
+    alone (`jax.custom_vjp`) is differentiated in reverse twice, at about twice the cost
+    of Hḡ. In float16 the products underflow, of which a warning says how many.
 
     Args:
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the
@@ -30,8 +33,9 @@ def grasp(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
         sum over any set of weights is half of what removing it takes off ‖ḡ‖².
 
     Raises:
-        TypeError: at scoring, for params that are not real floating-point arrays or a
-            loss that is not a scalar; over batches, for a one-shot iterator.
+        TypeError: for what is no loss; at scoring, for params that are not real
+            floating-point arrays or hold statistics too, or a loss that is not a
+            scalar; over batches, for a one-shot iterator.
         ValueError: at scoring, for params without leaves.
 
     Example:
@@ -51,6 +55,7 @@ def grasp(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
 gradient_norm_increase = grasp
 
 
+@of_a_loss("(params, batch)")
 def gradient_norm_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jitted:
     """Scores each weight by |θ ⊙ Hḡ|: what its removal changes of ‖ḡ‖², either way.
 
@@ -71,8 +76,9 @@ def gradient_norm_preservation(loss_fn: LossFn, *, has_aux: bool = False) -> Jit
         `has_aux`, `(scores, aux)`.
 
     Raises:
-        TypeError: at scoring, for params that are not real floating-point arrays or a
-            loss that is not a scalar; over batches, for a one-shot iterator.
+        TypeError: for what is no loss; at scoring, for params that are not real
+            floating-point arrays or hold statistics too, or a loss that is not a
+            scalar; over batches, for a one-shot iterator.
         ValueError: at scoring, for params without leaves.
 
     Example:

@@ -41,7 +41,7 @@ them. With `loss_fn`, `params`, `batch` and a `key`:
 | Lubana & Dick's gradient-norm preservation | ∣θ ⊙ Hḡ∣ | global, 5 % of each layer safe | in training | `gf.global_masks(gf.gradient_norm_preservation(loss_fn)(params, batch), sparsity=0.9, floor=0.05)` |
 | Magnitude pruning | ∣θ∣ | global | after training | `gf.global_masks(gf.magnitude(params), sparsity=0.9)` |
 | the same, uniform | ∣θ∣ | each layer alike | after training | `gf.layerwise_masks(gf.magnitude(params), sparsity=0.9)` |
-| Fisher pruning | θ² ⊙ E[g²] | global | after training | `gf.global_masks(gf.fisher(loss_fn)(params, batch), sparsity=0.9)` |
+| Fisher pruning | θ² ⊙ E[g²], over examples | global | after training | `gf.global_masks(gf.fisher(loss_fn, per_example=True)(params, batch), sparsity=0.9)` |
 | SET's and RigL's start | random | Erdős–Rényi (kernel) | at initialization | `gf.layerwise_masks(gf.random(key)(params), allocation=gf.erdos_renyi_kernel(params, sparsity=0.9))` |
 | 2:4 sparsity | ∣θ∣ | 2 of every 4 | after training | `gf.n_of_m_masks(gf.magnitude(params), n=2, m=4)` |
 """

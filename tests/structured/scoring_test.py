@@ -192,7 +192,7 @@ def test_what_differentiate_returns_is_scored():
         return jax.jvp(gradient, (p,), (gradient(p),))
 
     g, hg = products(params)
-    expected = Derivatives(params, None, g, hg, jax.tree.map(np.square, g), origin)
+    expected = Derivatives(params, None, g, hg, jax.tree.map(np.abs, g), origin)
     units = gf.find_units(apply, params, x)
     sets = [weights(expected, {"stem/w": at[:, u]}) for u in range(units[STEM].size)]
     for measure, rule in SCORES.items():

@@ -4,6 +4,7 @@
     first_order      measures of the gradient
     second_order     measures of Hg, the Hessian's product with the gradient
     rules            a measure as a pair (term, outer): score(U) = outer(Σ_U term)
+    neurons          scores of the weights that share an output
     derivatives      (θ, ḡ, Hḡ) of one batch, in one jit
     passes           the same of many batches, in one or two passes over them
     evaluation       hands them out, jitted, with the loss's own arguments

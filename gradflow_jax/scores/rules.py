@@ -20,6 +20,7 @@ from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, evaluate_then
 from gradflow_jax.scores.losses import LossFn
+from gradflow_jax.scores.neurons import score_neurons
 from gradflow_jax.trees import (
     ArrayTree,
     Axes,
@@ -27,15 +28,7 @@ from gradflow_jax.trees import (
     Roles,
     Scores,
     check_floating,
-    map_named,
-    named_leaves,
     widen,
-)
-from gradflow_jax.trees.roles import (
-    SUMMED,
-    axes_of_leaves,
-    known_words,
-    words_of_leaves,
 )
 
 Field = Literal["gradient", "hessian_gradient", "squared_gradient"]
@@ -207,9 +200,9 @@ def score(
     Args:
         d: what `gf.differentiate(loss_fn)(params, batch)` returns; for magnitude the
             parameters, or an `nnx.Module`, alone will do.
-        measure: a measure's name: "magnitude", "loss_preservation",
-            "biased_loss_preservation" (with `d.origin`), "taylor", "fisher" (with
-            squares), "grasp" or "gradient_norm_preservation".
+        measure: a measure's name: "magnitude", "loss_preservation", "taylor", "fisher"
+            (with squares), "biased_loss_preservation" (with `d.origin`), "grasp" or
+            "gradient_norm_preservation".
         axis: None for a score per weight. An axis, or several, for a score per index of
             them in every leaf; a scalar, which has no axis, is scored as it is. A dict
             of them by path or shell pattern goes before roles, and the leaves that it
@@ -241,8 +234,8 @@ def score(
     if not isinstance(d, Derivatives):
         if rule.needs:
             raise ValueError(
-                f"{measure} needs {rule.needs[0]}: pass what gf.differentiate(loss_fn)"
-                "(params, batch) returns, not parameters alone."
+                f"{measure} needs {rule.needs[0]}, which parameters alone do not tell: "
+                "pass what gf.differentiate(loss_fn)(params, batch) returns."
             )
         params = params_of(d)
         check_floating(params, "params")
@@ -250,25 +243,7 @@ def score(
     check_needs(d, measure)
     if axis is None and roles is None:
         return per_weight(rule, d)
-    terms = rule.term(d)
-    shapes = {path: tuple(jnp.shape(term)) for path, term in named_leaves(terms)}
-    has_axes = [bool(shape) for shape in shapes.values()]
-    words = words_of_leaves(roles, shapes, what="scores")
-    axes = axes_of_leaves(axis, shapes, what="scores", flags=has_axes)
-
-    def score_along(path: str, term: Any, alone: chex.Array) -> chex.Array:
-        kept = axes[path]
-        if kept is None and roles is not None:
-            words_of_leaf = known_words(words, path, shapes[path], "scores")
-            kept = [i for i, word in enumerate(words_of_leaf) if word not in SUMMED]
-        if kept is None:
-            return alone
-        summed_axes = [i for i in range(len(shapes[path])) if i not in kept]
-        if not summed_axes:
-            return alone
-        return rule.outer(jnp.sum(term, axis=tuple(summed_axes)))
-
-    return map_named(score_along, terms, per_weight(rule, d))
+    return score_neurons(rule.term(d), rule.outer, per_weight(rule, d), axis, roles)
 
 
 def score_all(d: Derivatives) -> dict[str, Scores]:

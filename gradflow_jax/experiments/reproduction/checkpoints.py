@@ -93,9 +93,7 @@ class Checkpoints:
             if (self._path(old) / _ABOUT).exists():
                 delete_whole(self._path(old))
 
-    def _fill(
-        self, folder: Path, arrays: ArrayTree, about: Mapping[str, Any]
-    ) -> None:
+    def _fill(self, folder: Path, arrays: ArrayTree, about: Mapping[str, Any]) -> None:
         self._orbax.save(folder / _ARRAYS, arrays)
         files = {
             file.relative_to(folder).as_posix(): _sha256(file.read_bytes())

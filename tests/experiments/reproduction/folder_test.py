@@ -203,9 +203,7 @@ def test_a_complete_run_gets_back_what_was_deleted(whole, tmp_path):
 
 
 @pytest.mark.runs
-@pytest.mark.parametrize(
-    "name", [f"{PARTIAL}-1.json", f"{PARTIAL}-1", "1"]
-)
+@pytest.mark.parametrize("name", [f"{PARTIAL}-1.json", f"{PARTIAL}-1", "1"])
 def test_what_a_killed_process_left_is_cleaned_away(half, tmp_path, name):
     out = tmp_path / "copy"
     shutil.copytree(half, out)

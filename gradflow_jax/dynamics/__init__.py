@@ -4,6 +4,8 @@
     descent          its discrete twin
     trajectory       what both return
     loss_calls       how they and the others call a loss: its batches, its aux
+    options          checks of the options that several of them take
+    clock            the time of training: the sum of the times of its steps
     inner_products   of θ, g and Hg, of leaves and of units
     evolution        evaluates them along a trajectory
     rates            their predicted and measured derivatives in time

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
+from gradflow_jax.dynamics.options import check_number, check_positive
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn, of_a_loss
@@ -32,7 +32,7 @@ def gradient_descent(
         loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, the mean over the data;
             or `gf.over_batches(loss_fn)`, whose batches are then all held at once and
             compiled one after the other: few and large ones.
-        learning_rate: η, positive.
+        learning_rate: η, a positive number.
         target: the loss at which the descent stops; None lets it run.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
             discarded.
@@ -43,10 +43,11 @@ def gradient_descent(
         increasing, not negative; the trajectory's times are η times them.
 
     Raises:
-        TypeError: at the call, for steps that are no whole numbers, parameters that
-            are not real floating-point arrays or a loss that is not a scalar.
-        ValueError: for a learning rate that is not positive; at the call, for steps
-            that do not rise from 0.
+        TypeError: for a learning rate or a target that is no real number; at the
+            call, for steps that are no whole numbers, parameters that are not real
+            floating-point arrays or a loss that is not a scalar.
+        ValueError: for a learning rate that is not positive, or a number that is not
+            finite; at the call, for steps that do not rise from 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -56,10 +57,9 @@ def gradient_descent(
         >>> run.times.tolist(), run.params.tolist()
         ([0.0, 0.5, 1.5], [[4.0], [2.0], [0.5]])
     """
-    if not learning_rate > 0:
-        raise ValueError(
-            f"learning_rate is {learning_rate}: pass the positive length of a step."
-        )
+    check_positive(learning_rate, "learning_rate")
+    if target is not None:
+        check_number(target, "target")
     differentiated = differentiate(loss_fn, order=1, has_aux=has_aux)
     derivatives = drop_aux(differentiated, has_aux)
 
@@ -103,8 +103,7 @@ def gradient_descent(
 
     def descent(params: Params, steps: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
         check_floating(params, "params")
-        check_rising(steps, "steps")
-        steps = steps if isinstance(steps, jax.Array) else np.asarray(steps)
+        steps = check_rising(steps, "steps")
         if not jnp.issubdtype(steps.dtype, jnp.integer):
             raise TypeError(
                 f"steps are {steps.dtype}: pass the numbers of steps after which the "

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradflow_jax.dynamics.loss_calls import drop_aux
+from gradflow_jax.dynamics.options import real_array
 from gradflow_jax.programs.forward_mode import derivative_along
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import Derivatives
@@ -73,9 +74,11 @@ def removal_effects(
         tree like params of bool, True keeps.
 
     Raises:
-        TypeError: at the call, for a mask that is not bool, parameters that are not
-            real floating-point arrays, or a loss that is not a scalar.
-        ValueError: at the call, if masks are another tree than params.
+        TypeError: for scales that are no real numbers; at the call, for a mask that is
+            not bool, parameters that are not real floating-point arrays, or a loss that
+            is not a scalar.
+        ValueError: if there is no scale; at the call, if masks are another tree than
+            params.
 
     Example:
         >>> import jax.numpy as jnp
@@ -88,6 +91,12 @@ def removal_effects(
         >>> effects.gradient_norm.tolist(), effects.gradient_norm_first.tolist()
         ([-1.0], [-2.0])
     """
+    shrinkages = real_array(scales, "scales")
+    if shrinkages.ndim != 1 or not shrinkages.size:
+        raise ValueError(
+            f"scales has shape {shrinkages.shape}: pass a sequence of at least one ε, "
+            "(1.0,) to remove."
+        )
     differentiated = differentiate(loss_fn, order=1, has_aux=has_aux)
     derivatives = drop_aux(differentiated, has_aux)
     # The loss's derivative along r, rᵀ∇L, is itself a loss of θ, also over batches. Its
@@ -134,8 +143,10 @@ def convergence_order(
         The order.
 
     Raises:
-        ValueError: if there are fewer than two scales, if one is not positive, or if
-            an error is 0, of which there is no order.
+        TypeError: if one of the three holds no real numbers.
+        ValueError: if there are fewer than two scales, if one is not positive, if
+            the three differ in shape, or if an error is 0 or not finite, of which there
+            is no order.
 
     Example:
         >>> import jax.numpy as jnp
@@ -149,12 +160,26 @@ def convergence_order(
         >>> round(order, 3)
         2.0
     """
-    scales = np.asarray(scales, np.float64)
-    if scales.size < 2 or not (scales > 0).all():
+    named = {"scales": scales, "predicted": predicted, "measured": measured}
+    scales, predicted, measured = (
+        real_array(values, name).astype(np.float64) for name, values in named.items()
+    )
+    if scales.ndim != 1 or not scales.shape == predicted.shape == measured.shape:
+        shapes = f"{scales.shape}, {predicted.shape} and {measured.shape}"
+        raise ValueError(
+            f"scales, predicted and measured have the shapes {shapes}: pass one number "
+            "of each for each scale, [scale]."
+        )
+    if scales.size < 2 or not (np.isfinite(scales) & (scales > 0)).all():
         raise ValueError(
             f"scales is {scales.tolist()}: an order takes two positive ones or more."
         )
-    errors = np.abs(np.asarray(predicted, np.float64) - np.asarray(measured))
+    errors = np.abs(predicted - measured)
+    if not np.isfinite(errors).all():
+        raise ValueError(
+            f"the errors are {errors.tolist()}: where one is not finite there is no "
+            "order. Look for NaN in the params, or an overflow in the loss."
+        )
     if not errors.all():
         raise ValueError(
             f"the errors are {errors.tolist()}: where one is 0 there is no order. The "

@@ -13,6 +13,7 @@ from gradflow_jax.dynamics.inner_products import (
     packed_products,
 )
 from gradflow_jax.dynamics.loss_calls import drop_aux
+from gradflow_jax.dynamics.options import check_units
 from gradflow_jax.dynamics.trajectory import Trajectory
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import evaluate_then
@@ -62,8 +63,9 @@ def follow(
         at which a flow that met its target stood still are left out.
 
     Raises:
-        TypeError: at the call, for params that are not real floating-point arrays
-            or a loss that is not a scalar.
+        TypeError: for units that are none; at the call, for what is no trajectory,
+            params that are not real floating-point arrays or a loss that is not a
+            scalar.
         ValueError: at the call, for units of another model.
 
     Example:
@@ -76,6 +78,7 @@ def follow(
         >>> evolution.loss.tolist(), evolution.leaves["w"].theta_g.tolist()
         ([24.0, 11.0], [48.0, 22.0])
     """
+    check_units(units)
     take_sample = drop_aux(
         evaluate_then(
             partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
@@ -86,6 +89,11 @@ def follow(
     def evaluate_along(
         trajectory: Trajectory, /, *args: Any, **kwargs: Any
     ) -> Evolution:
+        if not isinstance(trajectory, Trajectory):
+            raise TypeError(
+                f"trajectory is a {type(trajectory).__name__}: pass the run that "
+                "gf.dynamics.gradient_flow or gradient_descent returned."
+            )
         times = np.asarray(trajectory.times)
         # A flow that met its target repeats the time at which it stopped. The time
         # prepended is below the first, so that the first always counts.

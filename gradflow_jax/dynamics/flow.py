@@ -7,6 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
+from gradflow_jax.dynamics.options import (
+    check_number,
+    check_positive,
+    checked_count,
+)
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn, of_a_loss
@@ -55,9 +60,11 @@ def gradient_flow(
 
     Raises:
         ModuleNotFoundError: if diffrax is not installed.
-        TypeError: at the call, for params that are not real floating-point arrays
-            or a loss that is not a scalar.
-        ValueError: at the call, for times that do not rise from 0.
+        TypeError: for a solver that is none, or a tolerance or target that is no real
+            number; at the call, for times that are no real numbers, params that are not
+            real floating-point arrays or a loss that is not a scalar.
+        ValueError: for a tolerance that is not positive, or `max_steps` that is no
+            whole number above 0; at the call, for times that do not rise from 0.
         RuntimeError: at the call, if the flow did not arrive in `max_steps`. Inside
             your own `jax.jit` nothing is raised and what was not reached is inf.
 
@@ -79,6 +86,16 @@ def gradient_flow(
     """
     diffrax, optimistix = _import_libraries()
     solver = diffrax.Tsit5() if solver is None else solver
+    if not isinstance(solver, diffrax.AbstractSolver):
+        raise TypeError(
+            f"solver is {solver!r}: pass a solver of diffrax, such as "
+            "diffrax.Kvaerno5(), or None."
+        )
+    check_positive(rtol, "rtol")
+    check_positive(atol, "atol")
+    max_steps = checked_count(max_steps, "max_steps")
+    if target is not None:
+        check_number(target, "target")
     differentiated = differentiate(loss_fn, order=1, has_aux=has_aux)
     evaluate = drop_aux(differentiated, has_aux)
 
@@ -160,7 +177,7 @@ def gradient_flow(
 
     def flow(params: Params, times: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
         check_floating(params, "params")
-        check_rising(times, "times")
+        times = check_rising(times, "times")
         loss_inputs = hold_arguments(loss_fn, args, kwargs)
         run, arrived, end = solve(params, jnp.asarray(times), loss_inputs)
         if not is_traced(arrived) and not arrived:

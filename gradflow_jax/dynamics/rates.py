@@ -1,6 +1,6 @@
 """Time derivatives along gradient flow: predicted by identities, and measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -52,14 +52,25 @@ def predicted_rates(evolution: Evolution) -> Rates:
         dL/dt = −‖g‖²        d‖θ‖²/dt = −2 θᵀg
         d‖g‖²/dt = −2 gᵀHg   d²‖θ‖²/dt² = 2 (‖g‖² + θᵀHg)
 
-    Beside `measured_rates` they say how far a run is from gradient flow: momentum,
-    large steps and noisy batches set them apart.
+    Beside `measured_rates` they say how far a run is from gradient flow. What sets the
+    two apart, beside large steps and noisy batches, is mostly the time that `track` or
+    `Recorder` was given as `learning_rate=`:
+
+    - left at its default 1.0 it counts steps, and measured rates are those of a step;
+    - momentum μ, also Nesterov's, takes steps that add up to η/(1 − μ) each: that is
+      the time of a step, not η;
+    - decay of the weights by the optimizer is no part of ∇L: put λ‖θ‖²/2 into the loss;
+    - clipping, Adam and all that divides by the size of past gradients follow another
+      flow than that of −∇L, and have no such time.
 
     Args:
         evolution: from `follow`, or `tracked` in training.
 
     Returns:
         The rates at each of its times.
+
+    Raises:
+        TypeError: for what is no evolution.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,6 +81,7 @@ def predicted_rates(evolution: Evolution) -> Rates:
         >>> rates.loss.tolist(), rates.model.theta2_second.tolist()  # −w², 4 w²
         ([-9.0], [36.0])
     """
+    _check_evolution(evolution)
 
     def predict(products: Products) -> NormRates:
         return NormRates(
@@ -89,13 +101,20 @@ def measured_rates(evolution: Evolution) -> Rates:
     h⁴, of second derivatives h³. Rounding is divided by h, and by h²: float32
     shows in second derivatives.
 
+    While the learning rate is 0, as at the start of a warm-up, no time passes and
+    nothing moves: such samples are one point, and share its rates. Where samples of one
+    time differ, or the time goes back, the run jumps: the rates on its two sides are
+    one-sided, each of the samples on that side.
+
     Args:
         evolution: from `follow`, or `tracked` in training, of three samples or more.
 
     Returns:
-        The rates at each of its times.
+        The rates at each of its times; NaN where no time passes between the samples
+        on one side of a jump, and of second derivatives where there are but two times.
 
     Raises:
+        TypeError: for what is no evolution.
         ValueError: for fewer than three samples.
 
     Example:
@@ -108,11 +127,23 @@ def measured_rates(evolution: Evolution) -> Rates:
         >>> print(rates.loss[2].round(3), -9 * jnp.exp(-0.4).round(3))
         -6.033 -6.03
     """
-    weights, window = _difference_weights(np.asarray(evolution.times, np.float64))
+    _check_evolution(evolution)
+    count = len(evolution.times)
+    if count < 3:
+        raise ValueError(
+            f"the evolution has {count} sample{'' if count == 1 else 's'}: a second "
+            "derivative takes three at least, and five are as exact as it gets."
+        )
+    stencils = list(_stencils(evolution))
 
     def derivative(values: Any, order: int) -> np.ndarray:
-        samples = np.asarray(values, np.float64)[window]
-        return np.einsum("ts,ts...->t...", weights[order], samples)
+        samples = np.asarray(values, np.float64)
+        rates = np.full_like(samples, np.nan)
+        for stencil in stencils:
+            rates[stencil.rows] = np.einsum(
+                "ts,ts...->t...", stencil.weights[order], samples[stencil.samples]
+            )
+        return rates
 
     def measure(products: Products) -> NormRates:
         return NormRates(
@@ -122,6 +153,14 @@ def measured_rates(evolution: Evolution) -> Rates:
         )
 
     return _rates(evolution, derivative(evolution.loss, 1), measure)
+
+
+def _check_evolution(evolution: Evolution) -> None:
+    if not isinstance(evolution, Evolution):
+        raise TypeError(
+            f"evolution is a {type(evolution).__name__}: pass what gf.dynamics.follow, "
+            "tracked or Recorder.evolution returned."
+        )
 
 
 def _rates(
@@ -138,40 +177,73 @@ def _rates(
     )
 
 
+class _Stencil(NamedTuple):
+    """How the derivatives at some samples are sums of samples near them.
+
+    The derivative of order k at the sample rows[i] is
+    Σₛ weights[k, i, s] · value[samples[i, s]].
+
+    Attributes:
+        rows: the numbers of the samples at which the derivatives are, [row].
+        samples: those of the samples that are summed, [row, sample].
+        weights: [order, row, sample].
+    """
+
+    rows: np.ndarray
+    samples: np.ndarray
+    weights: np.ndarray
+
+
+def _stencils(evolution: Evolution) -> Iterator[_Stencil]:
+    """Yields the stencil of each part of a run between two of its jumps."""
+    times = np.asarray(evolution.times, np.float64)
+    with np.errstate(invalid="ignore"):
+        steps = np.diff(times)
+    goes_on = np.isfinite(steps) & (steps > 0)
+    _, *quantities = evolution
+    values = [np.asarray(leaf) for leaf in jax.tree.leaves(quantities)]
+    moved = [(value[1:] != value[:-1]).reshape(len(steps), -1) for value in values]
+    stands_still = (steps == 0) & ~np.concatenate(moved, axis=1).any(1)
+    jumps = np.flatnonzero(~(goes_on | stands_still)) + 1
+    for part in np.split(np.arange(len(times)), jumps):
+        # A point is a time of the part; `points` are the first samples at each.
+        is_new = np.concatenate([[True], goes_on[part[:-1]]])
+        points, point_of = part[is_new], np.cumsum(is_new) - 1
+        weights, window = _difference_weights(times[points])
+        yield _Stencil(part, points[window[point_of]], weights[:, point_of])
+
+
+# Times without end, or of a distance that overflows, give NaN.
+@np.errstate(over="ignore", invalid="ignore")
 def _difference_weights(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how derivatives are sums of samples near them.
+    """Returns how derivatives at rising times are sums of the values near them.
 
     The derivative of order k at time t is Σₛ weights[k, t, s] · value[window[t, s]].
-    With unit steps and three samples the weights at the middle time are (0, 1, 0),
-    (−½, 0, ½) and (1, −2, 1) for k = 0, 1, 2.
+    With unit steps and three times the weights at the middle one are (0, 1, 0),
+    (−½, 0, ½) and (1, −2, 1) for k = 0, 1, 2. They are NaN for an order that takes
+    more times than there are.
 
     Returns:
-        The weights, [order, time, sample], and the numbers of the samples, [time,
+        The weights, [order, time, sample], and the numbers of the times, [time,
         sample].
-
-    Raises:
-        ValueError: for fewer than three times.
     """
     count = len(times)
-    if count < 3:
-        raise ValueError(
-            f"the evolution has {count} sample{'' if count == 1 else 's'}: a second "
-            "derivative takes three at least, and five are as exact as it gets."
-        )
     width = min(STENCIL, count)
     # Windows are centered, and shifted inwards at the ends of the run.
     first = np.clip(np.arange(count) - width // 2, 0, count - width)
     window = first[:, None] + np.arange(width)
-    offsets = times[window] - times[:, None]
-    # The offsets x are divided by the largest in their window, lest their powers under-
-    # or overflow; the derivative of order k is then divided by span^k.
-    span = np.abs(offsets).max(1)
-    powers = (offsets / span[:, None])[:, None] ** np.arange(width)[:, None]
-    # The derivative of order k of xᵖ at 0 is k! where p = k, else 0. Weights w that are
-    # exact for all p below the width solve Σᵢ wᵢ xᵢᵖ = that, a Vandermonde system with
-    # a row for each p and a right side for each k.
-    exact = np.zeros((count, width, 3))
-    for order, factorial in enumerate((1, 1, 2)):
-        exact[:, order, order] = factorial / span**order
-    weights = np.linalg.solve(powers, exact)
-    return np.moveaxis(weights, -1, 0), window
+    near = times[window]
+    offsets = near - times[:, None]
+    weights = np.full((3, count, width), np.nan)
+    # The weights of sample s are the derivatives at 0 of the polynomial that is 1 at
+    # its own offset xₛ and 0 at the others, Lagrange's Πⱼ (x − xⱼ)/(xₛ − xⱼ). It is
+    # multiplied out factor by factor, up to x². Distances are taken of the times, since
+    # small ones are lost in offsets that are rounded.
+    for s in range(width):
+        coefficients = np.array([[1.0], [0.0], [0.0]]) * np.ones(count)
+        for j in set(range(width)) - {s}:
+            lower = np.concatenate([np.zeros((1, count)), coefficients[:2]])
+            distance = near[:, s] - near[:, j]
+            coefficients = (lower - offsets[:, j] * coefficients) / distance
+        weights[:width, :, s] = (coefficients * [[1], [1], [2]])[:width]
+    return weights, window

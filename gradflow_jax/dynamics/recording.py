@@ -5,13 +5,18 @@ from typing import Any
 
 import jax
 
+from gradflow_jax.dynamics.clock import (
+    LearningRate,
+    check_learning_rate,
+    time_of_step,
+)
 from gradflow_jax.dynamics.evolution import (
     Evolution,
     evolution_of,
     loss_and_products,
 )
 from gradflow_jax.dynamics.loss_calls import drop_aux
-from gradflow_jax.dynamics.tracking import LearningRate, check_sizes
+from gradflow_jax.dynamics.options import check_units, checked_sizes
 from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn, check_loss
@@ -38,14 +43,18 @@ class Recorder:
         every: calls from one recorded call to the next, at the start.
         capacity: the most samples held, an even number.
         learning_rate: the time that a call stands for, a number or an optax schedule
-            `count -> value`.
+            `count -> value`: η under plain SGD and η/(1 − μ) with momentum μ; then it
+            is the flow's. 1.0 counts calls. See `predicted_rates` for what has no
+            such time.
         units: of the model, from `gf.find_units`; None leaves units out.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
             discarded.
 
     Raises:
-        ValueError: if `every` or `capacity` is not a whole number above 0, or
-            `capacity` is odd.
+        TypeError: for a learning rate that is no number, or units that are none; at
+            a call, if a schedule returns no number.
+        ValueError: if `every` or `capacity` is not a whole number above 0, `capacity`
+            is odd, or a learning rate is negative or not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -68,7 +77,9 @@ class Recorder:
         has_aux: bool = False,
     ):
         check_loss(loss_fn, "Recorder", "Recorder(loss_fn)")
-        check_sizes(every, capacity)
+        every, capacity = checked_sizes(every, capacity)
+        check_learning_rate(learning_rate)
+        check_units(units)
         evaluate = evaluate_then(
             partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
         )
@@ -90,8 +101,8 @@ class Recorder:
             self._samples.append((self._time, sample))
             # Names are read off the tree's structure: no weight is kept alive.
             self._params = jax.eval_shape(lambda params: params, params_of(params))
-        rate = self._rate
-        self._time += float(rate(self._count) if callable(rate) else rate)
+        # A sum of Python's numbers is of float64: a million terms are exact enough.
+        self._time += float(time_of_step(self._rate, self._count))
         self._count += 1
 
     def evolution(self) -> Evolution:

@@ -12,7 +12,6 @@ The step that finds the arrays full is itself due by the doubled stride, because
 capacity is even: it is capacity · stride = (capacity / 2) · (2 · stride).
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +19,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradflow_jax.dynamics.clock import (
+    LearningRate,
+    add_compensated,
+    check_learning_rate,
+    time_of_step,
+)
 from gradflow_jax.dynamics.evolution import (
     Evolution,
     evolution_of,
@@ -27,12 +32,11 @@ from gradflow_jax.dynamics.evolution import (
 )
 from gradflow_jax.dynamics.inner_products import Products
 from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
+from gradflow_jax.dynamics.options import check_units, checked_sizes
 from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Params, check_floating, widen
-
-LearningRate = float | Callable[[Any], Any]
 
 
 class TrackState(NamedTuple):
@@ -41,6 +45,7 @@ class TrackState(NamedTuple):
     Attributes:
         step_count: how many steps were made.
         time: the sum of their learning rates.
+        lost: by how much rounding left it above that sum.
         stride: steps from one sample to the next.
         size: samples held.
         steps: [capacity], the steps before which the samples were taken.
@@ -51,6 +56,7 @@ class TrackState(NamedTuple):
 
     step_count: jax.Array
     time: jax.Array
+    lost: jax.Array
     stride: jax.Array
     size: jax.Array
     steps: jax.Array
@@ -92,7 +98,9 @@ def track(
         every: steps from one tracked step to the next, at the start.
         capacity: the most samples held, an even number.
         learning_rate: the time that a step takes, a number or an optax schedule
-            `count -> value`: under plain SGD the flow's. 1.0 counts steps.
+            `count -> value`: η under plain SGD and η/(1 − μ) with momentum μ; then it
+            is the flow's. 1.0 counts steps. See `predicted_rates` for what has no
+            such time.
         units: of the model, from `gf.find_units`; None leaves units out.
         has_aux: whether the loss returns `(loss, aux)`, as in `jax.grad`; the aux is
             discarded.
@@ -102,10 +110,13 @@ def track(
         by keyword; a chain hands it on, and so does `nnx.Optimizer.update`.
 
     Raises:
-        ValueError: if `every` or `capacity` is not a whole number above 0, or
-            `capacity` is odd; at `update`, if params or `loss_args` are missing.
-        TypeError: at `init`, for parameters that are not real floating-point arrays;
-            at `update`, if `loss_args` is not a tuple, or the loss no scalar.
+        ValueError: if `every` or `capacity` is not a whole number above 0, `capacity`
+            is odd, or a learning rate is negative or not finite; at `update`, if params
+            or `loss_args` are missing.
+        TypeError: for a learning rate that is no number, or units that are none; at
+            `init`, for parameters that are not real floating-point arrays; at
+            `update`, if `loss_args` is not a tuple, the loss no scalar or a schedule
+            returns none.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -123,7 +134,9 @@ def track(
         >>> evolution.times.tolist(), evolution.loss.tolist()
         ([0.0, 1.0], [8.0, 0.5])
     """
-    check_sizes(every, capacity)
+    every, capacity = checked_sizes(every, capacity)
+    check_learning_rate(learning_rate)
+    check_units(units)
     take_sample = drop_aux(
         evaluate_then(
             partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
@@ -140,6 +153,7 @@ def track(
         return TrackState(
             step_count=whole_numbers(()),
             time=jnp.zeros((), dtype),
+            lost=jnp.zeros((), dtype),
             stride=jnp.full((), every, jnp.int32),
             size=whole_numbers(()),
             steps=whole_numbers(capacity),
@@ -195,14 +209,10 @@ def track(
         # The branch is compiled as a whole, so an iterator over batches becomes a list.
         held, _ = hold_arguments(loss_fn, loss_args, {})
         state = jax.lax.cond(due, record, lambda state, *_: state, state, params, held)
+        rate = time_of_step(learning_rate, state.step_count)
+        time, lost = add_compensated(state.time, state.lost, rate)
         step_count = state.step_count + 1
-        if callable(learning_rate):
-            time = state.time + learning_rate(state.step_count)
-        else:
-            # A product is rounded once, a sum of many small terms at each of them.
-            time = learning_rate * step_count
-        time = jnp.asarray(time, state.time.dtype)
-        return updates, state._replace(step_count=step_count, time=time)
+        return updates, state._replace(step_count=step_count, time=time, lost=lost)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -221,6 +231,7 @@ def tracked(
         The evolution, each sample at the sum of the learning rates before it.
 
     Raises:
+        TypeError: for units that are none.
         ValueError: if the state holds no samples, or those of other params or units.
 
     Example:
@@ -232,6 +243,7 @@ def tracked(
         >>> gf.dynamics.tracked(state, w).loss.tolist()
         [9.0]
     """
+    check_units(units)
     track_states = [
         # Flax NNX keeps each of a state's arrays in a variable, which this takes away.
         TrackState(*jax.tree.leaves(state))
@@ -256,19 +268,3 @@ def tracked(
         raise ValueError("nothing was tracked yet: call tx.update first.")
     samples = zip(state.loss[:count], state.products[:count], strict=True)
     return evolution_of(state.times[:count], list(samples), params, units)
-
-
-def check_sizes(every: int, capacity: int) -> None:
-    """Checks how often samples are taken and how many are held.
-
-    Raises:
-        ValueError: naming the option and what was found.
-    """
-    for name, value in (("every", every), ("capacity", capacity)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} is {value!r}: pass a whole number above 0.")
-    if capacity % 2:
-        raise ValueError(
-            f"capacity is {capacity}: pass an even number, half of which stay when it "
-            "is full."
-        )

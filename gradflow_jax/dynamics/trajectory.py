@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gradflow_jax.dynamics.options import real_array
 from gradflow_jax.trees import Params, is_traced
 
 
@@ -30,22 +31,24 @@ class Trajectory(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[index], self.params)
 
 
-def check_rising(values: Any, name: str) -> None:
-    """Checks that values are one list of finite numbers ≥ 0, each above the last.
+def check_rising(values: Any, name: str) -> Any:
+    """Returns an array of one axis of finite numbers ≥ 0, each above the last.
 
     Raises:
+        TypeError: for what are no real numbers.
         ValueError: naming what was found; traced values are not known yet, and pass.
     """
-    if np.ndim(values) != 1 or not np.size(values):
+    array = real_array(values, name)
+    if array.ndim != 1 or not array.size:
         raise ValueError(
-            f"{name} has shape {np.shape(values)}: pass a list of at least one number."
+            f"{name} has shape {array.shape}: pass a list of at least one number."
         )
-    if is_traced(values):
-        return
-    numbers = np.asarray(values)
-    rising = numbers[0] >= 0 and (np.diff(numbers) > 0).all()
-    if not rising or not np.isfinite(numbers).all():
+    if is_traced(array):
+        return array
+    rising = array[0] >= 0 and (array[1:] > array[:-1]).all()
+    if not rising or not np.isfinite(array).all():
         raise ValueError(
-            f"{name} is {numbers.tolist()}: the run starts at 0 and goes forward, so "
+            f"{name} is {array.tolist()}: the run starts at 0 and goes forward, so "
             f"{name} are finite, not negative, and each larger than the last."
         )
+    return array

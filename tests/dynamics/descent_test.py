@@ -1,5 +1,7 @@
 """Gradient descent as optax's, and as gradient flow in the limit."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -69,9 +71,26 @@ def test_new_steps_and_data_trace_nothing():
 
 
 def test_bad_steps_and_rates_are_refused():
-    with pytest.raises(ValueError, match="learning_rate is -0.1: pass the positive"):
-        gradient_descent(half_square, -0.1)
-    with pytest.raises(TypeError, match="steps are float64: pass the numbers of steps"):
-        gradient_descent(half_square, 0.1)(jnp.ones(1), [0.5])
-    with pytest.raises(ValueError, match=r"steps is \[3, 1\]: the run starts at 0"):
-        gradient_descent(half_square, 0.1)(jnp.ones(1), [3, 1])
+    for rate, kind, message in (
+        (-0.1, ValueError, "learning_rate is -0.1: pass a number above 0"),
+        (0, ValueError, "learning_rate is 0: pass a number above 0"),
+        (np.inf, ValueError, "learning_rate is inf: pass a finite number"),
+        ("0.1", TypeError, "learning_rate is '0.1': pass real numbers"),
+        (True, TypeError, "learning_rate is True: pass real numbers"),
+    ):
+        with pytest.raises(kind, match=re.escape(message)):
+            gradient_descent(half_square, rate)
+    with pytest.raises(ValueError, match="target is nan: pass a finite number."):
+        gradient_descent(half_square, 0.1, target=np.nan)
+    descend = gradient_descent(half_square, 0.1)
+    for steps, kind, message in (
+        ([0.5], TypeError, "steps are float64: pass the numbers of steps"),
+        ([3, 1], ValueError, "steps is [3, 1]: the run starts at 0"),
+        (np.array([3, 1], np.uint8), ValueError, "steps is [3, 1]: the run starts"),
+        ("12", TypeError, "steps is '12': pass real numbers"),
+        ([[0], [1, 2]], TypeError, "steps is list: pass real numbers"),
+        (np.array(["2020-01-01"], "M8"), TypeError, "steps is "),
+        (None, TypeError, "steps is None: pass real numbers"),
+    ):
+        with pytest.raises(kind, match=re.escape(message)):
+            descend(jnp.ones(1), steps)

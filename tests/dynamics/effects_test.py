@@ -119,6 +119,11 @@ def test_masks_that_do_not_fit_are_refused():
 BAD_ORDERS = {
     "one": (([0.1], [1.0], [0.0]), "scales is [0.1]: an order takes two positive ones"),
     "zero": (([0.1, 0.0], [1.0, 2.0], [0.0, 0.0]), "scales is [0.1, 0.0]"),
+    "nan": (
+        ([0.2, 0.1], [1.0, np.nan], [0.0, 2.0]),
+        "the errors are [1.0, nan]",
+    ),
+    "shapes": (([0.2, 0.1], [1.0], [0.0, 2.0]), "have the shapes (2,), (1,) and (2,)"),
     "exact": (([0.2, 0.1], [1.0, 2.0], [0.0, 2.0]), "the errors are [1.0, 0.0]: where"),
 }
 
@@ -128,3 +133,17 @@ def test_what_has_no_order_is_refused(case):
     arguments, message = BAD_ORDERS[case]
     with pytest.raises(ValueError, match=re.escape(message)):
         convergence_order(*arguments)
+
+
+def test_scales_are_numbers():
+    for scales, kind, message in (
+        ((), ValueError, "scales has shape (0,): pass a sequence of at least one"),
+        (1.0, ValueError, "scales has shape (): pass a sequence"),
+        ("1", TypeError, "scales is '1': pass real numbers"),
+        ([True], TypeError, "scales is list: pass real numbers"),
+        ({0.5, 1.0}, TypeError, "scales is set: pass real numbers"),
+    ):
+        with pytest.raises(kind, match=re.escape(message)):
+            gf.dynamics.removal_effects(jnp.sum, scales=scales)
+    with pytest.raises(TypeError, match="measured is list: pass real numbers"):
+        convergence_order([0.2, 0.1], [1.0, 2.0], ["a", "b"])

@@ -172,3 +172,9 @@ def test_aux_is_left_out():
     run = trajectory_of({"w": jnp.ones(2)})
     follow = dynamics.follow(lambda p, x: (jnp.sum(p["w"] * x), x), has_aux=True)
     assert follow(run, jnp.ones(2)).model.theta_g.tolist() == [2.0]
+
+
+def test_what_is_no_trajectory_is_not_followed():
+    follow = dynamics.follow(lambda params: jnp.sum(params["w"]))
+    with pytest.raises(TypeError, match="trajectory is a dict: pass the run that gf.d"):
+        follow({"w": jnp.ones(2)})

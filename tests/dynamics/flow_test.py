@@ -161,6 +161,22 @@ def test_times_that_do_not_rise_are_refused(case):
         gf.dynamics.gradient_flow(half_square)(jnp.ones(1), times)
 
 
+def test_options_that_are_no_numbers_are_refused():
+    flow = gf.dynamics.gradient_flow
+    for options, kind, message in (
+        ({"solver": "Tsit5"}, TypeError, "solver is 'Tsit5': pass a solver of diffrax"),
+        ({"rtol": 0.0}, ValueError, "rtol is 0.0: pass a number above 0."),
+        ({"atol": None}, TypeError, "atol is None: pass real numbers."),
+        ({"target": [1.0]}, TypeError, "target is list: pass one real number."),
+        ({"max_steps": 0.5}, ValueError, "max_steps is 0.5: pass a whole number above"),
+        ({"max_steps": 2**40}, ValueError, "pass a whole number above 0 and below 2³¹"),
+    ):
+        with pytest.raises(kind, match=re.escape(message)):
+            flow(half_square, **options)
+    with pytest.raises(TypeError, match="times is list: pass real numbers"):
+        flow(half_square)(jnp.ones(1), ["0", "1"])
+
+
 def test_what_has_no_gradient_does_not_flow():
     with pytest.raises(TypeError, match="params leaf 'n' is int32.*; only floating"):
         gf.dynamics.gradient_flow(half_square)({"n": jnp.arange(2)}, [1.0])

@@ -156,7 +156,7 @@ def test_over_batches_and_with_aux():
 
 
 OPTIONS = {
-    "every": ({"every": 0}, "every is 0: pass a whole number above 0."),
+    "every": ({"every": 0}, "every is 0: pass a whole number above 0 and"),
     "part": ({"every": 0.5}, "every is 0.5: pass a whole number"),
     "none": ({"capacity": True}, "capacity is True: pass a whole number"),
     "odd": ({"capacity": 5}, "capacity is 5: pass an even number"),
@@ -169,6 +169,24 @@ def test_bad_sizes_are_refused(maker, case):
     options, message = OPTIONS[case]
     with pytest.raises(ValueError, match=re.escape(message)):
         maker(loss_fn, **options)
+
+
+def test_sizes_of_numpy_are_sizes():
+    tx = gf.dynamics.track(loss_fn, every=np.int64(3), capacity=np.uint8(4))
+    _, states = train(tx, 7)
+    assert states[-1].steps[:3].tolist() == [0, 3, 6]
+
+
+@pytest.mark.parametrize("units", [{}, "units", lambda: None])
+def test_units_that_are_none_are_refused(units):
+    for call in (
+        lambda: gf.dynamics.track(loss_fn, units=units),
+        lambda: dynamics.Recorder(loss_fn, units=units),
+        lambda: dynamics.follow(loss_fn, units=units),
+        lambda: dynamics.tracked(optax.EmptyState(), W, units=units),
+    ):
+        with pytest.raises(TypeError, match="units is a .*: pass what gf.find_units"):
+            call()
 
 
 def test_an_update_says_what_it_lacks():

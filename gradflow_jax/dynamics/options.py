@@ -103,8 +103,8 @@ def check_units(units: Any) -> None:
 
 
 def _say(value: Any) -> str:
-    """Returns what an error says of a value: a plain one as it is."""
+    """Returns what an error says of a value: itself, its dtype or its type."""
     if isinstance(value, int) and abs(value) >= 2**63:
         return "a number of more than 64 bits"
     plain = value is None or isinstance(value, (str, bool, int, float, complex))
-    return repr(value) if plain else describe(value)
+    return repr(value) if plain else str(getattr(value, "dtype", type(value).__name__))

@@ -89,7 +89,7 @@ def test_bad_steps_and_rates_are_refused():
         (np.array([3, 1], np.uint8), ValueError, "steps is [3, 1]: the run starts"),
         ("12", TypeError, "steps is '12': pass real numbers"),
         ([[0], [1, 2]], TypeError, "steps is list: pass real numbers"),
-        (np.array(["2020-01-01"], "M8"), TypeError, "steps is "),
+        (np.array(["2020-01-01"], "M8"), TypeError, "steps is datetime64[D]: pass"),
         (None, TypeError, "steps is None: pass real numbers"),
     ):
         with pytest.raises(kind, match=re.escape(message)):

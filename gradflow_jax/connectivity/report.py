@@ -18,7 +18,14 @@ from gradflow_jax.programs.models import ModelLike
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.families import Family
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import Masks, Params, Patterns, Prunable, default_prunable
+from gradflow_jax.trees import (
+    Masks,
+    Params,
+    Patterns,
+    Prunable,
+    default_prunable,
+    fetch,
+)
 
 _HEADER = ("leaf", "shape", "kept", "effective", "of", "sparsity", "effective sparsity")
 
@@ -198,7 +205,8 @@ def effective_report(
     dead: tuple[DeadUnits, ...] = ()
     if units is not None:
         paths = align(params, units.model.variables, what="params")
-        pairs = zip(on_path.signals, on_path.constants, strict=True)
+        found = fetch(on_path, "masks")
+        pairs = zip(found.signals, found.constants, strict=True)
         by_path = dict(zip(paths, pairs, strict=True))
         dead = tuple(_find_dead_units(family, by_path) for family in units)
     effective = replace_prunable(on_path.signals, params, masks, prunable, ignore)
@@ -236,7 +244,7 @@ def _find_dead_units(
             if not part.kinds & kinds:
                 continue
             other_axes = tuple(i for i in range(np.ndim(passed)) if i != part.axis)
-            index_is_passed = np.asarray(passed).any(other_axes)
+            index_is_passed = passed.any(other_axes)
             # Labels are the number of each index's unit, −1 of an index without one.
             for labels in part.units:
                 marked[labels[index_is_passed & (labels >= 0)]] = True

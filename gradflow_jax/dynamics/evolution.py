@@ -19,7 +19,7 @@ from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import Params, named_leaves
+from gradflow_jax.trees import Params, fetch, named_leaves
 
 
 class Evolution(NamedTuple):
@@ -126,6 +126,7 @@ def evolution_of(
         units: those of the samples.
     """
     # One transfer brings all samples from the device.
-    losses, packed = map(np.stack, zip(*jax.device_get(samples), strict=True))
+    samples = fetch(list(samples), "samples")
+    losses, packed = map(np.stack, zip(*samples, strict=True))
     paths = [path for path, _ in named_leaves(params)]
     return Evolution(np.asarray(times), losses, *named_products(packed, paths, units))

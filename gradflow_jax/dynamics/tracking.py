@@ -36,7 +36,7 @@ from gradflow_jax.dynamics.options import check_units, checked_sizes
 from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import Params, check_floating, widen
+from gradflow_jax.trees import Params, check_floating, fetch, widen
 
 
 class TrackState(NamedTuple):
@@ -257,7 +257,8 @@ def tracked(
             "opt_state holds no samples: make the optimizer by "
             "optax.chain(tx, gf.dynamics.track(loss_fn))."
         )
-    state, count = track_states[0], int(track_states[0].size)
+    state = fetch(track_states[0], "opt_state")
+    count = int(state.size)
     sets = len(jax.tree.leaves(params)) + sum(family.size for family in units or ())
     if (held := state.products.shape[-1]) != sets:
         raise ValueError(

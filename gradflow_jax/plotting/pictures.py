@@ -8,6 +8,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
 from gradflow_jax.plotting.curves import COLORS
+from gradflow_jax.trees import fetch, mask_leaves
+from gradflow_jax.trees.dtypes import is_numeric
 
 _COLORS = ("#FFFFFF", COLORS[5], COLORS[0])
 _NAMES = ("removed", "kept, on no path", "kept")
@@ -29,7 +31,9 @@ def mask_picture(
         What was drawn: 0 of removed weights, 1 of those kept on no path, 2 of others.
 
     Raises:
-        ValueError: if the mask has neither two nor four dimensions.
+        TypeError: if the masks are not arrays of bool.
+        ValueError: if the mask has neither two nor four dimensions, or the effective
+            one has another shape.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -39,15 +43,21 @@ def mask_picture(
         >>> image.get_array().tolist()
         [[2, 0], [2, 1]]
     """
-    mask = np.asarray(mask)
+    if not is_numeric(mask):
+        raise TypeError(
+            f"the mask is a {type(mask).__name__}: a picture is of one layer, "
+            "masks['layer']['kernel']."
+        )
+    on_path = mask if effective is None else effective
+    (kept,) = mask_leaves(mask, mask, what="the mask", like_what="the mask")
+    (on_path,) = mask_leaves(on_path, mask, what="effective", like_what="the mask")
+    mask, on_path = fetch(kept, "the mask"), fetch(on_path, "effective")
     if mask.ndim not in (2, 4):
         raise ValueError(
             f"a mask of shape {mask.shape} is no picture: pass [in, out] or [height, "
             "width, in, out], or reshape it to one of them."
         )
-    kinds = np.where(mask, 2, 0)
-    if effective is not None:
-        kinds = np.where(mask & ~np.asarray(effective), 1, kinds)
+    kinds = np.where(mask & ~on_path, 1, np.where(mask, 2, 0))
     window = (1, 1) if mask.ndim == 2 else mask.shape[:2]
     inputs, outputs = mask.shape[-2:]
     if mask.ndim == 4:

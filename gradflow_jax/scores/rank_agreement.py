@@ -14,6 +14,7 @@ from gradflow_jax.trees import (
     check_floating,
     checked_fraction,
     default_prunable,
+    fetch,
     named_leaves,
     prunable_flags,
     widen,
@@ -206,6 +207,7 @@ def _flatten_pair(
     """
     check_floating(a, "scores a")
     check_floating(b, "scores b")
+    a, b = fetch(a, "scores a"), fetch(b, "scores b")
     leaves_b = aligned_leaves(b, a, what="scores b", like_what="scores a")
     paths_and_leaves = named_leaves(a)
     if prunable is None:

@@ -12,12 +12,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.families import Family, shares
 from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import ArrayTree, Params, describe, named_leaves, widen
+from gradflow_jax.trees import ArrayTree, Params, describe, fetch, named_leaves, widen
 
 Scope = Literal["producing", "all"]
 # A partial sum is a leaf's position in the tree and the axes that are summed over.
@@ -121,11 +120,7 @@ _jitted_partial_sums = jax.jit(sum_partially, static_argnums=1)
 
 def fetch_in_float64(array: jax.Array) -> np.ndarray:
     """Returns an array of devices in NumPy, where others hold parts of it too."""
-    sharding = array.sharding
-    if not array.is_fully_addressable and isinstance(sharding, NamedSharding):
-        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
-        array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
-    return np.asarray(array, np.float64)
+    return np.asarray(fetch(array, "partial sums"), np.float64)
 
 
 def _positions(params: Params, units: Units, what: str) -> dict[str, int]:

@@ -9,6 +9,7 @@ dataclasses, Flax and Equinox modules alike.
     mirroring      which leaf of a model a leaf of another tree mirrors, and packed masks
     roles          which axes of a leaf are summed over, from roles or Flax's convention
     prunable       which leaves are pruned: by default, and but for those ignored
+    fetching       values of arrays, also where processes share them
     flax_objects   what is an object of Flax, told without importing Flax in vain
     mistaken       refuses a module or a function in place of a tree
     trained        parameters, told from what frameworks keep beside them
@@ -30,6 +31,7 @@ from gradflow_jax.trees.dtypes import is_numeric as is_numeric
 from gradflow_jax.trees.dtypes import is_real_floating as is_real_floating
 from gradflow_jax.trees.dtypes import is_traced as is_traced
 from gradflow_jax.trees.dtypes import widen as widen
+from gradflow_jax.trees.fetching import fetch as fetch
 from gradflow_jax.trees.flax_objects import is_linen_module as is_linen_module
 from gradflow_jax.trees.flax_objects import is_nnx_module as is_nnx_module
 from gradflow_jax.trees.flax_objects import is_nnx_state as is_nnx_state

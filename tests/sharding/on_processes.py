@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from matplotlib.figure import Figure
 
 import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
@@ -124,8 +125,12 @@ def found(machine, folder):
     if not many:
         yield from trained(machine, folder)
         yield from cut(machine, folder)
+        yield from looked_at(machine)
+        yield from followed(machine)
     yield "page/masks", masks_as_on_the_page_of_scores()
     yield "error", np.asarray(error_of_a_bad_leaf(machine))
+    if jax.process_count() > 1:
+        yield "elsewhere", np.asarray(words_for_an_array_of_another_process())
 
 
 def trained(machine, folder):
@@ -157,10 +162,6 @@ def trained(machine, folder):
 def cut(machine, folder):
     """Yields unit scores, and what a cut leaves of parameters and of moments."""
 
-    def apply(params, x):
-        hidden = jax.nn.relu(x @ params["in"]["kernel"])
-        return hidden @ params["out"]["kernel"] + params["out"]["bias"]
-
     whole = params_of(np.float32)
     params = machine.params(whole, "sharded")
     units = gf.find_units(apply, whole, X.astype(np.float32))
@@ -178,6 +179,93 @@ def cut(machine, folder):
     gf.save_cut(file, small["params"], units, keep)
     for path, leaf in named_leaves(gf.load_cut(file).variables):
         yield f"cut/saved/{path}", np.asarray(leaf)
+
+
+def apply(params, x):
+    hidden = jax.nn.relu(x @ params["in"]["kernel"])
+    return hidden @ params["out"]["kernel"] + params["out"]["bias"]
+
+
+def looked_at(machine):
+    """Yields what is computed of values that each process has to see."""
+    whole = params_of(np.float32)
+    params = machine.params(whole, "sharded")
+    scores = gf.magnitude(params)
+    x, y = X.astype(np.float32), Y.astype(np.float32)
+    others = gf.loss_preservation(loss_fn)(params, machine.batch(x, y))
+    masks = gf.global_masks(others, sparsity=0.7)
+    for compare in (gf.scores.spearman, gf.scores.kendall):
+        yield f"looked/{compare.__name__}", np.asarray(compare(scores, others))
+    shared = gf.scores.top_overlap(scores, others, sparsity=0.5)
+    yield "looked/top_overlap", np.asarray(shared)
+    table = gf.scores.agreement({"a": scores, "b": others, "c": whole})
+    yield "looked/agreement", table.values
+    overlap = gf.overlap(masks, gf.global_masks(scores, sparsity=0.7))
+    yield "looked/overlap", np.asarray(overlap)
+    yield "looked/inverted", gf.masks.invert_scores(others)
+    shuffled = gf.masks.shuffle_masks(jax.random.key(0), masks)
+    yield "looked/shuffled", np.asarray([x.kept for x in gf.report(shuffled).layers])
+    labels = machine.batch(Y[:, 0])[0]
+    shuffled = gf.masks.shuffle_labels(jax.random.key(0), labels)
+    yield "looked/labels", {"labels": shuffled}
+    units = gf.find_units(apply, whole, x)
+    arguments = apply, params, masks, machine.batch(x)[0]
+    yield "looked/effective", gf.connectivity.effective_masks(*arguments)
+    report = gf.connectivity.effective_report(*arguments, units=units)
+    yield "looked/report", np.asarray(str(report))
+    axes = Figure().subplots()
+    picture = gf.plotting.mask_picture(axes, masks["in"]["kernel"])
+    yield "looked/picture", np.asarray(picture.get_array())
+
+
+def followed(machine):
+    """Yields what is seen of training: along a run, in an optimizer, and recorded."""
+    params = machine.params(params_of(np.float64), "sharded")
+    batch = machine.batch(X.astype(np.float64), Y.astype(np.float64))
+    units = gf.find_units(apply, params_of(np.float64), X.astype(np.float64))
+    options = {"learning_rate": 2.0**-10, "units": units}
+    tracker = gf.dynamics.track(loss_fn, **options)
+    tx = optax.chain(optax.sgd(2.0**-10), tracker)
+    record = gf.dynamics.Recorder(loss_fn, **options)
+    run = gf.dynamics.gradient_descent(loss_fn, 2.0**-10)(params, [0, 1, 2], batch)
+    yield "followed/run", run.params
+
+    @jax.jit
+    def step(params, state, batch):
+        grads = jax.grad(loss_fn)(params, batch)
+        updates, state = tx.update(grads, state, params, loss_args=(batch,))
+        return optax.apply_updates(params, updates), state
+
+    state, stepped = tx.init(params), params
+    for _ in range(3):
+        record(stepped, batch)
+        stepped, state = step(stepped, state, batch)
+    for name, evolution in {
+        "run": gf.dynamics.follow(loss_fn, units=units)(run, batch),
+        "tracked": gf.dynamics.tracked(state, params, units=units),
+        "recorded": record.evolution(),
+    }.items():
+        # Rounding differs with the order of sums.
+        rates = gf.dynamics.measured_rates(evolution)
+        for number, leaf in enumerate(jax.tree.leaves((evolution, rates))):
+            yield f"followed/{name} {number}", np.round(leaf, 6)
+    effects = gf.dynamics.removal_effects(loss_fn, scales=(1.0, 0.5))
+    masks = gf.global_masks(gf.magnitude(params), sparsity=0.5)
+    removal = effects(params, masks, batch)
+    yield "followed/effects", {"of a removal": jnp.stack(removal)}
+
+
+def words_for_an_array_of_another_process():
+    """An array without a mesh that lies where this process cannot read it."""
+    others = [d for d in jax.devices() if d.process_index != jax.process_index()]
+    scores = jax.make_array_from_single_device_arrays(
+        (8,), jax.sharding.SingleDeviceSharding(others[0]), [], dtype=jnp.float32
+    )
+    try:
+        gf.trees.fetch({"kernel": scores}, "scores")
+    except ValueError as error:
+        return str(error)
+    return "no error"
 
 
 def masks_as_on_the_page_of_scores():

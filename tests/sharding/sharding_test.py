@@ -93,11 +93,13 @@ def test_processes_find_what_one_device_finds(tmp_path, alone, count):
     every = run_processes(tmp_path, count)
     # Each process looks at a part: two measures, and the lines of the page of scores.
     assert {name.split("/")[0] for name in every[0]} == (
-        {"first", "second", "page", "error"}
-        | ({"trained", "cut"} if count == 2 else set())
+        {"first", "second", "page", "error", "elsewhere"}
+        | ({"trained", "cut", "looked", "followed"} if count == 2 else set())
     )
     for found in every:
         assert found.keys() == every[0].keys()
+        elsewhere = str(found.pop("elsewhere/"))
+        assert "scores leaf 'kernel' lies on devices of other processes" in elsewhere
         for name, array in found.items():
             np.testing.assert_array_equal(array, alone[name], name)
     kept = sum(

@@ -98,10 +98,10 @@ def test_processes_find_what_one_device_finds(tmp_path, alone, count):
     )
     for found in every:
         assert found.keys() == every[0].keys()
-        elsewhere = str(found.pop("elsewhere/"))
+        elsewhere = str(found["elsewhere/"])
         assert "scores leaf 'kernel' lies on devices of other processes" in elsewhere
-        for name, array in found.items():
-            np.testing.assert_array_equal(array, alone[name], name)
+        for name in found.keys() - {"elsewhere/"}:
+            np.testing.assert_array_equal(found[name], alone[name], name)
     kept = sum(
         array.sum() for name, array in alone.items() if "repeated/masks/" in name
     )

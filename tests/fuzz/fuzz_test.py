@@ -1,0 +1,88 @@
+"""Whatever is passed, a public function answers, or refuses in its own words.
+
+An answer takes five seconds and a GiB at most. `python -m tests.fuzz.fuzz_test FILE`
+writes what is found to a file, function by function.
+"""
+
+import collections
+import inspect
+import sys
+
+import pytest
+
+import gradflow_jax as gf
+from tests.documented_names_test import FUNCTIONS, PUBLIC
+from tests.fuzz.hostile import VALUES
+from tests.fuzz.inputs import ENTRIES, NOT_CALLED
+from tests.fuzz.judging import judge, whole_tracebacks
+
+# Of each function: so many inputs in the tier of runs, and so few in that of units.
+MANY, FEW = 60, 3
+LEAST = 30
+
+
+def findings(name, count):
+    """Returns how many inputs of a function were tried, and what was found by input."""
+    entry = ENTRIES[name]
+    found, inputs = {}, entry.inputs(count, seed=name)
+    with whole_tracebacks():
+        for argument, text, make in inputs:
+            value = make()
+            finding = judge(lambda: entry.call(argument, value), entry.function)  # noqa: B023
+            if finding is not None:
+                found[f"{argument} = {text}"] = finding
+    return len(inputs), found
+
+
+def described(found):
+    return "\n".join(
+        f"  {text}\n    {finding.what}\n    {finding.where}"
+        for text, finding in found.items()
+    )
+
+
+def test_every_public_function_has_inputs():
+    """And each of its parameters is among them; the top level has the rooms' own."""
+    assert set(FUNCTIONS) - set(NOT_CALLED) <= set(ENTRIES)
+    own = [PUBLIC[name] for name in PUBLIC]
+    assert all(getattr(gf, name) in own for name in gf._ROOM_OF)
+    for name, entry in ENTRIES.items():
+        parameters = inspect.signature(entry.function).parameters.values()
+        named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+        absent = named - set(entry.arguments)
+        assert not absent, f"{name} lacks {absent}"
+    assert min(len(VALUES), MANY) >= LEAST
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_valid_input_is_accepted(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ENTRIES[name].call()
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("name", ENTRIES)
+def test_hostile_inputs_are_answered_or_refused_in_words(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    count, found = findings(name, MANY)
+    print(f"{name}: {count} inputs, {len(found)} findings")
+    assert not found, f"\n{described(found)}"
+
+
+def main(path):
+    """Writes what is found to a file, and prints the counts."""
+    counts = collections.Counter()
+    with open(path, "w") as file:
+        for name in ENTRIES:
+            count, found = findings(name, MANY)
+            counts.update(inputs=count, findings=len(found))
+            line = f"{name}: {len(found)} findings of {count} inputs"
+            print(line, flush=True)
+            file.write(f"{line}\n{described(found)}\n\n")
+            file.flush()
+    print(dict(counts))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

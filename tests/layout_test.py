@@ -180,7 +180,7 @@ def test_the_library_itself_needs_no_extra():
 
 def test_tests_mirror_the_package():
     """A folder of tests is one of the package, or is named here."""
-    apart = {"benchmarks", "mutants", "reference", "sharding", "structured/zoo"}
+    apart = {"benchmarks", "fuzz", "mutants", "reference", "sharding", "structured/zoo"}
     tests = Path(__file__).parent
     for path in tests.rglob("*_test.py"):
         folder = path.parent.relative_to(tests).as_posix()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradflow_jax.connectivity.reader import Reader
 from gradflow_jax.connectivity.signals import Signal
@@ -23,9 +24,12 @@ from gradflow_jax.trees import (
     Patterns,
     Prunable,
     default_prunable,
+    label,
     mask_leaves,
+    named_leaves,
     prunable_flags,
 )
+from gradflow_jax.trees.dtypes import is_numeric
 
 
 def effective_masks(
@@ -75,7 +79,7 @@ def effective_masks(
         A tree like params of bool, True where a weight is kept and on a path.
 
     Raises:
-        TypeError: if a mask is not bool.
+        TypeError: if a mask is not bool, or a parameter or an input no array.
         ValueError: if params and masks are different trees or no leaf is prunable.
 
     Example:
@@ -95,8 +99,26 @@ def effective_masks(
         Lens of Effective Sparsity, JMLR 2023.
     """
     finder = path_finder(model, options)
+    check_arguments(params, masks, inputs)
     on_path = finder.on_paths(params, masks, inputs, constants=False)
     return replace_prunable(on_path.signals, params, masks, prunable, ignore)
+
+
+def check_arguments(params: Params, masks: Masks, inputs: Sequence[Any]) -> None:
+    """Checks that all are trees of arrays, and masks those of params.
+
+    Raises:
+        TypeError: naming the leaf and what was found.
+        ValueError: if params and masks are different trees.
+    """
+    for what, tree in (("params", params), ("inputs", inputs)):
+        for path, leaf in named_leaves(tree):
+            if isinstance(leaf, np.ma.MaskedArray) or not is_numeric(leaf):
+                raise TypeError(
+                    f"{what} {label(path)} is a {type(leaf).__name__}: pass arrays, "
+                    "as the model is called with them."
+                )
+    mask_leaves(masks, params)
 
 
 class PathFinder:

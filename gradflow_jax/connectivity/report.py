@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradflow_jax.connectivity.effective import path_finder, replace_prunable
+from gradflow_jax.connectivity.effective import (
+    check_arguments,
+    path_finder,
+    replace_prunable,
+)
 from gradflow_jax.masks.reports import Report, report
 from gradflow_jax.masks.tables import (
     html_table,
@@ -17,7 +21,7 @@ from gradflow_jax.masks.tables import (
 from gradflow_jax.programs.models import ModelLike
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.families import Family
-from gradflow_jax.structured.units import Units
+from gradflow_jax.structured.units import Units, check_units
 from gradflow_jax.trees import (
     Masks,
     Params,
@@ -164,7 +168,8 @@ def effective_report(
         what is dead; whether a constant goes on is also up to the numbers in params.
 
     Raises:
-        TypeError: if a mask is not bool.
+        TypeError: if a mask is not bool, a parameter or an input no array, or units are
+            none.
         ValueError: if params and masks are different trees, if no leaf is prunable, or
             if the units are another model's.
 
@@ -199,7 +204,9 @@ def effective_report(
         Vysogorets & Kempe, Connectivity Matters: Neural Network Pruning Through the
         Lens of Effective Sparsity, JMLR 2023.
     """
+    check_units(units)
     finder = path_finder(model, options)
+    check_arguments(params, masks, inputs)
     constants_matter = units is not None
     on_path = finder.on_paths(params, masks, inputs, constants=constants_matter)
     dead: tuple[DeadUnits, ...] = ()

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.dynamics.options import check_number
-from gradflow_jax.trees import describe, is_real_floating
+from gradflow_jax.trees import check_number, describe, is_real_floating
 
 LearningRate = float | Callable[[Any], Any]
 """The time that a step takes: a number, or a schedule `count -> value`."""

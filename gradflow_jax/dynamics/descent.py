@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
-from gradflow_jax.dynamics.options import check_number, check_positive
+from gradflow_jax.dynamics.options import check_positive
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn, of_a_loss
-from gradflow_jax.trees import Params, check_floating, widen
+from gradflow_jax.trees import Params, check_floating, check_number, widen
 
 
 @of_a_loss("(params, steps, batch)")

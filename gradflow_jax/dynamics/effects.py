@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gradflow_jax.dynamics.loss_calls import drop_aux
-from gradflow_jax.dynamics.options import real_array
 from gradflow_jax.programs.forward_mode import derivative_along
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.derivatives import Derivatives
@@ -21,6 +20,7 @@ from gradflow_jax.trees import (
     Params,
     check_floating,
     mask_leaves,
+    real_array,
     widen,
 )
 
@@ -144,7 +144,7 @@ def convergence_order(
 
     Raises:
         TypeError: if one of the three holds no real numbers.
-        ValueError: if there are fewer than two scales, if one is not positive, if
+        ValueError: if there are no two different scales, if one is not positive, if
             the three differ in shape, or if an error is 0 or not finite, of which there
             is no order.
 
@@ -170,7 +170,8 @@ def convergence_order(
             f"scales, predicted and measured have the shapes {shapes}: pass one number "
             "of each for each scale, [scale]."
         )
-    if scales.size < 2 or not (np.isfinite(scales) & (scales > 0)).all():
+    positive = np.isfinite(scales) & (scales > 0)
+    if not positive.all() or np.unique(scales).size < 2:
         raise ValueError(
             f"scales is {scales.tolist()}: an order takes two positive ones or more."
         )

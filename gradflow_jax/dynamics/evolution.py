@@ -13,13 +13,12 @@ from gradflow_jax.dynamics.inner_products import (
     packed_products,
 )
 from gradflow_jax.dynamics.loss_calls import drop_aux
-from gradflow_jax.dynamics.options import check_units
-from gradflow_jax.dynamics.trajectory import Trajectory
+from gradflow_jax.dynamics.trajectory import Trajectory, check_trajectory
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn, of_a_loss
-from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import Params, fetch, named_leaves
+from gradflow_jax.structured.units import Units, check_units
+from gradflow_jax.trees import Params, fetch, named_leaves, real_array
 
 
 class Evolution(NamedTuple):
@@ -38,6 +37,44 @@ class Evolution(NamedTuple):
     model: Products
     leaves: dict[str, Products]
     units: dict[str, Products]
+
+
+def check_evolution(evolution: Any) -> None:
+    """Checks that a value is an evolution, whose quantities have an axis of its times.
+
+    Raises:
+        TypeError: for what is no evolution, or holds other things than products.
+        ValueError: naming a quantity that has another first axis.
+    """
+    if not isinstance(evolution, Evolution):
+        raise TypeError(
+            f"evolution is a {type(evolution).__name__}: pass what gf.dynamics.follow, "
+            "tracked or Recorder.evolution returned."
+        )
+    sets = {"model": evolution.model}
+    for name, by_name in (("leaves", evolution.leaves), ("units", evolution.units)):
+        if not isinstance(by_name, dict):
+            raise TypeError(
+                f"the evolution's {name} is a {type(by_name).__name__}: products by "
+                "name are a dict."
+            )
+        sets |= {f"{name} {key!r}": products for key, products in by_name.items()}
+    quantities = {"loss": evolution.loss}
+    for name, products in sets.items():
+        if not isinstance(products, Products):
+            raise TypeError(
+                f"the evolution's {name} is a {type(products).__name__}, and not "
+                "gf.dynamics.Products."
+            )
+        quantities |= {f"{name}.{key}": x for key, x in products._asdict().items()}
+    times = real_array(evolution.times, "the evolution's times")
+    for name, quantity in quantities.items():
+        array = real_array(quantity, f"the evolution's {name}")
+        if times.ndim != 1 or array.shape[:1] != times.shape:
+            raise ValueError(
+                f"the evolution's {name} has shape {array.shape}, but its times have "
+                f"{times.shape}: each quantity is [time] or [time, unit]."
+            )
 
 
 @of_a_loss("(trajectory, batch)")
@@ -89,11 +126,7 @@ def follow(
     def evaluate_along(
         trajectory: Trajectory, /, *args: Any, **kwargs: Any
     ) -> Evolution:
-        if not isinstance(trajectory, Trajectory):
-            raise TypeError(
-                f"trajectory is a {type(trajectory).__name__}: pass the run that "
-                "gf.dynamics.gradient_flow or gradient_descent returned."
-            )
+        check_trajectory(trajectory)
         times = np.asarray(trajectory.times)
         # A flow that met its target repeats the time at which it stopped. The time
         # prepended is below the first, so that the first always counts.

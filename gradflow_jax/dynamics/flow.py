@@ -7,15 +7,18 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
-from gradflow_jax.dynamics.options import (
-    check_number,
-    check_positive,
-    checked_count,
-)
+from gradflow_jax.dynamics.options import check_positive, checked_count
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn, of_a_loss
-from gradflow_jax.trees import ArrayTree, Params, check_floating, is_traced, widen
+from gradflow_jax.trees import (
+    ArrayTree,
+    Params,
+    check_floating,
+    check_number,
+    is_traced,
+    widen,
+)
 
 if TYPE_CHECKING:
     import diffrax

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gradflow_jax.dynamics.evolution import Evolution
+from gradflow_jax.dynamics.evolution import Evolution, check_evolution
 from gradflow_jax.dynamics.inner_products import Products
 
 # A measured derivative is made of this many samples. The first derivative is then
@@ -71,6 +71,7 @@ def predicted_rates(evolution: Evolution) -> Rates:
 
     Raises:
         TypeError: for what is no evolution.
+        ValueError: for a quantity that has not one value for each of the times.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,7 +82,7 @@ def predicted_rates(evolution: Evolution) -> Rates:
         >>> rates.loss.tolist(), rates.model.theta2_second.tolist()  # −w², 4 w²
         ([-9.0], [36.0])
     """
-    _check_evolution(evolution)
+    check_evolution(evolution)
 
     def predict(products: Products) -> NormRates:
         return NormRates(
@@ -115,7 +116,8 @@ def measured_rates(evolution: Evolution) -> Rates:
 
     Raises:
         TypeError: for what is no evolution.
-        ValueError: for fewer than three samples.
+        ValueError: for fewer than three samples, or a quantity that has not one for
+            each of the times.
 
     Example:
         >>> import jax.numpy as jnp
@@ -127,7 +129,7 @@ def measured_rates(evolution: Evolution) -> Rates:
         >>> print(rates.loss[2].round(3), -9 * jnp.exp(-0.4).round(3))
         -6.033 -6.03
     """
-    _check_evolution(evolution)
+    check_evolution(evolution)
     count = len(evolution.times)
     if count < 3:
         raise ValueError(
@@ -153,14 +155,6 @@ def measured_rates(evolution: Evolution) -> Rates:
         )
 
     return _rates(evolution, derivative(evolution.loss, 1), measure)
-
-
-def _check_evolution(evolution: Evolution) -> None:
-    if not isinstance(evolution, Evolution):
-        raise TypeError(
-            f"evolution is a {type(evolution).__name__}: pass what gf.dynamics.follow, "
-            "tracked or Recorder.evolution returned."
-        )
 
 
 def _rates(

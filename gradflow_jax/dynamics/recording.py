@@ -16,11 +16,11 @@ from gradflow_jax.dynamics.evolution import (
     loss_and_products,
 )
 from gradflow_jax.dynamics.loss_calls import drop_aux
-from gradflow_jax.dynamics.options import check_units, checked_sizes
+from gradflow_jax.dynamics.options import checked_sizes
 from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn, check_loss
-from gradflow_jax.structured.units import Units
+from gradflow_jax.structured.units import Units, check_units
 from gradflow_jax.trees import Params
 
 

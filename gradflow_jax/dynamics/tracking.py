@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gradflow_jax.dynamics.clock import (
@@ -32,11 +33,11 @@ from gradflow_jax.dynamics.evolution import (
 )
 from gradflow_jax.dynamics.inner_products import Products
 from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
-from gradflow_jax.dynamics.options import check_units, checked_sizes
+from gradflow_jax.dynamics.options import checked_sizes
 from gradflow_jax.scores.evaluation import evaluate_then
 from gradflow_jax.scores.losses import LossFn, of_a_loss
-from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import Params, check_floating, fetch, widen
+from gradflow_jax.structured.units import Units, check_units
+from gradflow_jax.trees import Params, check_floating, fetch, is_traced, widen
 
 
 class TrackState(NamedTuple):
@@ -231,8 +232,9 @@ def tracked(
         The evolution, each sample at the sum of the learning rates before it.
 
     Raises:
-        TypeError: for units that are none.
-        ValueError: if the state holds no samples, or those of other params or units.
+        TypeError: for units that are none, or a state that is traced.
+        ValueError: if the state holds no samples, those of other params or units, or
+            what `track` did not make.
 
     Example:
         >>> import jax.numpy as jnp
@@ -246,7 +248,7 @@ def tracked(
     check_units(units)
     track_states = [
         # Flax NNX keeps each of a state's arrays in a variable, which this takes away.
-        TrackState(*jax.tree.leaves(state))
+        _state_of(jax.tree.leaves(state))
         for state in jax.tree.leaves(
             opt_state, is_leaf=lambda node: isinstance(node, TrackState)
         )
@@ -269,3 +271,25 @@ def tracked(
         raise ValueError("nothing was tracked yet: call tx.update first.")
     samples = zip(state.loss[:count], state.products[:count], strict=True)
     return evolution_of(state.times[:count], list(samples), params, units)
+
+
+def _state_of(leaves: list[Any]) -> TrackState:
+    """Returns the state of which these are the arrays.
+
+    Raises:
+        TypeError: if one is traced.
+        ValueError: if they are not as `track` made them.
+    """
+    if any(map(is_traced, leaves)):
+        raise TypeError(
+            "opt_state is traced by jax.jit or a like transformation, and the samples "
+            "are read by name: return the state and read it outside."
+        )
+    axes = [getattr(leaf, "ndim", None) for leaf in leaves]
+    are_arrays = all(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves)
+    if not are_arrays or axes != [0, 0, 0, 0, 0, 1, 1, 1, 3]:
+        raise ValueError(
+            "opt_state holds a TrackState that gf.dynamics.track did not make: its "
+            f"arrays have {axes} axes. Pass the state that tx.update returned."
+        )
+    return TrackState(*leaves)

@@ -3,10 +3,17 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.dynamics.options import real_array
-from gradflow_jax.trees import Params, is_traced
+from gradflow_jax.trees import (
+    Params,
+    check_floating,
+    is_traced,
+    label,
+    named_leaves,
+    real_array,
+)
 
 
 class Trajectory(NamedTuple):
@@ -29,6 +36,28 @@ class Trajectory(NamedTuple):
     def at(self, index: int) -> Params:
         """Returns the parameters at one of the times, a tree like params."""
         return jax.tree.map(lambda leaf: leaf[index], self.params)
+
+
+def check_trajectory(trajectory: Any) -> None:
+    """Checks that a value is a trajectory, whose params have an axis of its times.
+
+    Raises:
+        TypeError: for what is no trajectory.
+        ValueError: naming the leaf that has another first axis.
+    """
+    if not isinstance(trajectory, Trajectory):
+        raise TypeError(
+            f"trajectory is a {type(trajectory).__name__}: pass the run that "
+            "gf.dynamics.gradient_flow or gradient_descent returned."
+        )
+    times = real_array(trajectory.times, "the trajectory's times")
+    check_floating(trajectory.params, "the trajectory's params")
+    for path, leaf in named_leaves(trajectory.params):
+        if times.ndim != 1 or jnp.shape(leaf)[:1] != times.shape:
+            raise ValueError(
+                f"the trajectory's params {label(path)} has shape {jnp.shape(leaf)}, "
+                f"but its times have {times.shape}: a leaf is [time, ...]."
+            )
 
 
 def check_rising(values: Any, name: str) -> Any:

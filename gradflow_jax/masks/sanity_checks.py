@@ -7,11 +7,12 @@ scores or data; the training stays that of the method itself. Whether the masks 
 with new initial weights too is seen by `gf.prune(model.init(new_key, ...), masks)`.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradflow_jax.trees import (
     Masks,
@@ -19,6 +20,7 @@ from gradflow_jax.trees import (
     Prunable,
     Scores,
     check_floating,
+    check_key,
     check_masks,
     default_prunable,
     describe,
@@ -54,7 +56,7 @@ def shuffle_masks(
         prunable leaves together.
 
     Raises:
-        TypeError: if a leaf is not bool.
+        TypeError: for what is no key, or if a leaf is not bool.
         ValueError: if no leaf is prunable or `scope` is neither.
 
     Example:
@@ -69,8 +71,9 @@ def shuffle_masks(
         the Mark?, ICLR 2021. Su et al., Sanity-Checking Pruning Methods: Random
         Tickets can Win the Jackpot, NeurIPS 2020.
     """
-    if scope not in ("layer", "network"):
+    if not isinstance(scope, str) or scope not in ("layer", "network"):
         raise ValueError(f"scope is {scope!r}; choose 'layer' or 'network'.")
+    check_key(key)
     check_masks(masks)
     leaves, structure = jax.tree.flatten(masks)
     flags = prunable_flags(masks, prunable, ignore)
@@ -133,6 +136,7 @@ def shuffle_labels(key: chex.PRNGKey, labels: chex.Array) -> jax.Array:
         The labels in another order.
 
     Raises:
+        TypeError: for what is no key, or labels that are no numbers.
         ValueError: if labels have no axis.
 
     Example:
@@ -144,7 +148,9 @@ def shuffle_labels(key: chex.PRNGKey, labels: chex.Array) -> jax.Array:
     Reference:
         Su et al., NeurIPS 2020, whose release draws new labels instead.
     """
-    if jnp.ndim(labels) == 0:
+    check_key(key)
+    labels = _array_of_numbers(labels, "labels")
+    if labels.ndim == 0:
         raise ValueError(
             f"labels are {describe(labels)}; pass the labels of a batch, [batch]."
         )
@@ -163,7 +169,8 @@ def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
         an order of its own.
 
     Raises:
-        ValueError: if images have no axis but the batch's.
+        TypeError: for what is no key, or images that are no numbers.
+        ValueError: if images have no axis but the batch's, or hold nothing.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -175,7 +182,9 @@ def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
     Reference:
         Su et al., NeurIPS 2020, whose release shuffles in the same way.
     """
-    if jnp.ndim(images) < 2:
+    check_key(key)
+    images = _array_of_numbers(images, "images")
+    if images.ndim < 2 or not images.size:
         raise ValueError(
             f"images are {describe(images)}; pass a batch, [batch, height, width, "
             "channel]."
@@ -183,4 +192,23 @@ def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
     flat = jnp.reshape(images, (len(images), -1))
     keys = jax.random.split(key, len(flat))
     shuffled = jax.vmap(jax.random.permutation)(keys, flat)
-    return shuffled.reshape(jnp.shape(images))
+    return shuffled.reshape(images.shape)
+
+
+def _array_of_numbers(values: Any, what: str) -> jax.Array | np.ndarray:
+    """Returns an array, or a list of numbers, as an array.
+
+    Raises:
+        TypeError: for what holds no numbers.
+    """
+    try:
+        array = values if isinstance(values, jax.Array) else np.asarray(values)
+        kinds = (jnp.number, jnp.bool_)
+        is_numeric = any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
+    except (TypeError, ValueError):
+        # NumPy makes no array of lists of several lengths, and JAX knows no dates.
+        is_numeric = False
+    if not is_numeric:
+        found = getattr(values, "dtype", type(values).__name__)
+        raise TypeError(f"{what} are {found}; pass an array of numbers.")
+    return array

@@ -1,5 +1,6 @@
 """Plots: functions of (Axes, data) that return what they drew; no computation.
 
+    drawable        checks of what is to be drawn
     curves          accuracy against sparsity
     training        losses, accuracies and correlations over epochs
     layers          sparsities and pruned shares by layer
@@ -9,7 +10,6 @@
     predictions     what a theory predicts over time, beside what was measured
     recovery        loss against gradient norm
     observations    the paper's five observations
-    checks          data of another kind is refused in a line
 
 Needs matplotlib. Imports what its arguments are made of; `experiments` imports it.
 To add a plot, write a function of (Axes, data) in the file of its subject; it computes

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-from gradflow_jax.plotting.checks import check_entries
+from gradflow_jax.plotting import drawable
 
 # These are Okabe and Ito's colors, which the color-blind tell apart; where they run
 # out the markers and line styles go on.
@@ -39,6 +39,7 @@ class Curve(NamedTuple):
     deviations: Sequence[float]
 
 
+@drawable.takes(i=drawable.count)
 def look(i: int) -> dict[str, Any]:
     """Returns how the i-th line of a plot is drawn.
 
@@ -47,6 +48,10 @@ def look(i: int) -> dict[str, Any]:
 
     Returns:
         Keyword arguments of `Axes.plot`.
+
+    Raises:
+        TypeError: for what is no whole number.
+        ValueError: for one below 0.
 
     Example:
         >>> look(0)["color"], look(0)["marker"]
@@ -67,6 +72,13 @@ def look_of_measure(i: int, name: str) -> dict[str, Any]:
     return {"color": "0.35", "linestyle": ":"} if name == DENSE else look(i)
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    curves=drawable.by_name(drawable.curve(Curve, "sparsities", "means", "deviations")),
+    dense=drawable.optional(drawable.number),
+    removed=drawable.text,
+    spread=drawable.one_of("bars", "bands"),
+)
 def accuracy_against_sparsity(
     ax: Axes,
     curves: Mapping[str, Curve],
@@ -93,8 +105,8 @@ def accuracy_against_sparsity(
         the order of the curves.
 
     Raises:
-        TypeError: if an entry is of another kind.
-        ValueError: if an entry's sequences differ in length.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -104,7 +116,6 @@ def accuracy_against_sparsity(
         >>> ax.get_xlabel()
         'prunable weights removed / %'
     """
-    check_entries(curves, Curve, "curves")
     drawn = {}
     ticks = sorted(
         {sparsity for curve in curves.values() for sparsity in curve.sparsities}

@@ -8,13 +8,22 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
-from gradflow_jax.plotting.checks import check_shape
+from gradflow_jax.plotting import drawable
 from gradflow_jax.plotting.curves import COLORS
 
 # The highest bar of a layer fills this part of the gap to the layer above.
 _HEIGHT = 0.85
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    edges=drawable.numbers(),
+    counts=drawable.by_name(drawable.numbers()),
+    measure=drawable.text,
+    unit=drawable.optional(drawable.text),
+    threshold=drawable.optional(drawable.number),
+    scale=drawable.one_of("log", "linear"),
+)
 def score_histograms(
     ax: Axes,
     edges: Sequence[float],
@@ -43,8 +52,8 @@ def score_histograms(
         What was drawn for each layer, by name.
 
     Raises:
-        TypeError: if the counts have no names.
-        ValueError: if a layer has not one count for each bin.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for counts of another number than bins, or another scale.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -54,15 +63,15 @@ def score_histograms(
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['conv', 'dense']
     """
-    if not isinstance(counts, Mapping):
-        raise TypeError(
-            f"counts is of type {type(counts).__name__}: pass a dict of the counts of "
-            "each layer by its name."
-        )
+    for name, layer_counts in counts.items():
+        if len(layer_counts) != len(edges) - 1:
+            raise ValueError(
+                f"counts[{name!r}] has the length {len(layer_counts)}, but there are "
+                f"{len(edges)} edges, of {len(edges) - 1} bins."
+            )
     drawn = {}
     for row, (name, layer_counts) in enumerate(counts.items()):
         heights = np.asarray(layer_counts, float)
-        check_shape(heights.shape, (len(edges) - 1,), f"counts[{name!r}]")
         # An empty layer has bars of height 0, not 0 / 0.
         highest = max(heights.max(initial=0.0), 1.0)
         drawn[name] = ax.stairs(

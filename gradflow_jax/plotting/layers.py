@@ -10,7 +10,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from gradflow_jax.plotting.checks import check_entries, check_lengths
+from gradflow_jax.plotting import drawable
 from gradflow_jax.plotting.curves import COLORS, look_of_measure
 
 # The part of the gap between two layers that the measures of one layer spread over.
@@ -43,6 +43,12 @@ class LayerShares(NamedTuple):
     deviations: Sequence[float]
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    layers=drawable.texts,
+    direct=drawable.numbers(),
+    effective=drawable.numbers(),
+)
 def sparsity_by_layer(
     ax: Axes, layers: Sequence[str], direct: Sequence[float], effective: Sequence[float]
 ) -> DrawnLayers:
@@ -61,7 +67,8 @@ def sparsity_by_layer(
         What was drawn.
 
     Raises:
-        ValueError: if the three differ in length.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -70,8 +77,7 @@ def sparsity_by_layer(
         >>> drawn.effective.get_xdata().tolist()
         [0.5, 0.95]
     """
-    values = {"layers": layers, "direct": direct, "effective": effective}
-    check_lengths(values, "what is drawn")
+    drawable.same_length({"layers": layers, "direct": direct, "effective": effective})
     rows = np.arange(len(layers))
     gaps = ax.hlines(rows, direct, effective, colors="0.6", linewidth=1.5, zorder=1)
     (direct_points,) = ax.plot(
@@ -92,6 +98,12 @@ def sparsity_by_layer(
     return DrawnLayers(direct_points, effective_points, gaps)
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    layers=drawable.texts,
+    shares=drawable.by_name(drawable.curve(LayerShares, "means", "deviations")),
+    order=drawable.texts,
+)
 def pruned_by_layer(
     ax: Axes,
     layers: Sequence[str],
@@ -116,8 +128,8 @@ def pruned_by_layer(
         What was drawn for each measure, by name.
 
     Raises:
-        TypeError: if an entry is of another kind.
-        ValueError: if an entry's sequences differ in length.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -127,8 +139,11 @@ def pruned_by_layer(
         >>> ax.get_xlabel()
         'filters pruned / %'
     """
-    check_entries(shares, LayerShares, "shares")
-    order = order or list(shares)
+    drawable.same_length(
+        {"layers": layers}
+        | {f"shares[{name!r}].means": share.means for name, share in shares.items()}
+    )
+    order = drawable.order_of(shares, order)
     drawn = {}
     for name, share in shares.items():
         i = order.index(name)

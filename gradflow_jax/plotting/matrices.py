@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
-from gradflow_jax.plotting.checks import check_shape
+from gradflow_jax.plotting import drawable
 
 
 class DrawnMatrix(NamedTuple):
@@ -24,6 +24,12 @@ class DrawnMatrix(NamedTuple):
     numbers: list[Text]
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    names=drawable.texts,
+    values=drawable.numbers(2),
+    quantity=drawable.text,
+)
 def correlation_matrix(
     ax: Axes,
     names: Sequence[str],
@@ -46,7 +52,8 @@ def correlation_matrix(
         What was drawn.
 
     Raises:
-        ValueError: if there is no number for each pair of names.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -56,8 +63,10 @@ def correlation_matrix(
         >>> [number.get_text() for number in drawn.numbers]
         ['1.00', '−0.25', '−0.25', '1.00']
     """
+    drawable.same_length(
+        {"names": names, "values": values, "a row of values": np.transpose(values)}
+    )
     values = np.ma.masked_invalid(np.asarray(values, float))
-    check_shape(values.shape, (len(names), len(names)), "values")
     ax.set_facecolor("0.85")
     image = ax.imshow(values, cmap="PuOr", vmin=-1, vmax=1)
     font_size = max(5.0, min(9.0, 90 / max(len(names), 1)))

@@ -12,7 +12,7 @@ from gradflow_jax.observations.first import LargerWeights
 from gradflow_jax.observations.fourth import IncreasingGradientNorm
 from gradflow_jax.observations.second import SlowWeights
 from gradflow_jax.observations.third import PreservingMagnitude
-from gradflow_jax.plotting.checks import check_kind
+from gradflow_jax.plotting import drawable
 from gradflow_jax.plotting.curves import look
 from gradflow_jax.plotting.layers import LayerShares, pruned_by_layer
 from gradflow_jax.plotting.recovery import (
@@ -23,6 +23,14 @@ from gradflow_jax.plotting.recovery import (
 from gradflow_jax.plotting.training import DrawnCurve, EpochCurve, curves_over
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    first=drawable.record(
+        LargerWeights,
+        magnitude_losses=drawable.numbers(2),
+        preservation_losses=drawable.numbers(2),
+    ),
+)
 def convergence(ax: Axes, first: LargerWeights) -> dict[str, DrawnCurve]:
     """Draws the training loss of fine-tuning: magnitude and loss preservation.
 
@@ -34,7 +42,8 @@ def convergence(ax: Axes, first: LargerWeights) -> dict[str, DrawnCurve]:
         What was drawn for each measure, by name.
 
     Raises:
-        TypeError: if it is given something else.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -44,7 +53,6 @@ def convergence(ax: Axes, first: LargerWeights) -> dict[str, DrawnCurve]:
         >>> convergence(ax, first)["magnitude"].line.get_ydata().tolist()
         [2.1, 1.1]
     """
-    check_kind(first, LargerWeights, "first")
     losses = {
         "magnitude": first.magnitude_losses,
         "loss_preservation": first.preservation_losses,
@@ -58,6 +66,15 @@ def convergence(ax: Axes, first: LargerWeights) -> dict[str, DrawnCurve]:
     return drawn
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    second=drawable.record(
+        SlowWeights, steps=drawable.numbers(), correlation=drawable.numbers(2)
+    ),
+    third=drawable.record(
+        PreservingMagnitude, steps=drawable.numbers(), correlation=drawable.numbers(2)
+    ),
+)
 def rank_correlations(
     ax: Axes, second: SlowWeights, third: PreservingMagnitude
 ) -> dict[str, DrawnCurve]:
@@ -72,7 +89,8 @@ def rank_correlations(
         What was drawn for each, by name.
 
     Raises:
-        TypeError: if it is given something else.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -83,8 +101,6 @@ def rank_correlations(
         >>> rank_correlations(ax, second, third)["magnitude"].line.get_ydata().tolist()
         [0.5, 0.7]
     """
-    check_kind(second, SlowWeights, "second")
-    check_kind(third, PreservingMagnitude, "third")
     curves = {
         "change of θ²": _curve(second.steps, second.correlation),
         "magnitude": _curve(third.steps, third.correlation),
@@ -97,6 +113,15 @@ def rank_correlations(
     return drawn
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    third=drawable.record(
+        PreservingMagnitude,
+        rounds=drawable.numbers(),
+        largest=drawable.numbers(2),
+        change=drawable.numbers(2),
+    ),
+)
 def change_by_rounds(
     ax: Axes, third: PreservingMagnitude
 ) -> dict[str, ErrorbarContainer]:
@@ -110,7 +135,8 @@ def change_by_rounds(
         What was drawn for the largest cut and for all of them, by name.
 
     Raises:
-        TypeError: if it is given something else.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -120,7 +146,9 @@ def change_by_rounds(
         >>> change_by_rounds(ax, third)["all cuts"].lines[0].get_ydata().tolist()
         [4.0, 1.0]
     """
-    check_kind(third, PreservingMagnitude, "third")
+    for name in ("largest", "change"):
+        by_round = np.transpose(getattr(third, name))
+        drawable.same_length({"rounds": third.rounds, f"a row of {name}": by_round})
     drawn = {}
     changes = {"largest cut": third.largest, "all cuts": third.change}
     for i, (name, by_seed) in enumerate(changes.items()):
@@ -143,6 +171,15 @@ def change_by_rounds(
     return drawn
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    fourth=drawable.record(
+        IncreasingGradientNorm,
+        temperatures=drawable.numbers(),
+        layers=drawable.texts,
+        pruned=drawable.numbers(3),
+    ),
+)
 def shares_by_depth(
     ax: Axes, fourth: IncreasingGradientNorm
 ) -> dict[str, ErrorbarContainer]:
@@ -156,7 +193,8 @@ def shares_by_depth(
         What was drawn for each temperature, by name.
 
     Raises:
-        TypeError: if it is given something else.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -167,7 +205,7 @@ def shares_by_depth(
         >>> list(shares_by_depth(ax, fourth))
         ['T = 200']
     """
-    check_kind(fourth, IncreasingGradientNorm, "fourth")
+    drawable.same_length({"temperatures": fourth.temperatures, "pruned": fourth.pruned})
     shares_by_temperature = {}
     for T, by_seed in zip(fourth.temperatures, fourth.pruned, strict=True):
         average = average_over_seeds(by_seed)
@@ -179,6 +217,15 @@ def shares_by_depth(
     return drawn
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    fifth=drawable.record(
+        PreservingGradientNorm,
+        measures=drawable.texts,
+        loss=drawable.numbers(3),
+        gradient_norm=drawable.numbers(3),
+    ),
+)
 def recovery(ax: Axes, fifth: PreservingGradientNorm) -> dict[str, DrawnRecovery]:
     """Draws loss over ‖g‖² right after pruning and after fine-tuning.
 
@@ -190,7 +237,8 @@ def recovery(ax: Axes, fifth: PreservingGradientNorm) -> dict[str, DrawnRecovery
         What was drawn for each measure, by name.
 
     Raises:
-        TypeError: if it is given something else.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -200,7 +248,14 @@ def recovery(ax: Axes, fifth: PreservingGradientNorm) -> dict[str, DrawnRecovery
         >>> list(recovery(ax, PreservingGradientNorm(names, values, values, ())))
         ['grasp', 'gradient_norm_preservation']
     """
-    check_kind(fifth, PreservingGradientNorm, "fifth")
+    for name in ("loss", "gradient_norm"):
+        quantity = getattr(fifth, name)
+        drawable.same_length({"measures": fifth.measures, name: quantity})
+        if np.shape(quantity)[2] != 3:
+            raise ValueError(
+                f"{name} has shape {np.shape(quantity)}: [measure, seed, 3], before "
+                "pruning, right after it and after fine-tuning."
+            )
     loss, norm = fifth.mean_loss, fifth.mean_gradient_norm
     # The last axis is: before pruning, right after it, after fine-tuning.
     networks = {

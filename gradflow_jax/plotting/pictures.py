@@ -7,6 +7,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 
+from gradflow_jax.plotting import drawable
 from gradflow_jax.plotting.curves import COLORS
 from gradflow_jax.trees import fetch, mask_leaves
 from gradflow_jax.trees.dtypes import is_numeric
@@ -15,6 +16,7 @@ _COLORS = ("#FFFFFF", COLORS[5], COLORS[0])
 _NAMES = ("removed", "kept, on no path", "kept")
 
 
+@drawable.takes(ax=drawable.axes)
 def mask_picture(
     ax: Axes, mask: chex.Array, *, effective: chex.Array | None = None
 ) -> AxesImage:

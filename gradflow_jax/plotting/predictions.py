@@ -7,7 +7,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradflow_jax.plotting.checks import check_entries
+from gradflow_jax.plotting import drawable
 from gradflow_jax.plotting.curves import look
 
 
@@ -37,6 +37,15 @@ class DrawnPredictionCheck(NamedTuple):
     predicted: Line2D
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    checks=drawable.by_name(
+        drawable.curve(PredictionCheck, "times", "measured", "predicted")
+    ),
+    quantity=drawable.text,
+    time=drawable.text,
+    scale=drawable.one_of("linear", "log", "symlog"),
+)
 def measured_and_predicted(
     ax: Axes,
     checks: Mapping[str, PredictionCheck],
@@ -60,8 +69,8 @@ def measured_and_predicted(
         What was drawn for each, by name.
 
     Raises:
-        TypeError: if an entry is of another kind.
-        ValueError: if an entry's sequences differ in length.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -71,7 +80,6 @@ def measured_and_predicted(
         >>> drawn["flow"].predicted.get_label()
         'flow, predicted'
     """
-    check_entries(checks, PredictionCheck, "checks")
     drawn = {}
     for i, (name, check) in enumerate(checks.items()):
         style = look(i)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from gradflow_jax.plotting.checks import check_entries
+from gradflow_jax.plotting import drawable
 from gradflow_jax.plotting.curves import look
 
 
@@ -45,6 +45,19 @@ class DrawnRecovery(NamedTuple):
     way: Line2D
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    networks=drawable.by_name(
+        drawable.record(
+            Recovery,
+            gradient_norm=drawable.any_number,
+            loss=drawable.any_number,
+            tuned_gradient_norm=drawable.any_number,
+            tuned_loss=drawable.any_number,
+        )
+    ),
+    dense=drawable.optional(drawable.numbers()),
+)
 def loss_against_gradient_norm(
     ax: Axes,
     networks: Mapping[str, Recovery],
@@ -65,7 +78,8 @@ def loss_against_gradient_norm(
         What was drawn for each, by name.
 
     Raises:
-        TypeError: if a network is of another kind.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -75,7 +89,8 @@ def loss_against_gradient_norm(
         >>> drawn["grasp"].way.get_ydata().tolist()
         [1.7, 0.3]
     """
-    check_entries(networks, Recovery, "networks")
+    if dense is not None:
+        drawable.same_length({"(‖g‖², loss)": ("‖g‖²", "loss"), "dense": dense})
     drawn = {}
     for i, (name, network) in enumerate(networks.items()):
         style = look(i)

@@ -15,7 +15,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from gradflow_jax.plotting.checks import check_entries
+from gradflow_jax.plotting import drawable
 from gradflow_jax.plotting.curves import DENSE as DENSE
 from gradflow_jax.plotting.curves import look_of_measure
 
@@ -34,6 +34,10 @@ class EpochCurve(NamedTuple):
     deviations: Sequence[float]
 
 
+CURVES = drawable.by_name(drawable.curve(EpochCurve, "epochs", "means", "deviations"))
+"""The check of curves by name."""
+
+
 class DrawnCurve(NamedTuple):
     """The artists that stand for one curve.
 
@@ -46,6 +50,13 @@ class DrawnCurve(NamedTuple):
     band: PolyCollection
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    curves=CURVES,
+    quantity=drawable.one_of("training loss", "test accuracy"),
+    rounds=drawable.numbers(),
+    order=drawable.texts,
+)
 def training_curves(
     ax: Axes,
     curves: Mapping[str, EpochCurve],
@@ -71,8 +82,8 @@ def training_curves(
         What was drawn for each curve, by name.
 
     Raises:
-        TypeError: if an entry is of another kind.
-        ValueError: if an entry's sequences differ in length.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -82,7 +93,6 @@ def training_curves(
         >>> ax.get_ylabel(), ax.get_yscale()
         ('training loss / nats', 'log')
     """
-    check_entries(curves, EpochCurve, "curves")
     for epoch in rounds:
         ax.axvline(epoch, color="0.75", linewidth=0.8, zorder=0.5)
     drawn = curves_over(ax, curves, order)
@@ -99,6 +109,13 @@ def training_curves(
     return drawn
 
 
+@drawable.takes(
+    ax=drawable.axes,
+    curves=CURVES,
+    reference=drawable.text,
+    rounds=drawable.numbers(),
+    order=drawable.texts,
+)
 def correlations_over_epochs(
     ax: Axes,
     curves: Mapping[str, EpochCurve],
@@ -120,8 +137,8 @@ def correlations_over_epochs(
         What was drawn for each curve, by name.
 
     Raises:
-        TypeError: if an entry is of another kind.
-        ValueError: if an entry's sequences differ in length.
+        TypeError: for what cannot be drawn, by its name.
+        ValueError: for lists that belong together and differ in length.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -131,7 +148,6 @@ def correlations_over_epochs(
         >>> drawn["grasp"].line.get_ydata().tolist()
         [0.6, 0.8]
     """
-    check_entries(curves, EpochCurve, "curves")
     ax.axhline(0, color="0.5", linewidth=0.8)
     for epoch in rounds:
         ax.axvline(epoch, color="0.75", linewidth=0.8, zorder=0.5)
@@ -145,7 +161,7 @@ def curves_over(
     ax: Axes, curves: Mapping[str, EpochCurve], order: Sequence[str] = ()
 ) -> dict[str, DrawnCurve]:
     """Draws a line with a band for each curve, and leaves the labels to its caller."""
-    order = order or list(curves)
+    order = drawable.order_of(curves, order)
     drawn = {}
     for name, curve in curves.items():
         i = order.index(name)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -161,8 +162,9 @@ def agreement(
         score has no order.
 
     Raises:
-        TypeError: if a leaf is not a real floating-point array, or `how` has no
-            such option.
+        TypeError: if scores are not trees by name, if a leaf is not a real
+            floating-point array, or `how` is no function, has no such option or
+            returns no number.
         ValueError: if there are no scores or they are different trees, if no leaf is
             prunable, or at a NaN or an infinity.
 
@@ -173,13 +175,31 @@ def agreement(
         >>> gf.scores.agreement({"up": up, "down": -up}).values.tolist()
         [[1.0, -1.0], [-1.0, 1.0]]
     """
+    if not isinstance(scores, Mapping):
+        raise TypeError(
+            f"scores is a {type(scores).__name__}: pass the trees by name, "
+            '{"grasp": scores, "taylor": others}.'
+        )
     if not scores:
         raise ValueError("scores names no tree: compare one at least.")
+    if not callable(how):
+        raise TypeError(
+            f"how is a {type(how).__name__}: pass a function of two scores, such as "
+            "gf.scores.spearman."
+        )
     names, trees = tuple(scores), tuple(scores.values())
     values = np.empty((len(names), len(names)))
     for i, a in enumerate(trees):
         for j, b in enumerate(trees[: i + 1]):
-            values[i, j] = values[j, i] = how(a, b, **options)
+            value = how(a, b, **options)
+            if not isinstance(value, (int, float, np.number, jax.Array)) or np.ndim(
+                value
+            ):
+                raise TypeError(
+                    f"how(a, b) returned a {type(value).__name__}: return one number, "
+                    "a float."
+                )
+            values[i, j] = values[j, i] = value
     return Agreement(names, values)
 
 

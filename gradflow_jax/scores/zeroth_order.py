@@ -14,8 +14,7 @@ from gradflow_jax.trees import (
     Prunable,
     Scores,
     check_floating,
-    describe,
-    is_numeric,
+    check_key,
     widen,
 )
 
@@ -71,8 +70,8 @@ def random(key: chex.PRNGKey) -> Callable[..., Scores]:
         [0, 1), no unit, in a tree like params.
 
     Raises:
-        TypeError: if key is none; at scoring, if a leaf is not a real floating-point
-            array.
+        TypeError: for what is no key; at scoring, if a leaf is not a real
+            floating-point array.
         ValueError: at scoring, if there is no leaf.
 
     Example:
@@ -82,7 +81,7 @@ def random(key: chex.PRNGKey) -> Callable[..., Scores]:
         >>> scores["kernel"].shape
         (2, 3)
     """
-    _check_key(key)
+    check_key(key)
 
     def random(params: Params, *args: Any, **kwargs: Any) -> Scores:
         del args, kwargs
@@ -96,23 +95,6 @@ def random(key: chex.PRNGKey) -> Callable[..., Scores]:
         )
 
     return random
-
-
-def _check_key(key: object) -> None:
-    """Checks that a value is a key of JAX, of either kind.
-
-    Raises:
-        TypeError: at a number, or at parameters.
-    """
-    if is_numeric(key):
-        dtype = jnp.result_type(key)
-        is_raw = dtype == jnp.uint32 and jnp.ndim(key) > 0
-        if is_raw or jnp.issubdtype(dtype, jax.dtypes.prng_key):
-            return
-    raise TypeError(
-        f"key is {describe(key)}: pass a key of JAX, gf.random(jax.random.key(0)), "
-        "and the parameters to what it returns."
-    )
 
 
 def batch_norm_scale(

@@ -213,3 +213,16 @@ def _list_slices(slices: list) -> str:
     names = [f"{s.path}[{s.axis}]" for s in slices]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(names[:4]) + more if names else "nothing else"
+
+
+def check_units(units: Any) -> None:
+    """Checks that an option is the units of a model, or None.
+
+    Raises:
+        TypeError: naming what was found.
+    """
+    if units is not None and not isinstance(units, Units):
+        raise TypeError(
+            f"units is a {type(units).__name__}: pass what gf.find_units returned for "
+            "this model, or None."
+        )

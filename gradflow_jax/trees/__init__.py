@@ -10,6 +10,8 @@ dataclasses, Flax and Equinox modules alike.
     roles          which axes of a leaf are summed over, from roles or Flax's convention
     prunable       which leaves are pruned: by default, and but for those ignored
     fetching       values of arrays, also where processes share them
+    real_numbers   numbers and lists of numbers, or an error
+    keys           one key of random numbers, or an error
     flax_objects   what is an object of Flax, told without importing Flax in vain
     mistaken       refuses a module or a function in place of a tree
     trained        parameters, told from what frameworks keep beside them
@@ -35,6 +37,7 @@ from gradflow_jax.trees.fetching import fetch as fetch
 from gradflow_jax.trees.flax_objects import is_linen_module as is_linen_module
 from gradflow_jax.trees.flax_objects import is_nnx_module as is_nnx_module
 from gradflow_jax.trees.flax_objects import is_nnx_state as is_nnx_state
+from gradflow_jax.trees.keys import check_key as check_key
 from gradflow_jax.trees.names import label as label
 from gradflow_jax.trees.names import map_named as map_named
 from gradflow_jax.trees.names import named_leaves as named_leaves
@@ -45,6 +48,8 @@ from gradflow_jax.trees.prunable import Prunable as Prunable
 from gradflow_jax.trees.prunable import default_prunable as default_prunable
 from gradflow_jax.trees.prunable import match_paths as match_paths
 from gradflow_jax.trees.prunable import prunable_flags as prunable_flags
+from gradflow_jax.trees.real_numbers import check_number as check_number
+from gradflow_jax.trees.real_numbers import real_array as real_array
 from gradflow_jax.trees.trained import check_trained as check_trained
 from gradflow_jax.trees.types import Allocation as Allocation
 from gradflow_jax.trees.types import AnyTree as AnyTree

@@ -81,8 +81,14 @@ def match_paths(
         [False, True, True]
     """
     flags = [False] * len(paths)
-    several = isinstance(patterns, Iterable) and not isinstance(patterns, str)
-    for pattern in patterns if several else [patterns]:
+    try:
+        several = [patterns] if isinstance(patterns, str) else list(patterns)
+    except TypeError:
+        raise TypeError(
+            f"{what} is a {type(patterns).__name__}: pass a path or a pattern of "
+            "paths such as '*/embedding', or a list of them."
+        ) from None
+    for pattern in several:
         if not isinstance(pattern, str):
             raise TypeError(
                 f"{what} is {pattern!r}, not a path or a pattern of paths such as "
@@ -124,7 +130,8 @@ def prunable_flags(
         A bool for each leaf, in the order of `jax.tree.leaves`.
 
     Raises:
-        TypeError: if a pattern is no string.
+        TypeError: if a pattern is no string, or `prunable` is no function or returns
+            neither True nor False.
         ValueError: if no leaf of the tree is prunable, or a pattern matches none.
 
     Example:
@@ -136,8 +143,13 @@ def prunable_flags(
     if not paths_and_leaves:
         raise ValueError(f"no leaf is prunable: the tree {tree!r} has no leaves.")
     ignored = match_paths(ignore, [path for path, _ in paths_and_leaves])
+    if not callable(prunable):
+        raise TypeError(
+            f"prunable is a {type(prunable).__name__}: pass a function of a leaf's "
+            "path and array, lambda path, leaf: ..., that says whether it is pruned."
+        )
     flags = [
-        bool(prunable(path, leaf)) and not is_ignored
+        _answer(prunable, path, leaf) and not is_ignored
         for (path, leaf), is_ignored in zip(paths_and_leaves, ignored, strict=True)
     ]
     if not any(flags):
@@ -152,3 +164,15 @@ def prunable_flags(
             f"{', or ignore= fewer' if any(ignored) else ''}."
         )
     return flags
+
+
+def _answer(prunable: Prunable, path: str, leaf: jax.Array) -> bool:
+    answer = prunable(path, leaf)
+    try:
+        return bool(answer)
+    except (TypeError, ValueError):
+        # Of an array, traced or of several numbers, Python cannot tell.
+        raise TypeError(
+            f"prunable({path!r}, leaf) returned a {type(answer).__name__}: return True "
+            "or False, known from the path and the leaf's shape."
+        ) from None

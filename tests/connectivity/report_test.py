@@ -194,3 +194,22 @@ def test_units_of_another_model_are_an_error():
     report = partial(effective_report, lambda v, x: x @ v["kernel"], units=UNITS)
     with pytest.raises(ValueError, match="params"):
         report(other_model, {"kernel": jnp.ones((3, 2), bool)}, X)
+
+
+def test_arguments_that_are_no_arrays_are_named():
+    params, masks = {"w": np.ones((2, 2))}, {"w": np.ones((2, 2), bool)}
+
+    def apply(params, x):
+        return x @ params["w"]
+
+    for call in (gf.connectivity.effective_masks, gf.connectivity.effective_report):
+        with pytest.raises(TypeError, match="inputs leaf '0' is a str: pass arrays"):
+            call(apply, params, masks, "batch")
+        with pytest.raises(TypeError, match="params leaf 'w' is a range: pass arrays"):
+            call(apply, {"w": range(2)}, masks, np.ones((1, 2)))
+        with pytest.raises(TypeError, match=r"masks leaf 'w' is float32\[2,2\], not"):
+            call(apply, params, params, np.ones((1, 2)))
+    with pytest.raises(TypeError, match="units is a dict: pass what gf.find_units"):
+        gf.connectivity.effective_report(
+            apply, params, masks, np.ones((1, 2)), units={}
+        )

@@ -178,3 +178,37 @@ def test_what_is_no_trajectory_is_not_followed():
     follow = dynamics.follow(lambda params: jnp.sum(params["w"]))
     with pytest.raises(TypeError, match="trajectory is a dict: pass the run that gf.d"):
         follow({"w": jnp.ones(2)})
+
+
+def test_a_trajectory_whose_leaves_have_other_times_is_refused():
+    run = trajectory_of({"w": jnp.ones(2)})
+    follow = dynamics.follow(lambda params: jnp.sum(params["w"]))
+    with pytest.raises(ValueError, match=r"params leaf 'w' has shape \(3,\), but its"):
+        follow(run._replace(params={"w": jnp.ones(3)}))
+    with pytest.raises(TypeError, match="the trajectory's times is 'now': pass real"):
+        follow(run._replace(times="now"))
+
+
+PRODUCTS = dynamics.Products(*[np.arange(3.0)] * 5)
+WHOLE = dynamics.Evolution(
+    np.arange(3.0), np.arange(3.0), PRODUCTS, {}, {"f": PRODUCTS}
+)
+NOT_WHOLE = {
+    "times": ({"times": None}, "the evolution's times is None: pass real numbers"),
+    "loss": ({"loss": np.ones(2)}, "the evolution's loss has shape (2,), but its tim"),
+    "one time": ({"times": 1.0}, "the evolution's loss has shape (3,), but its times"),
+    "model": ({"model": {}}, "the evolution's model is a dict, and not gf.dynamics.P"),
+    "units": ({"units": [PRODUCTS]}, "the evolution's units is a list: products by"),
+    "g2": (
+        {"units": {"f": PRODUCTS._replace(g2="g")}},
+        "the evolution's units 'f'.g2 is 'g': pass real numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_WHOLE)
+def test_an_evolution_whose_parts_do_not_fit_is_refused(case):
+    fields, message = NOT_WHOLE[case]
+    for rates in (dynamics.measured_rates, dynamics.predicted_rates):
+        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+            rates(WHOLE._replace(**fields))

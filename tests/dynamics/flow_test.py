@@ -169,7 +169,11 @@ def test_options_that_are_no_numbers_are_refused():
         ({"atol": None}, TypeError, "atol is None: pass real numbers."),
         ({"target": [1.0]}, TypeError, "target is list: pass one real number."),
         ({"max_steps": 0.5}, ValueError, "max_steps is 0.5: pass a whole number above"),
-        ({"max_steps": 2**40}, ValueError, "pass a whole number above 0 and below 2³¹"),
+        (
+            {"max_steps": 2**40},
+            ValueError,
+            "a whole number above 0, and below 2³¹",
+        ),
     ):
         with pytest.raises(kind, match=re.escape(message)):
             flow(half_square, **options)

@@ -156,7 +156,7 @@ def test_over_batches_and_with_aux():
 
 
 OPTIONS = {
-    "every": ({"every": 0}, "every is 0: pass a whole number above 0 and"),
+    "every": ({"every": 0}, "every is 0: pass a whole number above 0, and"),
     "part": ({"every": 0.5}, "every is 0.5: pass a whole number"),
     "none": ({"capacity": True}, "capacity is True: pass a whole number"),
     "odd": ({"capacity": 5}, "capacity is 5: pass an even number"),
@@ -212,3 +212,13 @@ def test_states_that_hold_no_samples_of_these_params_are_refused():
     message = "holds samples of 2 leaves and units, but params and units have 1"
     with pytest.raises(ValueError, match=message):
         dynamics.tracked(state, {"w": W["w"]})
+
+
+def test_a_state_that_track_did_not_make_is_refused():
+    tx = gf.dynamics.track(loss_fn)
+    _, state = tx.update(W, tx.init(W), W, loss_args=(X,))
+    for field, value in (("products", None), ("loss", 1.0), ("times", "now")):
+        with pytest.raises(ValueError, match="a TrackState that gf.dynamics.track did"):
+            dynamics.tracked(state._replace(**{field: value}), W)
+    with pytest.raises(TypeError, match="opt_state is traced by jax.jit or a like"):
+        jax.jit(lambda state: dynamics.tracked(state, W).loss)(state)

@@ -3,6 +3,7 @@
 import contextlib
 import dis
 import inspect
+import re
 import resource
 import signal
 import time
@@ -17,6 +18,8 @@ import gradflow_jax
 PACKAGE = str(Path(gradflow_jax.__file__).parent)
 HERE = str(Path(__file__).parent)
 SECONDS = 5.0
+# What Python says of a user's function that is called with too few or too many.
+_OF_ARGUMENTS = re.compile(r"(loss|loss_of_batch|model|init)\(\) (missing|takes|got) ")
 BYTES = 2**30
 
 
@@ -49,6 +52,10 @@ def judge(call, function):
         with _within(SECONDS), _memory_to_spare(), warnings.catch_warnings():
             # Those of the library are of this kind; what NumPy and JAX warn of is not.
             warnings.simplefilter("ignore", UserWarning)
+            # JAX says so of generators, before the library says what it thinks of them.
+            warnings.filterwarnings(
+                "ignore", "Python iterable type", DeprecationWarning
+            )
             call()
     except (Exception, TookTooLong) as error:
         frames = list(_frames(error))
@@ -83,6 +90,8 @@ def _is_right(error, frames, function):
     if isinstance(error, TookTooLong):
         return False
     innermost = frames[-1]
+    if _is_ours(innermost) and _OF_ARGUMENTS.match(str(error)):
+        return isinstance(error, TypeError)
     if _is_ours(innermost):
         return _is_raised(innermost) and _is_promised(error, function)
     if _file(innermost).startswith(HERE) and not any(map(_is_ours, frames)):

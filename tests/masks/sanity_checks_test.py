@@ -123,3 +123,28 @@ def test_what_cannot_be_shuffled_is_an_error():
         gf.masks.shuffle_labels(key, jnp.asarray(1))
     with pytest.raises(ValueError, match=r"images are float32\[3\]"):
         gf.masks.shuffle_pixels(key, jnp.ones(3))
+
+
+def test_arrays_that_hold_no_numbers_are_refused():
+    key = jax.random.key(0)
+    for labels in (None, "0123", np.array(["a", "b"]), [[0], [0, 1]], {"a": 0}):
+        with pytest.raises(TypeError, match="labels are .*; pass an array of numbers"):
+            gf.masks.shuffle_labels(key, labels)
+    with pytest.raises(TypeError, match="images are <U1; pass an array of numbers"):
+        gf.masks.shuffle_pixels(key, np.array([["a"]]))
+    with pytest.raises(ValueError, match=r"images are float32\[0,3\]; pass a batch"):
+        gf.masks.shuffle_pixels(key, np.ones((0, 3)))
+    assert sorted(gf.masks.shuffle_labels(key, [2, 0, 1]).tolist()) == [0, 1, 2]
+
+
+def test_seeds_are_no_keys():
+    masks = {"kernel": np.ones((2, 2), bool)}
+    for shuffle, value in (
+        (gf.masks.shuffle_masks, masks),
+        (gf.masks.shuffle_labels, np.arange(3)),
+        (gf.masks.shuffle_pixels, np.ones((2, 3))),
+    ):
+        with pytest.raises(TypeError, match="key is a int: pass one key, jax.random.k"):
+            shuffle(0, value)
+    with pytest.raises(TypeError, match="key is a int: pass one key, jax.random.key"):
+        gf.random(0)

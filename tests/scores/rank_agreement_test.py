@@ -164,3 +164,19 @@ def test_the_sparsity_is_a_fraction():
         gf.scores.top_overlap(rising, rising, sparsity=1.5)
     with pytest.raises(ValueError, match="sparsity=1.0 keeps none of 4 weights"):
         gf.scores.top_overlap(rising, rising, sparsity=1.0)
+
+
+@pytest.mark.parametrize("scores", [[jnp.ones(2)], jnp.ones(2), None])
+def test_scores_that_have_no_names_are_refused(scores):
+    with pytest.raises(TypeError, match="scores is a .*: pass the trees by name"):
+        gf.scores.agreement(scores)
+
+
+@pytest.mark.parametrize("returned", ["0.5", None, np.ones(2), True])
+def test_a_comparison_returns_a_number(returned):
+    scores = {"a": np.ones(2, np.float32)}
+    if returned is not True:
+        with pytest.raises(TypeError, match=r"how\(a, b\) returned a .*: return one"):
+            gf.scores.agreement(scores, lambda a, b: returned)
+    with pytest.raises(TypeError, match="how is a .*: pass a function of two scores"):
+        gf.scores.agreement(scores, "spearman")

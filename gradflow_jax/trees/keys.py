@@ -1,0 +1,32 @@
+"""Checks keys of random numbers."""
+
+import jax
+import jax.numpy as jnp
+
+from gradflow_jax.trees.dtypes import describe
+
+
+def check_key(key: object) -> None:
+    """Checks that a value is one key, of `jax.random.key` or of `PRNGKey`.
+
+    Args:
+        key: what was handed over.
+
+    Raises:
+        TypeError: for a seed, several keys and what is no key.
+
+    Example:
+        >>> check_key(jax.random.key(0))
+        >>> check_key(0)
+        Traceback (most recent call last):
+        TypeError: key is a int: pass one key, jax.random.key(seed).
+    """
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if isinstance(key, jax.Array) and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        is_key = shape == ()
+    else:
+        raw = jax.eval_shape(jax.random.PRNGKey, 0)
+        is_key = (dtype, shape) == (raw.dtype, raw.shape)
+    if not is_key:
+        found = describe(key) if isinstance(key, jax.Array) else type(key).__name__
+        raise TypeError(f"key is a {found}: pass one key, jax.random.key(seed).")

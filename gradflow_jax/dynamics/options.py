@@ -25,9 +25,9 @@ def checked_count(value: Any, name: str) -> int:
         ValueError: naming the option and what was found.
     """
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_whole or not 0 < value < 2**31:
+    if not is_whole or not 0 < int(value) < 2**31:
         # Python prints no numbers of thousands of digits.
-        is_short = not is_whole or abs(value) < 2**64
+        is_short = not is_whole or abs(int(value)) < 2**64
         found = repr(value) if is_short else "a number of more than 64 bits"
         raise ValueError(
             f"{name} is {found}: pass a whole number above 0, and below 2³¹."

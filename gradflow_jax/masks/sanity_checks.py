@@ -183,16 +183,16 @@ def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
         Su et al., NeurIPS 2020, whose release shuffles in the same way.
     """
     check_key(key)
-    images = _array_of_numbers(images, "images")
-    if images.ndim < 2 or not images.size:
+    array = _array_of_numbers(images, "images")
+    if array.ndim < 2 or not array.size:
         raise ValueError(
-            f"images are {describe(images)}; pass a batch, [batch, height, width, "
+            f"images are {describe(array)}; pass a batch, [batch, height, width, "
             "channel]."
         )
-    flat = jnp.reshape(images, (len(images), -1))
+    flat = jnp.reshape(array, (len(array), -1))
     keys = jax.random.split(key, len(flat))
     shuffled = jax.vmap(jax.random.permutation)(keys, flat)
-    return shuffled.reshape(images.shape)
+    return shuffled.reshape(array.shape)
 
 
 def _array_of_numbers(values: Any, what: str) -> jax.Array | np.ndarray:
@@ -201,6 +201,7 @@ def _array_of_numbers(values: Any, what: str) -> jax.Array | np.ndarray:
     Raises:
         TypeError: for what holds no numbers.
     """
+    array: Any = values
     try:
         array = values if isinstance(values, jax.Array) else np.asarray(values)
         kinds = (jnp.number, jnp.bool_)

@@ -64,9 +64,10 @@ def score_histograms(
         ['conv', 'dense']
     """
     for name, layer_counts in counts.items():
-        if len(layer_counts) != len(edges) - 1:
+        bins = np.size(layer_counts)
+        if bins != len(edges) - 1:
             raise ValueError(
-                f"counts[{name!r}] has the length {len(layer_counts)}, but there are "
+                f"counts[{name!r}] has the length {bins}, but there are "
                 f"{len(edges)} edges, of {len(edges) - 1} bins."
             )
     drawn = {}

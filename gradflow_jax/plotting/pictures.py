@@ -10,7 +10,6 @@ from matplotlib.patches import Patch
 from gradflow_jax.plotting import drawable
 from gradflow_jax.plotting.curves import COLORS
 from gradflow_jax.trees import fetch, mask_leaves
-from gradflow_jax.trees.dtypes import is_numeric
 
 _COLORS = ("#FFFFFF", COLORS[5], COLORS[0])
 _NAMES = ("removed", "kept, on no path", "kept")
@@ -45,24 +44,24 @@ def mask_picture(
         >>> image.get_array().tolist()
         [[2, 0], [2, 1]]
     """
-    if not is_numeric(mask):
+    if not hasattr(mask, "shape"):
         raise TypeError(
             f"the mask is a {type(mask).__name__}: a picture is of one layer, "
             "masks['layer']['kernel']."
         )
-    on_path = mask if effective is None else effective
-    (kept,) = mask_leaves(mask, mask, what="the mask", like_what="the mask")
-    (on_path,) = mask_leaves(on_path, mask, what="effective", like_what="the mask")
-    mask, on_path = fetch(kept, "the mask"), fetch(on_path, "effective")
-    if mask.ndim not in (2, 4):
+    kept: np.ndarray = _fetched(mask, mask, "the mask")
+    on_path: np.ndarray = kept
+    if effective is not None:
+        on_path = _fetched(effective, mask, "effective")
+    if kept.ndim not in (2, 4):
         raise ValueError(
-            f"a mask of shape {mask.shape} is no picture: pass [in, out] or [height, "
+            f"a mask of shape {kept.shape} is no picture: pass [in, out] or [height, "
             "width, in, out], or reshape it to one of them."
         )
-    kinds = np.where(mask & ~on_path, 1, np.where(mask, 2, 0))
-    window = (1, 1) if mask.ndim == 2 else mask.shape[:2]
-    inputs, outputs = mask.shape[-2:]
-    if mask.ndim == 4:
+    kinds = np.where(kept & ~on_path, 1, np.where(kept, 2, 0))
+    window = (1, 1) if kept.ndim == 2 else kept.shape[:2]
+    inputs, outputs = kept.shape[-2:]
+    if kept.ndim == 4:
         # Cell (h, w) of the window of channels (i, o) is at (i · height + h, o · width
         # + w) of the picture.
         kinds = kinds.transpose(2, 0, 3, 1)
@@ -79,7 +78,7 @@ def mask_picture(
         axis.set_ticks(labeled * step + (step - 1) / 2, [str(i) for i in labeled])
     ax.grid(which="minor", color="0.75", linewidth=0.5)
     ax.tick_params(which="minor", length=0)
-    side = "unit" if mask.ndim == 2 else "channel"
+    side = "unit" if kept.ndim == 2 else "channel"
     ax.set_xlabel(f"number of the output {side}")
     ax.set_ylabel(f"number of the input {side}")
     shown_kinds = (0, 2) if effective is None else (0, 1, 2)
@@ -96,3 +95,14 @@ def mask_picture(
         handlelength=1.0,
     )
     return image
+
+
+def _fetched(mask: chex.Array, like: chex.Array, what: str) -> np.ndarray:
+    """Returns one mask, checked to be bool and of the shape of another.
+
+    Raises:
+        TypeError: if it is not bool.
+        ValueError: if it has another shape.
+    """
+    (leaf,) = mask_leaves({"": mask}, {"": like}, what=what, like_what="the mask")
+    return fetch(leaf, what)

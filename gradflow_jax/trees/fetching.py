@@ -9,7 +9,7 @@ from gradflow_jax.trees.names import label, map_named
 from gradflow_jax.trees.types import ArrayTree
 
 
-def fetch(tree: ArrayTree, what: str) -> ArrayTree:
+def fetch(tree: ArrayTree, what: str) -> Any:
     """Returns a tree with the values of its arrays, also where processes share them.
 
     Parts that other processes hold are sent to all of them. So all processes call it,

@@ -21,12 +21,12 @@ def check_key(key: object) -> None:
         Traceback (most recent call last):
         TypeError: key is a int: pass one key, jax.random.key(seed).
     """
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    if isinstance(key, jax.Array) and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        is_key = shape == ()
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        is_key = key.shape == ()
     else:
         raw = jax.eval_shape(jax.random.PRNGKey, 0)
-        is_key = (dtype, shape) == (raw.dtype, raw.shape)
+        found = getattr(key, "dtype", None), getattr(key, "shape", None)
+        is_key = found == (raw.dtype, raw.shape)
     if not is_key:
-        found = describe(key) if isinstance(key, jax.Array) else type(key).__name__
-        raise TypeError(f"key is a {found}: pass one key, jax.random.key(seed).")
+        kind = describe(key) if isinstance(key, jax.Array) else type(key).__name__
+        raise TypeError(f"key is a {kind}: pass one key, jax.random.key(seed).")

@@ -1,6 +1,7 @@
 """Checks numbers that are options, and lists of numbers, whoever made them."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,11 +30,12 @@ def check_number(value: object, what: str, *, least: float = -math.inf) -> None:
         Traceback (most recent call last):
         ValueError: learning_rate is -0.1: pass a finite number, 0 or above.
     """
-    if real_array(value, what).ndim:
+    number = real_array(value, what)
+    if number.ndim:
         raise TypeError(f"{what} is {_say(value)}: pass one real number.")
-    if is_traced(value):
+    if is_traced(number):
         return
-    if not abs(float(value)) <= _LARGEST or value < least:
+    if not abs(float(number)) <= _LARGEST or number < least:
         bound = f", {least:g} or above" if math.isfinite(least) else ""
         raise ValueError(f"{what} is {value}: pass a finite number{bound}.")
 
@@ -58,6 +60,7 @@ def real_array(values: object, what: str) -> np.ndarray:
         Traceback (most recent call last):
         TypeError: times is '01': pass real numbers.
     """
+    array: Any = values
     try:
         array = values if is_traced(values) else np.asarray(values)
         is_real = any(jnp.issubdtype(array.dtype, kind) for kind in _REAL)

@@ -19,6 +19,7 @@ REALLY_ANYTHING = {
     "aligned_leaves returns": "leaves, as those of jax.tree.leaves",
     "mask_leaves returns": "leaves, as those of jax.tree.leaves",
     "named_leaves returns": "leaves, as those of jax.tree.leaves",
+    "fetch returns": "a tree like the one that is fetched",
     "map_named(fn)": "what jax.tree.map takes",
     "map_named returns": "what jax.tree.map returns",
     "look returns": "keyword arguments of Matplotlib",

@@ -140,9 +140,13 @@ def unknown(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
         # weights that are operands count as multiplied by the signal.
         factors = live(jnp.asarray(sum(jnp.sum(signal.factor) for signal in operands)))
         reached = live(live(sum(totals)) * (1.0 + factors))
+    # It is 1.0 whatever the operands are, and a function of them for its derivative:
+    # weights that are operands count where the result is multiplied by a signal.
+    operands_nonzero = sum(jnp.sum(signal.nonzero) for signal in operands)
+    nonzero = live(1.0 + jnp.asarray(operands_nonzero, jnp.float32))
     return [
         (
-            jnp.ones(atom.aval.shape, jnp.float32),
+            jnp.broadcast_to(nonzero, atom.aval.shape),
             None if reached is None else jnp.broadcast_to(reached, atom.aval.shape),
         )
         for atom in eqn.outvars

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from gradflow_jax.dynamics.loss_calls import drop_aux, hold_arguments
 from gradflow_jax.dynamics.options import check_positive, checked_count
 from gradflow_jax.dynamics.trajectory import Trajectory, check_rising
+from gradflow_jax.masks.selection.placement import explicit_sharding
 from gradflow_jax.scores.evaluation import differentiate
 from gradflow_jax.scores.losses import LossFn, of_a_loss
 from gradflow_jax.trees import (
@@ -17,6 +18,8 @@ from gradflow_jax.trees import (
     check_floating,
     check_number,
     is_traced,
+    label,
+    named_leaves,
     widen,
 )
 
@@ -65,7 +68,8 @@ def gradient_flow(
         ModuleNotFoundError: if diffrax is not installed.
         TypeError: for a solver that is none, or a tolerance or target that is no real
             number; at the call, for times that are no real numbers, params that are not
-            real floating-point arrays or a loss that is not a scalar.
+            real floating-point arrays or lie on explicit axes of a mesh, or a loss that
+            is not a scalar.
         ValueError: for a tolerance that is not positive, or `max_steps` that is no
             whole number above 0; at the call, for times that do not rise from 0.
         RuntimeError: at the call, if the flow did not arrive in `max_steps`. Inside
@@ -180,6 +184,13 @@ def gradient_flow(
 
     def flow(params: Params, times: Any, /, *args: Any, **kwargs: Any) -> Trajectory:
         check_floating(params, "params")
+        for path, leaf in named_leaves(params):
+            if explicit_sharding(leaf) is not None:
+                raise TypeError(
+                    f"params {label(path)} lies on explicit axes of a mesh, which "
+                    "diffrax's loops do not keep: put params on a mesh of automatic "
+                    "axes (AxisType.Auto), or descend by gradient_descent."
+                )
         times = check_rising(times, "times")
         loss_inputs = hold_arguments(loss_fn, args, kwargs)
         run, arrived, end = solve(params, jnp.asarray(times), loss_inputs)

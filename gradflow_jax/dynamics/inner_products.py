@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.masks.selection.placement import on_every_device
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.structured.sums import UnitSums, sum_partially
 from gradflow_jax.structured.units import Units
@@ -103,7 +104,10 @@ def _products_of_units(
     """Returns the products of the weights that make the units, [product, unit]."""
     plan = UnitSums(params, units, scope="producing", what="params")
     sums_of_products = [
-        plan.add_up(sum_partially(leaves, plan.partial_sums))
+        plan.add_up(
+            # The sums of one unit may lie on several devices.
+            list(map(on_every_device, sum_partially(leaves, plan.partial_sums)))
+        )
         for leaves in zip(*terms, strict=True)
     ]
     return [

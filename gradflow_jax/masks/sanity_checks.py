@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.masks.selection.placement import on_every_device, place_like
 from gradflow_jax.trees import (
     Masks,
     Patterns,
@@ -81,11 +82,11 @@ def shuffle_masks(
     groups = [pruned] if scope == "network" else [[i] for i in pruned]
     keys = jax.random.split(key, len(groups))
     for group, group_key in zip(groups, keys, strict=True):
-        flat = jnp.concatenate([jnp.ravel(leaves[i]) for i in group])
+        flat = jnp.concatenate([jnp.ravel(on_every_device(leaves[i])) for i in group])
         shuffled = jax.random.permutation(group_key, flat)
         for i in group:
             part, shuffled = jnp.split(shuffled, [jnp.size(leaves[i])])
-            leaves[i] = part.reshape(jnp.shape(leaves[i]))
+            leaves[i] = place_like(part.reshape(jnp.shape(leaves[i])), leaves[i])
     return structure.unflatten(leaves)
 
 
@@ -154,7 +155,8 @@ def shuffle_labels(key: chex.PRNGKey, labels: chex.Array) -> jax.Array:
         raise ValueError(
             f"labels are {describe(labels)}; pass the labels of a batch, [batch]."
         )
-    return jax.random.permutation(key, jnp.asarray(labels))
+    shuffled = jax.random.permutation(key, on_every_device(jnp.asarray(labels)))
+    return place_like(shuffled, labels)
 
 
 def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -189,10 +191,10 @@ def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
             f"images are {describe(array)}; pass a batch, [batch, height, width, "
             "channel]."
         )
-    flat = jnp.reshape(array, (len(array), -1))
+    flat = jnp.reshape(on_every_device(array), (len(array), -1))
     keys = jax.random.split(key, len(flat))
     shuffled = jax.vmap(jax.random.permutation)(keys, flat)
-    return shuffled.reshape(array.shape)
+    return place_like(shuffled.reshape(array.shape), array)
 
 
 def _array_of_numbers(values: Any, what: str) -> jax.Array | np.ndarray:

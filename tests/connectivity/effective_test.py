@@ -468,3 +468,33 @@ def test_masks_of_another_tree_are_an_error():
         find(MLP, drawn(MLP, 0, 1)[:1], jnp.ones((1, 2)))
     with pytest.raises(TypeError, match="not bool"):
         find(MLP, MLP, jnp.ones((1, 2)))
+
+
+def _cholesky(w):
+    return jnp.linalg.cholesky(w)
+
+
+def _solved(w):
+    return jax.lax.linalg.triangular_solve(w, jnp.eye(2), left_side=True)
+
+
+def _of_eigenvalues(w):
+    return jnp.linalg.eigvalsh(w)[:, None] * jnp.ones((2, 2))
+
+
+@pytest.mark.parametrize("change", [_cholesky, _solved, _of_eigenvalues])
+def test_weights_that_pass_a_primitive_without_a_rule_are_not_dropped(change):
+    """Before a signal is multiplied by what is made of them."""
+
+    def apply(params, x):
+        return x @ change(params["w"])
+
+    params = {"w": jnp.array([[2.0, 1.0], [1.0, 2.0]])}
+    masks = {"w": jnp.ones((2, 2), bool)}
+    effective = gf.connectivity.effective_masks(apply, params, masks, jnp.ones((1, 2)))
+    assert effective["w"].all()
+    # Where nothing is multiplied by them they are on no path.
+    unused = gf.connectivity.effective_masks(
+        lambda params, x: x + 0 * change(params["w"]).sum(), params, masks, jnp.ones(2)
+    )
+    assert not unused["w"].any()

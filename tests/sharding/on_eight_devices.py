@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from matplotlib.figure import Figure
 
 import gradflow_jax as gf
 from gradflow_jax.trees import named_leaves
@@ -436,6 +437,87 @@ def test_a_cut_lies_like_the_whole(places, kind, left):
         spec = small["out"]["kernel"].sharding.spec
         assert tuple(spec)[0] is None
         assert (tuple(spec) + (None,))[1] == PLACES[places]["out/kernel"][1]
+
+
+# What training is seen to do
+
+AXIS_TYPES = {
+    "auto": (AxisType.Auto, AxisType.Auto),
+    "explicit": (AxisType.Explicit, AxisType.Explicit),
+    "mixed": (AxisType.Explicit, AxisType.Auto),
+}
+
+
+def see_training(params, batch, gathered):
+    """Returns what the functions that look at training and at scores find."""
+    loss = functools.partial(loss_fn, gathered=gathered)
+    units = gf.find_units(network, PARAMS, BATCH[0])
+    rate = 1e-5
+    options = {"learning_rate": rate, "units": units}
+    descend = gf.dynamics.gradient_descent(loss, rate, target=0.0)
+    run = descend(params, [0, 1, 3], batch)
+    tx = optax.chain(optax.sgd(rate), gf.dynamics.track(loss, **options))
+    record = gf.dynamics.Recorder(loss, **options)
+
+    @jax.jit
+    def step(params, state, batch):
+        grads = jax.grad(loss)(params, batch)
+        updates, state = tx.update(grads, state, params, loss_args=(batch,))
+        return optax.apply_updates(params, updates), state
+
+    stepped, state = params, tx.init(params)
+    for _ in range(3):
+        record(stepped, batch)
+        stepped, state = step(stepped, state, batch)
+    scores = gf.magnitude(params)
+    masks = jax.tree.map(lambda leaf: leaf > 0.3, scores)
+    others = jax.tree.map(lambda leaf: leaf**2, params)
+    key = jax.random.key(0)
+    shuffled = gf.masks.shuffle_masks(key, masks)
+    assert_lies_like(shuffled, params)
+    return {
+        "evolution": gf.dynamics.follow(loss, units=units)(run, batch),
+        "tracked": gf.dynamics.tracked(state, params, units=units),
+        "recorded": record.evolution(),
+        "effects": gf.dynamics.removal_effects(loss)(params, masks, batch),
+        "spearman": gf.scores.spearman(scores, others),
+        "overlap": gf.scores.top_overlap(scores, params, sparsity=0.5),
+        "shuffled": shuffled,
+        "over the network": gf.masks.shuffle_masks(key, masks, scope="network"),
+        "inverted": gf.masks.invert_scores(scores),
+        "labels": gf.masks.shuffle_labels(key, batch[1]),
+        "pixels": gf.masks.shuffle_pixels(key, batch[0]),
+        "picture": gf.plotting.mask_picture(
+            Figure().subplots(), masks["in"]["kernel"]
+        ).get_array(),
+    }
+
+
+@pytest.fixture(scope="module")
+def seen_on_one_device():
+    on_one = jax.device_put((PARAMS, BATCH), jax.devices()[0])
+    return jax.device_get(see_training(*on_one, gathered=False))
+
+
+@pytest.mark.parametrize("kind", AXIS_TYPES)
+def test_what_training_does_is_seen_on_any_mesh(seen_on_one_device, kind):
+    types = AXIS_TYPES[kind]
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=types)
+    is_explicit = kind != "auto"
+    with jax.set_mesh(mesh) if is_explicit else contextlib.nullcontext():
+        params = put(PARAMS, mesh, "both")
+        batch = jax.device_put(BATCH, NamedSharding(mesh, P("data")))
+        seen = jax.device_get(see_training(params, batch, gathered=is_explicit))
+        if is_explicit:
+            with pytest.raises(TypeError, match="params leaf .* lies on explicit axes"):
+                gf.dynamics.gradient_flow(loss_fn)(params, [1.0], batch)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(
+            np.asarray(x, float), np.asarray(y, float), 1e-3, 1e-4 * np.abs(y).max()
+        ),
+        seen,
+        seen_on_one_device,
+    )
 
 
 # Checkpoints

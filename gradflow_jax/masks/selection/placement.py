@@ -100,6 +100,14 @@ def explicit_sharding(leaf: Any) -> NamedSharding | None:
     return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
 
 
+def on_every_device(leaf: Any) -> Any:
+    """Gathers a leaf that lies on explicit axes, where JAX moves nothing itself."""
+    sharding = explicit_sharding(leaf)
+    if sharding is None:
+        return leaf
+    return jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
+
+
 def _sharding(leaf: Any) -> Any:
     """Returns the sharding of an array or, if traced, of its type; else None."""
     return getattr(jax.typeof(leaf) if is_traced(leaf) else leaf, "sharding", None)

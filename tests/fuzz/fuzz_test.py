@@ -16,9 +16,22 @@ from tests.fuzz.hostile import VALUES
 from tests.fuzz.inputs import ENTRIES, NOT_CALLED
 from tests.fuzz.judging import judge, whole_tracebacks
 
-# Of each function: so many inputs in the tier of runs, and so few in that of units.
-MANY, FEW = 60, 3
+# Of each function: so many inputs in the tier of runs, and so few in that of units,
+# of the functions that compile nothing.
+MANY, FEW = 60, 20
 LEAST = 30
+COMPILE_NOTHING = (
+    "dynamics.measured_rates",
+    "dynamics.predicted_rates",
+    "dynamics.convergence_order",
+    "masks.shuffle_pixels",
+    "plotting.correlation_matrix",
+    "plotting.look",
+    "plotting.measured_and_predicted",
+    "plotting.observations.convergence",
+    "plotting.score_histograms",
+    "plotting.training_curves",
+)
 
 
 def findings(name, count):
@@ -59,6 +72,13 @@ def test_every_public_function_has_inputs():
 def test_the_valid_input_is_accepted(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ENTRIES[name].call()
+
+
+@pytest.mark.parametrize("name", COMPILE_NOTHING)
+def test_a_few_hostile_inputs_are_refused_in_words(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, found = findings(name, FEW)
+    assert not found, f"\n{described(found)}"
 
 
 @pytest.mark.runs

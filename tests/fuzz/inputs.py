@@ -613,6 +613,9 @@ add("trees.check_masks", masks=MASKS, what="masks")
 add("trees.checked_fraction", value=0.5, what="sparsity")
 add("trees.mask_leaves", masks=MASKS, like=PARAMS, what="masks", like_what="params")
 add("trees.fetch", tree=PARAMS, what="scores")
+add("trees.check_key", key=jax.random.key(0))
+add("trees.check_number", value=0.5, what="rate", least=0.0)
+add("trees.real_array", values=[0.5, 1.0], what="times")
 for function in ("describe", "is_real_floating", "widen"):
     add(f"trees.{function}", leaf=PARAMS["in"]["kernel"])
 for function in ("is_traced", "is_linen_module", "is_nnx_module", "is_nnx_state"):

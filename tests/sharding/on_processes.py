@@ -245,10 +245,9 @@ def followed(machine):
         "tracked": gf.dynamics.tracked(state, params, units=units),
         "recorded": record.evolution(),
     }.items():
-        # Rounding differs with the order of sums.
         rates = gf.dynamics.measured_rates(evolution)
         for number, leaf in enumerate(jax.tree.leaves((evolution, rates))):
-            yield f"followed/{name} {number}", np.round(leaf, 6)
+            yield f"followed/{name} {number}", np.asarray(leaf)
     effects = gf.dynamics.removal_effects(loss_fn, scales=(1.0, 0.5))
     masks = gf.global_masks(gf.magnitude(params), sparsity=0.5)
     removal = effects(params, masks, batch)

@@ -101,7 +101,14 @@ def test_processes_find_what_one_device_finds(tmp_path, alone, count):
         elsewhere = str(found["elsewhere/"])
         assert "scores leaf 'kernel' lies on devices of other processes" in elsewhere
         for name in found.keys() - {"elsewhere/"}:
-            np.testing.assert_array_equal(found[name], alone[name], name)
+            if name.startswith("followed/"):
+                # Sums of many products, whose rounding differs with their order.
+                scale = np.abs(alone[name]).max(initial=0.0)
+                np.testing.assert_allclose(
+                    found[name], alone[name], 1e-6, 1e-9 * scale, err_msg=name
+                )
+            else:
+                np.testing.assert_array_equal(found[name], alone[name], name)
     kept = sum(
         array.sum() for name, array in alone.items() if "repeated/masks/" in name
     )

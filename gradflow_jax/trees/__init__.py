@@ -10,13 +10,12 @@ dataclasses, Flax and Equinox modules alike.
     roles          which axes of a leaf are summed over, from roles or Flax's convention
     prunable       which leaves are pruned: by default, and but for those ignored
     fetching       values of arrays, also where processes share them
-    real_numbers   numbers and lists of numbers, or an error
     keys           one key of random numbers, or an error
     flax_objects   what is an object of Flax, told without importing Flax in vain
     mistaken       refuses a module or a function in place of a tree
     trained        parameters, told from what frameworks keep beside them
     checks         errors that name the leaf, the value found and the remedy
-    numbers        fractions and whole numbers, checked
+    numbers        numbers that are options, and lists of numbers, checked
 
 Every room imports this one; it imports none. To add a check that two rooms need, open
 `checks`.
@@ -41,15 +40,15 @@ from gradflow_jax.trees.keys import check_key as check_key
 from gradflow_jax.trees.names import label as label
 from gradflow_jax.trees.names import map_named as map_named
 from gradflow_jax.trees.names import named_leaves as named_leaves
+from gradflow_jax.trees.numbers import check_number as check_number
 from gradflow_jax.trees.numbers import checked_fraction as checked_fraction
 from gradflow_jax.trees.numbers import checked_whole_number as checked_whole_number
+from gradflow_jax.trees.numbers import real_array as real_array
 from gradflow_jax.trees.prunable import Patterns as Patterns
 from gradflow_jax.trees.prunable import Prunable as Prunable
 from gradflow_jax.trees.prunable import default_prunable as default_prunable
 from gradflow_jax.trees.prunable import match_paths as match_paths
 from gradflow_jax.trees.prunable import prunable_flags as prunable_flags
-from gradflow_jax.trees.real_numbers import check_number as check_number
-from gradflow_jax.trees.real_numbers import real_array as real_array
 from gradflow_jax.trees.trained import check_trained as check_trained
 from gradflow_jax.trees.types import Allocation as Allocation
 from gradflow_jax.trees.types import AnyTree as AnyTree

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from gradflow_jax.scores import taylor as taylor
     from gradflow_jax.structured import choose_units as choose_units
     from gradflow_jax.structured import cut as cut
+    from gradflow_jax.structured import cut_error as cut_error
     from gradflow_jax.structured import find_units as find_units
     from gradflow_jax.structured import load_cut as load_cut
     from gradflow_jax.structured import save_cut as save_cut
@@ -122,7 +123,7 @@ _NAMES_OF = {
         over_batches random score score_all taylor
     """,
     "structured": """
-        choose_units cut find_units load_cut save_cut score_units shrink
+        choose_units cut cut_error find_units load_cut save_cut score_units shrink
     """,
     "transforms": "apply_mask masks_of replace_masks",
     "trees": "default_prunable",

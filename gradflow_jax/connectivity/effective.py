@@ -223,6 +223,7 @@ def on_paths(
     """
     kept = mask_leaves(masks, params)
     closed = jax.make_jaxpr(apply)(params, *inputs)
+    reader.begin()
     numbers = [
         jnp.where(mask, leaf, jnp.zeros_like(leaf)) if constants else None
         for leaf, mask in zip(jax.tree.leaves(params), kept, strict=True)

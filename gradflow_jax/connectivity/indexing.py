@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradflow_jax.connectivity.products import bilinear
 from gradflow_jax.connectivity.signals import (
     Indicators,
     Signal,
     each,
     live,
+    live_sum,
     unknown,
 )
 
@@ -69,18 +71,58 @@ def update(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
 
 
 def scatter(eqn: Any, operands: Sequence[Signal]) -> list[Indicators]:
-    """Adds indicators at the places of others, if these places are constants.
+    """Adds indicators at the places of others, or multiplies them there.
 
     What is written over is taken to stay: where two updates meet, or a place is outside
     of the array, the program may keep it. So `scatter` itself claims too many paths.
+    Where the places are no constants, any of them may be written.
     """
     table, places, new = operands
-    if places.constant is None:
+    numbers = eqn.params["dimension_numbers"]
+    if places.constant is None and not _writes_whole_windows(eqn, numbers):
         return unknown(eqn, operands)
     names = "dimension_numbers indices_are_sorted unique_indices mode".split()
     options = {name: eqn.params[name] for name in names}
 
-    def add(array: jax.Array, updates: jax.Array) -> jax.Array:
-        return live(lax.scatter_add(array, places.constant, updates, **options))
+    def write(updates: jax.Array) -> jax.Array:
+        if places.constant is None:
+            return _write_anywhere(updates, numbers, table.nonzero.shape)
+        empty = jnp.zeros_like(table.nonzero)
+        written = lax.scatter_add(empty, places.constant, updates, **options)
+        return live(written)
 
-    return each(add, [table, new])
+    ((nonzero, reached),) = each(write, [new])
+    written = Signal(nonzero, reached)
+    if eqn.primitive.name == "scatter-mul":
+        # Where nothing may be written stands a factor of 1.
+        factor = written._replace(nonzero=jnp.ones_like(nonzero))
+        result = bilinear(jnp.multiply, table, factor)
+    else:
+        (result,) = each(lambda *arrays: live(sum(arrays)), [table, written])
+    if places.reached is None:
+        return [result]
+    nonzero, reached = result
+    any_place = live(jnp.sum(places.reached))
+    by_places = any_place * live(table.factor + written.factor)
+    return [(nonzero, live_sum([by_places] + ([] if reached is None else [reached])))]
+
+
+def _writes_whole_windows(eqn: Any, numbers: Any) -> bool:
+    """Says whether each update is as large as the table, but for the axes of places."""
+    table, _, new = (atom.aval.shape for atom in eqn.invars)
+    windows = [i for i in range(len(table)) if i not in numbers.inserted_window_dims]
+    return not numbers.operand_batching_dims and all(
+        table[axis] == new[position]
+        for axis, position in zip(windows, numbers.update_window_dims, strict=True)
+    )
+
+
+def _write_anywhere(
+    updates: jax.Array, numbers: Any, shape: Sequence[int]
+) -> jax.Array:
+    """Writes each update at all places."""
+    others = [i for i in range(updates.ndim) if i not in numbers.update_window_dims]
+    total = live(jnp.sum(updates, others))
+    return jnp.broadcast_to(
+        jnp.expand_dims(total, tuple(numbers.inserted_window_dims)), shape
+    )

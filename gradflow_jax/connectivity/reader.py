@@ -3,7 +3,8 @@
 The reader goes through a program as `jax.core.eval_jaxpr` does, with a `Signal` in
 place of each value. It does one of four things with an equation:
 
-    operands are constants   it is evaluated, and its results are constants
+    operands are constants   it is evaluated, and its results are constants, unless it
+                             calls back to Python or is too large
     it calls a program       that is read in its place; of branches the one that a
                              constant chooses, or else all of them
     it is a scan             its body is read once, and the reading is scanned
@@ -38,10 +39,13 @@ from gradflow_jax.programs.calls import (
     open_program,
     scan_numbers,
 )
+from gradflow_jax.programs.constants import Allowance, evaluate_equation
 from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
 from gradflow_jax.structured.coupling.pointwise import elementwise as couple_by_index
 
 PROGRAMS = CALLS | LOOPS_AND_BRANCHES
+# Constants as large as the signals beside them may be held, such as a causal mask.
+_LARGEST, _HOLDING = 1 << 24, 1 << 26
 
 
 class Reader:
@@ -50,10 +54,16 @@ class Reader:
     Attributes:
         guessed: the primitives met without a rule, of which every result counts as
             depending on every operand.
+        allowance: how many constants may still be evaluated.
     """
 
     def __init__(self) -> None:
         self.guessed: set[str] = set()
+        self.allowance = Allowance(_HOLDING)
+
+    def begin(self) -> None:
+        """Begins another program, in which as many constants may be evaluated."""
+        self.allowance = Allowance(_HOLDING)
 
     def read(
         self, jaxpr: Jaxpr, consts: Sequence[Any], operands: Sequence[Signal]
@@ -77,12 +87,23 @@ class Reader:
 
         for eqn in jaxpr.eqns:
             inputs = [signal_of(atom) for atom in eqn.invars]
-            if eqn.primitive.name not in PROGRAMS and _are_constants(inputs):
-                outputs = [constant_signal(value) for value in _fold(eqn, inputs)]
-            else:
+            values = self._fold(eqn, inputs)
+            if values is None:
                 outputs = self._read_equation(eqn, inputs)
+            else:
+                outputs = [constant_signal(value) for value in values]
             signals.update(zip(eqn.outvars, outputs, strict=True))
         return [signal_of(atom) for atom in jaxpr.outvars]
+
+    def _fold(self, eqn: JaxprEqn, operands: Sequence[Signal]) -> Sequence[Any] | None:
+        """Evaluates an equation whose operands are constants, also inside of a trace.
+
+        Returns None of others, and of what an analysis does not run.
+        """
+        constants = [signal.constant for signal in operands]
+        if eqn.primitive.name in PROGRAMS or any(value is None for value in constants):
+            return None
+        return evaluate_equation(eqn, constants, self.allowance, _LARGEST)
 
     def _read_equation(self, eqn: JaxprEqn, operands: Sequence[Signal]) -> list[Signal]:
         name = eqn.primitive.name
@@ -167,18 +188,8 @@ class Reader:
         return [*last_carry, *outputs]
 
 
-def _are_constants(signals: Sequence[Signal]) -> bool:
-    return all(signal.constant is not None for signal in signals)
-
-
 def _have_numbers(signals: Sequence[Signal]) -> bool:
     return all(signal.number is not None for signal in signals)
-
-
-def _fold(eqn: JaxprEqn, operands: Sequence[Signal]) -> Sequence[Any]:
-    """Evaluates an equation whose operands are constants, also inside of a trace."""
-    with jax.ensure_compile_time_eval():
-        return _evaluate(eqn, [signal.constant for signal in operands])
 
 
 def _evaluate(eqn: JaxprEqn, numbers: Sequence[Any]) -> Sequence[Any]:

@@ -221,7 +221,9 @@ SIGNAL_RULES.fill(
         **dict.fromkeys(("gather", "dynamic_slice"), look_up),
         "dynamic_update_slice": update,
         **dict.fromkeys(
-            "scatter scatter-add scatter-sub scatter-max scatter-min".split(), scatter
+            """scatter scatter-add scatter-sub scatter-mul scatter-max
+        scatter-min""".split(),
+            scatter,
         ),
     }
 )

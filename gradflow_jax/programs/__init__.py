@@ -4,6 +4,7 @@
                 them, and `register_rule` for primitives of one's own
     calls       the programs that an equation calls
     equations   an equation in words, with the line of the user's code
+    constants   evaluates what is made of numbers alone, within bounds
     comparing   whether two programs compute the same
     uses        at which equation each leaf meets the model's inputs first
     forward_mode  derivatives by forward mode, where every function has a rule for it

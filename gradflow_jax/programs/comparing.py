@@ -15,6 +15,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 from jax.interpreters import partial_eval
 
 from gradflow_jax.programs.calls import CALLS, callee_of, open_program, scan_numbers
+from gradflow_jax.programs.constants import Allowance, evaluate_equation
 from gradflow_jax.programs.equations import describe
 
 # These parameters change how or where a thing is computed, not what.
@@ -30,10 +31,19 @@ _IMPLIED = {("limit_indices", "slice")}
 
 def trace(function: Any, *args: Any) -> Any:
     """Returns a function's closed jaxpr, without the equations nothing needs."""
-    closed = jax.make_jaxpr(lambda *arguments: function(*arguments))(*args)
-    jaxpr, _ = partial_eval.dce_jaxpr(
-        closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
-    )
+    return drop_unused(jax.make_jaxpr(lambda *arguments: function(*arguments))(*args))
+
+
+def drop_unused(closed: Any) -> Any:
+    """Returns a closed jaxpr without the equations that nothing needs."""
+    try:
+        jaxpr, _ = partial_eval.dce_jaxpr(
+            closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
+        )
+    except RecursionError:
+        # JAX goes into each call from inside of the one around it, and so cannot look
+        # into some two hundred of them. What is unused there stays.
+        return closed
     return ClosedJaxpr(jaxpr, closed.consts)
 
 
@@ -43,6 +53,7 @@ class _Flat:
     def __init__(self, program: Any):
         self.equations: list[tuple[Any, list[Any]]] = []
         self._count = 0
+        self._allowance = Allowance()
         jaxpr, consts = open_program(program)
         inputs = [self._new() for _ in jaxpr.invars]
         self.results = self._walk(jaxpr, [_number(c) for c in consts], inputs)
@@ -61,18 +72,28 @@ class _Flat:
 
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
+            results: list[Any] | None
             if eqn.primitive.name in CALLS:
                 inner, values = open_program(callee_of(eqn.params))
                 results = self._walk(inner, [_number(v) for v in values], operands)
-            elif _is_constant(eqn, operands):
-                # It is computed here, whether the program holds its equation or JAX
-                # had computed it before.
-                results = _evaluate(eqn, operands)
             else:
+                # What is constant is computed here, whether the program holds its
+                # equation or JAX had computed it before.
+                results = self._evaluate(eqn, operands)
+            if results is None:
                 results = [self._new() for _ in eqn.outvars]
                 self.equations.append((eqn, [operands, results]))
             env.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
+
+    def _evaluate(self, eqn: Any, operands: Sequence) -> list[np.ndarray] | None:
+        """Returns the results of an equation of constants, or None of any other."""
+        if not all(isinstance(value, np.ndarray) for value in operands) or any(
+            _is_key(atom.aval) for atom in (*eqn.invars, *eqn.outvars)
+        ):
+            return None
+        results = evaluate_equation(eqn, operands, self._allowance, _LARGEST)
+        return None if results is None else [np.asarray(value) for value in results]
 
     def _keep_used(self) -> None:
         used = {value for value in self.results if isinstance(value, int)}
@@ -93,20 +114,6 @@ def _number(value: Any) -> np.ndarray:
 def _is_key(value: Any) -> bool:
     dtype = getattr(value, "dtype", np.float32)
     return jnp.issubdtype(dtype, jax.dtypes.extended)
-
-
-def _is_constant(eqn: Any, operands: Sequence) -> bool:
-    atoms = (*eqn.invars, *eqn.outvars)
-    return all(isinstance(value, np.ndarray) for value in operands) and not any(
-        _is_key(atom.aval) or np.prod(atom.aval.shape) > _LARGEST for atom in atoms
-    )
-
-
-def _evaluate(eqn: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
-    with jax.ensure_compile_time_eval():
-        evaluated = eqn.primitive.bind(*operands, **eqn.params)
-        several = eqn.primitive.multiple_results
-        return [np.asarray(value) for value in (evaluated if several else [evaluated])]
 
 
 def difference(

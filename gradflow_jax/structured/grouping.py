@@ -8,7 +8,8 @@ from jax.extend.core import Literal
 
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis, Reason
-from gradflow_jax.structured.coupling.program import Frame, Kind, Mark
+from gradflow_jax.structured.coupling.frames import Frame
+from gradflow_jax.structured.coupling.program import Kind, Mark
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Place, Refused, Slices, labels
 from gradflow_jax.structured.proof import walk
@@ -109,7 +110,8 @@ def _refuse_pinned(traced: Traced) -> list[Refused]:
     for path, dims in traced.dims.items():
         for axis, dim in enumerate(dims):
             for root in axes.roots(dim):
-                if root.reason is not None:
+                # Of a part that has no index there is nothing to say.
+                if root.reason is not None and (root.size or not dim.size):
                     places[root.reason][path, axis] = None
     return [
         Refused(tuple(pinned_places), reason)

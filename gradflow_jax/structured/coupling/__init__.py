@@ -3,6 +3,7 @@
     axes           an axis: free, pinned, or made of others by sums and products
     unification    splits, factors and unites axes
     reshaping      which dimensions of a reshape merge and split into which
+    frames         a program where it is called, and what it makes of numbers alone
     program        equations with the axes of their values; applies the rules
     pointwise      the rule of primitives that compute index by index
     shapes         rules of primitives that move indices

@@ -50,7 +50,8 @@ class Axis:
     __slots__ = ("form", "number", "parts", "reason", "size")
 
     def __init__(self, size: int, reason: Reason | None = None):
-        self.size = size
+        # Sizes in the parameters of some equations are numbers of NumPy.
+        self.size = int(size)
         self.reason = reason
         # The form is "same", "sum" or "product"; an axis without one is undefined.
         self.form: str | None = None
@@ -70,6 +71,7 @@ class Axis:
 
 
 ONE = Reason("it has a single index")
+NONE = Reason("it has no index")
 
 
 def new_pinned(size: int, reason: Reason) -> Axis:
@@ -78,8 +80,16 @@ def new_pinned(size: int, reason: Reason) -> Axis:
 
 
 def new(size: int) -> Axis:
-    """Returns a new free axis; one of size 1 is pinned, as it would leave nothing."""
-    return Axis(size, ONE if size == 1 else None)
+    """Returns a new free axis; of one index, or of none, nothing can be removed."""
+    return Axis(size, {0: NONE, 1: ONE}.get(size))
+
+
+def new_part(size: int) -> Axis:
+    """Returns a new part of an axis, free but for one of no width.
+
+    A part of one index may go: others are left of the axis.
+    """
+    return Axis(size, NONE if size == 0 else None)
 
 
 def find(axis: Axis) -> Axis:
@@ -94,11 +104,13 @@ def find(axis: Axis) -> Axis:
 
 def roots(axis: Axis) -> Iterator[Axis]:
     """Yields the undefined axes an axis is made of, in order, with repetitions."""
-    axis = find(axis)
-    if axis.form is None:
-        yield axis
-    for part in axis.parts:
-        yield from roots(part)
+    # A stack holds what is to come, since a program may nest sums by the thousand.
+    waiting = [axis]
+    while waiting:
+        axis = find(waiting.pop())
+        if axis.form is None:
+            yield axis
+        waiting += reversed(axis.parts)
 
 
 def is_pinned(axis: Axis) -> bool:
@@ -115,23 +127,35 @@ def pin(axis: Axis, reason: Reason) -> None:
 
 def terms(axis: Axis) -> list[Axis]:
     """Returns the parts of a sum, with the sums among them flattened."""
-    axis = find(axis)
-    if axis.form != "sum":
-        return [axis]
-    return [term for part in axis.parts for term in terms(part)]
+    return _flatten(axis, "sum")
 
 
 def factors(axis: Axis) -> list[Axis]:
     """Returns the factors of a product, with the products among them flattened."""
-    axis = find(axis)
-    if axis.form != "product":
-        return [axis]
-    return [factor for part in axis.parts for factor in factors(part)]
+    return _flatten(axis, "product")
+
+
+def _flatten(axis: Axis, form: str) -> list[Axis]:
+    flat, waiting = [], [axis]
+    while waiting:
+        axis = find(waiting.pop())
+        if axis.form == form:
+            waiting += reversed(axis.parts)
+        else:
+            flat.append(axis)
+    return flat
+
+
+def _parts(axis: Axis) -> list[Axis]:
+    """Returns the terms of a sum, or the factors of a product."""
+    return terms(axis) if axis.form == "sum" else factors(axis)
 
 
 def add(parts: Iterable[Axis]) -> Axis:
     """Returns the sum of axes: a concatenation."""
     parts = [find(part) for part in parts]
+    # What has no index has no part in a sum, and is not why it cannot be cut.
+    parts = [part for part in parts if part.size] or parts[:1]
     if len(parts) == 1:
         return parts[0]
     total = Axis(sum(part.size for part in parts))
@@ -177,7 +201,7 @@ def kept(axis: Axis, keep: dict[Axis, np.ndarray]) -> np.ndarray:
     if axis.form is None:
         flags = keep.get(axis)
         return np.ones(axis.size, bool) if flags is None else flags
-    parts = [kept(part, keep) for part in axis.parts]
+    parts = [kept(part, keep) for part in _parts(axis)]
     if axis.form == "sum":
         return np.concatenate(parts)
     flags = parts[0]
@@ -192,7 +216,7 @@ def kept_size(axis: Axis, keep: dict[Axis, np.ndarray]) -> int:
     if axis.form is None:
         flags = keep.get(axis)
         return axis.size if flags is None else int(flags.sum())
-    sizes = [kept_size(part, keep) for part in axis.parts]
+    sizes = [kept_size(part, keep) for part in _parts(axis)]
     if axis.form == "sum":
         return sum(sizes)
     # A factor that occurs twice removes an index once.
@@ -213,21 +237,22 @@ def places(axis: Axis, root: Axis) -> list[np.ndarray]:
         return [np.arange(axis.size)]
     if axis.form is None:
         return []
-    below = [places(part, root) for part in axis.parts]
+    parts = _parts(axis)
+    below = [places(part, root) for part in parts]
     if axis.form == "sum":
         layers = max(map(len, below), default=0)
         return [
             np.concatenate(
                 [
                     arrays[layer] if layer < len(arrays) else np.full(part.size, -1)
-                    for arrays, part in zip(below, axis.parts, strict=True)
+                    for arrays, part in zip(below, parts, strict=True)
                 ]
             )
             for layer in range(layers)
         ]
     result = []
-    for position, (arrays, part) in enumerate(zip(below, axis.parts, strict=True)):
-        before = math.prod(p.size for p in axis.parts[:position])
+    for position, (arrays, part) in enumerate(zip(below, parts, strict=True)):
+        before = math.prod(p.size for p in parts[:position])
         after = axis.size // (before * part.size)
         for labels in arrays:
             result.append(np.tile(np.repeat(labels, after), before))

@@ -5,7 +5,8 @@ from typing import Any
 
 from gradflow_jax.programs.calls import CALLS, callee_of, open_program, scan_numbers
 from gradflow_jax.programs.rules import COUPLING_RULES
-from gradflow_jax.structured.coupling.program import Dims, Equation, Frame, Source
+from gradflow_jax.structured.coupling.frames import Dims, Frame, Source
+from gradflow_jax.structured.coupling.program import Equation
 
 # Rules of differentiation that call further ones are followed so far and no farther.
 _DEEPEST = 3

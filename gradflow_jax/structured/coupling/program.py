@@ -1,133 +1,27 @@
 """A program's equations, with the symbolic axes of every value in it.
 
-A `Frame` is a jaxpr at one place where it is called: the same jaxpr called twice has
-two frames, since its values have other axes there. `Coupling` makes the frames of a
-whole program by applying to each equation the rule of its primitive. What no rule
-knows is pinned.
+`Coupling` fills the frames of a whole program by applying to each equation the rule of
+its primitive. What no rule knows is pinned.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn
-from jax.extend.core import Literal as LiteralAtom
 
 from gradflow_jax.programs.equations import describe
 from gradflow_jax.structured.coupling import axes, unification
 from gradflow_jax.structured.coupling.axes import Axis, Reason
+from gradflow_jax.structured.coupling.frames import (
+    Constants,
+    Dims,
+    Frame,
+    Source,
+    shape_of,
+)
 
-Dims = tuple[Axis, ...]
 Kind = Literal["producing", "consuming", "elementwise"]
-
-
-def shape_of(atom: Any) -> tuple[int, ...]:
-    """Returns the shape of a variable or a literal."""
-    return atom.aval.shape
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a value was computed from.
-
-    Attributes:
-        leaves: the variables' leaves it depends on, by path.
-        data: whether it depends on the inputs.
-    """
-
-    leaves: frozenset[str] = frozenset()
-    data: bool = False
-
-    def __or__(self, other: "Source") -> "Source":
-        return Source(self.leaves | other.leaves, self.data or other.data)
-
-
-@dataclass(eq=False)
-class Frame:
-    """A jaxpr at one place where it is called.
-
-    Attributes:
-        jaxpr: its equations.
-        consts: the values of its constvars.
-        repeats: how many times it runs in one run of the program.
-        outer: for its inputs, where they stand in the frame that calls it, if it is
-            called once and at one place.
-        is_call: whether it is called so.
-        callers: the equations that call it so, outermost first.
-        dims: the axes of each of its variables.
-        sources: what each of its variables was computed from.
-        children: the frames that an equation, by its index, calls.
-        tangents: the frame of its own rule of differentiation, if it has one.
-        shared: the frame that it repeats, where a rule of differentiation calls the
-            function that it belongs to.
-    """
-
-    jaxpr: Jaxpr
-    consts: Sequence[Any] = ()
-    repeats: int = 1
-    outer: dict[Any, tuple["Frame", Any]] = field(default_factory=dict)
-    is_call: bool = False
-    callers: tuple[JaxprEqn, ...] = ()
-    dims: dict[Any, Dims] = field(default_factory=dict)
-    sources: dict[Any, Source] = field(default_factory=dict)
-    children: dict[int, tuple["Frame", ...]] = field(default_factory=dict)
-    tangents: "Frame | None" = None
-    shared: "Frame | None" = None
-
-    def dims_of(self, atom: Any) -> Dims:
-        """Returns the axes of a variable or a literal."""
-        if isinstance(atom, LiteralAtom):
-            return tuple(axes.new(size) for size in np.shape(atom.val))
-        return self.dims[atom]
-
-    def source_of(self, atom: Any) -> Source:
-        """Returns what a variable or a literal was computed from."""
-        return Source() if isinstance(atom, LiteralAtom) else self.sources[atom]
-
-    @cached_property
-    def made_by(self) -> dict[Any, int]:
-        """The index of the equation that makes each variable."""
-        return {
-            variable: index
-            for index, eqn in enumerate(self.jaxpr.eqns)
-            for variable in eqn.outvars
-        }
-
-    def inside(self, atom: Any) -> tuple["Frame", Any] | None:
-        """Returns where a value of a called program is computed, if it is one."""
-        children = self.children.get(self.made_by.get(atom, -1), ())
-        if len(children) != 1 or not children[0].is_call:
-            return None
-        position = self.jaxpr.eqns[self.made_by[atom]].outvars.index(atom)
-        return children[0], children[0].jaxpr.outvars[position]
-
-    def constant(self, atom: Any) -> Any:
-        """Returns a value that depends on no input and no leaf, or None."""
-        if isinstance(atom, LiteralAtom):
-            return atom.val
-        if atom in self.jaxpr.constvars:
-            return self.consts[self.jaxpr.constvars.index(atom)]
-        elsewhere = self.outer.get(atom) or self.inside(atom)
-        if elsewhere is not None:
-            frame, outer_atom = elsewhere
-            return frame.constant(outer_atom)
-        index = self.made_by.get(atom)
-        if index is None or index in self.children:
-            return None
-        eqn = self.jaxpr.eqns[index]
-        operands = [self.constant(operand) for operand in eqn.invars]
-        if any(value is None for value in operands):
-            return None
-        with jax.ensure_compile_time_eval():
-            evaluated = eqn.primitive.bind(*operands, **eqn.params)
-            results = evaluated if eqn.primitive.multiple_results else [evaluated]
-            result = results[eqn.outvars.index(atom)]
-            is_key = jnp.issubdtype(result.dtype, jax.dtypes.extended)
-            return result if is_key else np.asarray(result)
 
 
 @dataclass(frozen=True)
@@ -242,6 +136,7 @@ class Coupling:
         unknown: the primitives met that have no rule.
         custom: the functions with rules of differentiation that are being traced.
         dropped: those whose rule is lost when the cut program is run.
+        constants: what its frames compute from numbers alone.
     """
 
     def __init__(self, rules: dict[str, Rule]):
@@ -252,11 +147,13 @@ class Coupling:
         self.unknown: set[str] = set()
         self.custom: dict[str, tuple[Frame, Sequence[Dims]]] = {}
         self.dropped: set[str] = set()
+        self.constants = Constants()
 
     def run(
         self, frame: Frame, dims: Sequence[Dims], sources: Sequence[Source]
     ) -> list[Dims]:
         """Fills a frame from the axes and sources of its inputs."""
+        frame.constants = self.constants
         for variable, value in zip(frame.jaxpr.constvars, frame.consts, strict=True):
             frame.dims[variable] = tuple(axes.new(size) for size in np.shape(value))
             frame.sources[variable] = Source()

@@ -5,13 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import partial_eval
 
 from gradflow_jax.programs import comparing
+from gradflow_jax.programs.calls import open_program
 from gradflow_jax.programs.rules import COUPLING_RULES
 from gradflow_jax.structured.coupling import axes, unification
 from gradflow_jax.structured.coupling.axes import Reason
-from gradflow_jax.structured.coupling.program import Coupling, Frame, Source
+from gradflow_jax.structured.coupling.frames import Frame, Source
+from gradflow_jax.structured.coupling.program import Coupling
 from gradflow_jax.trees import ArrayTree, describe, named_leaves
 
 
@@ -116,10 +117,7 @@ def trace_program(
             f"the model is not a pure function: traced twice, it is two programs, "
             f"{changed}. Keep state and randomness in its arguments."
         )
-    jaxpr, _ = partial_eval.dce_jaxpr(
-        closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
-    )
-    return jaxpr, closed.consts, result
+    return *open_program(comparing.drop_unused(closed)), result
 
 
 def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:

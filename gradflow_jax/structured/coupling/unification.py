@@ -17,6 +17,7 @@ from gradflow_jax.structured.coupling.axes import (
     find,
     multiply,
     new,
+    new_part,
     new_pinned,
     pin,
     roots,
@@ -159,7 +160,7 @@ def split(
     if axis.form is None:
         if axis.reason is not None:
             return [new_pinned(size, axis.reason) for size in sizes]
-        parts = [Axis(size) for size in sizes]
+        parts = [new_part(size) for size in sizes]
         axis.define("sum", parts)
         return parts
     if axis.form == "sum":
@@ -193,7 +194,7 @@ def _split_sum(
                 todo.insert(0, tail)
             terms.append(term)
             total += term.size
-        parts.append(add(terms) if terms else new_pinned(0, ONE))
+        parts.append(add(terms) if terms else new_part(0))
     return parts
 
 

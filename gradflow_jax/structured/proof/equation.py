@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gradflow_jax.structured.coupling.program import Frame, shape_of
+from gradflow_jax.structured.coupling.frames import Frame, shape_of
 from gradflow_jax.structured.proof.removed_values import (
     UNKNOWN,
     Entries,

@@ -12,7 +12,7 @@ from typing import Any
 from jax.extend.core import Literal
 
 from gradflow_jax.structured.coupling import axes
-from gradflow_jax.structured.coupling.program import Frame
+from gradflow_jax.structured.coupling.frames import Frame
 
 
 @dataclass(frozen=True)

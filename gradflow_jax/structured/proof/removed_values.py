@@ -12,12 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import JaxprEqn, Literal
 
 from gradflow_jax.programs.equations import describe
 from gradflow_jax.structured.coupling.axes import Reason
+from gradflow_jax.structured.coupling.frames import Frame, derive
 from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
-from gradflow_jax.structured.coupling.program import Frame
 from gradflow_jax.structured.proof.folds import Fold
 
 
@@ -65,18 +65,24 @@ _MOST_EVALUATED = 10_000
 
 def evaluate(eqn: Any, operands: Sequence[Any]) -> Any:
     """Returns an elementwise primitive's value at scalars, a number or UNKNOWN."""
-    dtypes = tuple(np.dtype(atom.aval.dtype).name for atom in eqn.invars)
+    dtypes = tuple(str(atom.aval.dtype) for atom in eqn.invars)
     key = (eqn.primitive.name, str(eqn.params), dtypes, tuple(map(float, operands)))
     if key not in _evaluated:
-        scalars = [
-            np.asarray(value, dtype)
-            for value, dtype in zip(operands, dtypes, strict=True)
-        ]
-        with jax.ensure_compile_time_eval():
-            evaluated = eqn.primitive.bind(*scalars, **eqn.params)
+        try:
+            scalars = [
+                np.asarray(value, dtype)
+                for value, dtype in zip(operands, dtypes, strict=True)
+            ]
+            with jax.ensure_compile_time_eval():
+                evaluated = eqn.primitive.bind(*scalars, **eqn.params)
+        except Exception:
+            # Some primitives do not run at scalars, as where a parameter holds a shape.
+            value = UNKNOWN
+        else:
+            value = _real_number(np.asarray(evaluated))
         if len(_evaluated) >= _MOST_EVALUATED:
             _evaluated.clear()
-        _evaluated[key] = _real_number(np.asarray(evaluated))
+        _evaluated[key] = value
     return _evaluated[key]
 
 
@@ -96,37 +102,21 @@ class Uniform:
 
     def __call__(self, frame: Frame, atom: Any) -> Any:
         """Returns the number a value is all over, or UNKNOWN."""
-        if isinstance(atom, Literal):
-            return _number(atom.val)
-        key = (frame, atom)
-        if key not in self._known:
-            self._known[key] = self._find(frame, atom)
-        return self._known[key]
+        return derive(frame, atom, self._known, _number, _compute_uniform, UNKNOWN)
 
-    def _find(self, frame: Frame, atom: Any) -> Any:
-        if atom in frame.jaxpr.constvars:
-            return _number(frame.consts[frame.jaxpr.constvars.index(atom)])
-        elsewhere = frame.outer.get(atom) or frame.inside(atom)
-        if elsewhere is not None:
-            return self(*elsewhere)
-        index = frame.made_by.get(atom)
-        if index is None or index in frame.children:
-            return UNKNOWN
-        eqn = frame.jaxpr.eqns[index]
-        source = frame.source_of(atom)
-        if source.data or source.leaves:
-            return UNKNOWN
-        name = eqn.primitive.name
-        if name in ("broadcast_in_dim", "reshape", "squeeze", "expand_dims"):
-            return self(frame, eqn.invars[0])
-        if name in ELEMENTWISE and len(eqn.outvars) == 1:
-            operands = [self(frame, operand) for operand in eqn.invars]
-            if UNKNOWN not in operands:
-                try:
-                    return evaluate(eqn, operands)
-                except TypeError:
-                    return UNKNOWN
-        return UNKNOWN
+
+def _compute_uniform(
+    frame: Frame, eqn: JaxprEqn, operands: Sequence[Any]
+) -> Sequence[Any]:
+    """Returns the numbers that an equation's results are all over."""
+    del frame
+    name = eqn.primitive.name
+    value = UNKNOWN
+    if name in ("broadcast_in_dim", "reshape", "squeeze", "expand_dims"):
+        value = operands[0]
+    elif name in ELEMENTWISE and len(eqn.outvars) == 1 and UNKNOWN not in operands:
+        value = evaluate(eqn, operands)
+    return [value] * len(eqn.outvars)
 
 
 def _number(value: Any) -> Any:

@@ -6,8 +6,11 @@ that is not zero, or would be compared with what stays.
 """
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from gradflow_jax.programs.rules import VALUE_RULES
 from gradflow_jax.structured.coupling.contractions import SCATTERS
@@ -143,18 +146,73 @@ def gather(eqn: ProofEquation) -> list[Entries]:
 
 
 def scatter(eqn: ProofEquation) -> list[Entries]:
-    """Zeros stay where zeros are written or added; else nothing is known."""
+    """Says what a slice holds where as many updates as there are meet what it held."""
     numbers = eqn.params["dimension_numbers"]
     old, _, new = eqn.operands
     dropped = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     windows = [i for i in range(len(old)) if i not in dropped]
     written = dict(zip(windows, numbers.update_window_dims, strict=True))
+    merge = _MERGES[eqn.source.primitive.name]
     result: list[Any] = []
     for i, entry in enumerate(old):
+        if entry is None:
+            result.append(None)
+            continue
         update = new[written[i]] if i in written else UNKNOWN
-        known = 0.0 if entry == update == 0 else UNKNOWN
-        result.append(None if entry is None else known)
+        once = merge(entry, update)
+        twice = merge(once, update)
+        # Any number of updates leaves it as it was, or any number but none as one does.
+        if (
+            once is not UNKNOWN
+            and once == twice
+            and (once == entry or _writes_everywhere(eqn))
+        ):
+            result.append(once)
+        else:
+            result.append(UNKNOWN)
     return [tuple(result)]
+
+
+def _merge_by(function: Callable[[Any, Any], Any], *absorbing: float) -> Callable:
+    """Makes what a slice and an update that may be unknown make together.
+
+    Args:
+        function: of two numbers.
+        *absorbing: numbers that stay, whatever finite number they meet.
+    """
+
+    def merge(entry: Any, update: Any) -> Any:
+        if UNKNOWN not in (entry, update):
+            return function(entry, update)
+        known = update if entry is UNKNOWN else entry
+        return known if known in absorbing else UNKNOWN
+
+    return merge
+
+
+_MERGES: dict[str, Callable[[Any, Any], Any]] = {
+    "scatter": lambda entry, update: update,
+    "scatter-add": _merge_by(operator.add),
+    "scatter-sub": _merge_by(operator.sub),
+    "scatter-mul": _merge_by(operator.mul, 0.0),
+    "scatter-min": _merge_by(min, -math.inf),
+    "scatter-max": _merge_by(max, math.inf),
+}
+
+
+def _writes_everywhere(eqn: ProofEquation) -> bool:
+    """Says whether an update surely reaches each place that one could be written to."""
+    numbers = eqn.params["dimension_numbers"]
+    axes = tuple(numbers.scatter_dims_to_operand_dims)
+    indices = eqn.frame.constant(eqn.source.invars[1])
+    if indices is None or axes != tuple(numbers.inserted_window_dims):
+        return False
+    if numbers.operand_batching_dims:
+        return False
+    sizes = [eqn.shape(0)[axis] for axis in axes]
+    rows = np.asarray(indices).reshape(-1, len(axes))
+    inside = rows[np.all((rows >= 0) & (rows < sizes), axis=1)]
+    return len(np.unique(inside, axis=0)) == math.prod(sizes)
 
 
 def top_k(eqn: ProofEquation) -> list[Entries]:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from gradflow_jax.programs.calls import CALLS, scan_numbers
 from gradflow_jax.programs.rules import COUPLING_RULES, VALUE_RULES
+from gradflow_jax.structured.coupling.frames import Frame
 from gradflow_jax.structured.coupling.pointwise import elementwise as coupled_by_index
-from gradflow_jax.structured.coupling.program import Frame
 from gradflow_jax.structured.proof.equation import ProofEquation, Touched, ValueRule
 from gradflow_jax.structured.proof.removed_values import UNKNOWN, Entries, Slices, join
 from gradflow_jax.structured.proof.rules import elementwise, generic

@@ -16,7 +16,7 @@ from jax.extend.core import Literal
 from gradflow_jax.programs.rules import REBINDING_RULES
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis
-from gradflow_jax.structured.coupling.program import Dims, Frame
+from gradflow_jax.structured.coupling.frames import Dims, Frame
 from gradflow_jax.structured.running.rebinding import CutEquation, take
 
 Keep = dict[Axis, np.ndarray]

@@ -14,7 +14,7 @@ import numpy as np
 from gradflow_jax.programs.calls import CALLS, scan_numbers
 from gradflow_jax.programs.rules import REBINDING_RULES
 from gradflow_jax.structured.coupling.axes import Axis
-from gradflow_jax.structured.coupling.program import Dims, Frame
+from gradflow_jax.structured.coupling.frames import Dims, Frame
 
 
 class Widths(Protocol):
@@ -64,6 +64,9 @@ class CutEquation:
 
 
 Rule = Callable[[CutEquation, Sequence[Any]], list[Any]]
+# What is computed again within so many others that are is no longer told from them: JAX
+# traces each from inside of the one around it, and Python ends at some hundred.
+_DEEPEST_REMAT = 10
 
 
 def take(value: Any, indices: np.ndarray, axis: int) -> Any:
@@ -201,6 +204,8 @@ def _inline(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
 
 def _remat(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
     (frame,) = eqn.frame.children[eqn.index]
+    if len(frame.callers) > _DEEPEST_REMAT:
+        return eqn.cut.run(frame, values)
     run = jax.checkpoint(
         lambda *operands: eqn.cut.run(frame, operands),
         prevent_cse=eqn.params["prevent_cse"],

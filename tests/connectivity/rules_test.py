@@ -26,6 +26,10 @@ FUNCTIONS = {
     )[0],
     "spectrum": lambda h: jnp.abs(jnp.fft.rfft(h.reshape(2, 2))),
     "added": lambda h: jnp.ones(3).at[jnp.array([2, 2])].add(h[1:3]),
+    "multiplied": lambda h: h.at[jnp.array([2, 0])].multiply(
+        h[1:3], unique_indices=True
+    ),
+    "largest at places": lambda h: h.at[jnp.array([2, 0])].max(h[1:3]),
     "segments": lambda h: jax.ops.segment_sum(h, np.array([0, 1, 0, 2]), 3),
     "reverse": lambda h: h[::-1],
     "roll": lambda h: jnp.roll(h, 1),

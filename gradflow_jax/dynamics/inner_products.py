@@ -8,7 +8,7 @@ import numpy as np
 
 from gradflow_jax.masks.selection.placement import on_every_device
 from gradflow_jax.scores.derivatives import Derivatives
-from gradflow_jax.structured.sums import UnitSums, sum_partially
+from gradflow_jax.structured.sums import UnitSums, slices_in, sum_partially
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import Params, widen
 
@@ -102,7 +102,7 @@ def _products_of_units(
     params: Params, terms: list[Products], units: Units
 ) -> list[jax.Array]:
     """Returns the products of the weights that make the units, [product, unit]."""
-    plan = UnitSums(params, units, scope="producing", what="params")
+    plan = UnitSums(params, units, chosen=slices_in("producing"), what="params")
     sums_of_products = [
         plan.add_up(
             # The sums of one unit may lie on several devices.

@@ -47,8 +47,14 @@ def drop_unused(closed: Any) -> Any:
     return ClosedJaxpr(jaxpr, closed.consts)
 
 
-class _Flat:
-    """A program with its calls written out, its values numbered in order."""
+class Flat:
+    """A program with its calls written out, its values numbered in order.
+
+    Attributes:
+        equations: each with its operands and its results, but for those of constants
+            alone. Values are numbered from 1, inputs first; constants are arrays.
+        results: the values that the program returns.
+    """
 
     def __init__(self, program: Any):
         self.equations: list[tuple[Any, list[Any]]] = []
@@ -127,7 +133,7 @@ def difference(
         order: which input of `traced` each input of `predicted` is; the same by
             default.
     """
-    expected_program, traced_program = _Flat(predicted), _Flat(traced)
+    expected_program, traced_program = Flat(predicted), Flat(traced)
     inputs = range(len(open_program(predicted)[0].invars)) if order is None else order
     # Values are numbered in the order in which they are made, inputs first, from 1.
     names = {number + 1: counterpart + 1 for number, counterpart in enumerate(inputs)}

@@ -1,11 +1,9 @@
 """Scores weights by the gradient: loss preservation, Taylor, Fisher and their kin."""
 
-import jax.numpy as jnp
-
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, evaluate_then
 from gradflow_jax.scores.losses import LossFn, of_a_loss
-from gradflow_jax.scores.normalization import ChannelScores, norm_layers
+from gradflow_jax.scores.normalization import ChannelScores, channel_scores
 from gradflow_jax.scores.rules import RULES, bind_measure, first_order, per_weight
 from gradflow_jax.trees import Params, Prunable
 
@@ -252,12 +250,8 @@ def batch_norm_taylor(
     """
 
     def batch_norm_taylor(d: Derivatives) -> ChannelScores:
-        terms = per_weight(RULES["fisher"], d)
-        layers = norm_layers(terms, prunable, names)
-        return {
-            path: jnp.sum(jnp.stack([*layer.values()]), axis=0)
-            for path, layer in layers.items()
-        }
+        scores = per_weight(RULES["fisher"], d)
+        return channel_scores("batch_norm_taylor", scores, prunable, names)
 
     return evaluate_then(
         batch_norm_taylor,

@@ -1,6 +1,6 @@
-"""Finds the normalization layers of a parameter tree, whose channels are scored."""
+"""Scores channels by the parameters of their normalization layers."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,51 @@ import jax.numpy as jnp
 from gradflow_jax.trees import ArrayTree, Prunable, named_leaves
 
 ChannelScores = dict[str, jax.Array]
+
+
+class ChannelMeasure(NamedTuple):
+    """A measure of channels, which sums scores of what normalization scales them by.
+
+    Attributes:
+        of_parameters: the measure of γ and β.
+        of_shift: whether β counts beside γ.
+    """
+
+    of_parameters: str
+    of_shift: bool
+
+
+CHANNEL_MEASURES = {
+    "batch_norm_scale": ChannelMeasure("magnitude", of_shift=False),
+    "batch_norm_taylor": ChannelMeasure("fisher", of_shift=True),
+}
+"""The measures that score channels and no weights, by their public names."""
+
+
+def channel_scores(
+    measure: str,
+    scores: ArrayTree,
+    prunable: Prunable | None = None,
+    names: tuple[str, str] = ("scale", "bias"),
+) -> ChannelScores:
+    """Returns the scores of the channels of each normalization layer.
+
+    Args:
+        measure: a measure of channels.
+        scores: a tree like params, by its measure of parameters.
+        prunable: `prunable(path, leaf)` chooses layers by their scales.
+        names: of γ and β in the layer.
+
+    Raises:
+        ValueError: if there is no normalization layer.
+    """
+    counted = names if CHANNEL_MEASURES[measure].of_shift else names[:1]
+    return {
+        path: jnp.sum(
+            jnp.stack([leaves[name] for name in counted if name in leaves]), 0
+        )
+        for path, leaves in norm_layers(scores, prunable, names).items()
+    }
 
 
 def norm_layers(

@@ -21,6 +21,11 @@ from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, evaluate_then
 from gradflow_jax.scores.losses import LossFn
 from gradflow_jax.scores.neurons import score_neurons
+from gradflow_jax.scores.normalization import (
+    CHANNEL_MEASURES,
+    ChannelScores,
+    channel_scores,
+)
 from gradflow_jax.trees import (
     ArrayTree,
     Axes,
@@ -121,32 +126,57 @@ RULES: dict[str, Rule] = {
 `gf.score`, `gf.score_units` and the experiments score by."""
 
 
+_OTHER_NAMES = {"gradient_norm_increase": "grasp"}
+
+
 def rule_of(measure: str) -> Rule:
-    """Returns a measure's rule by its public name.
+    """Returns a measure's rule by its public name: of channels, that of their scales.
 
     Raises:
         ValueError: for an unknown name, listing the known ones.
     """
-    if measure not in RULES:
+    name = _OTHER_NAMES.get(measure, measure)
+    if name in CHANNEL_MEASURES:
+        name = CHANNEL_MEASURES[name].of_parameters
+    if name in RULES:
+        return RULES[name]
+    if name == "random":
         raise ValueError(
-            f"there is no measure {measure!r}; known are {', '.join(RULES)}."
+            "random scores need a key and no derivatives: gf.random(key)(params) for "
+            "weights; for units draw numbers, one for each of units[name].size."
         )
-    return RULES[measure]
+    known = ", ".join([*RULES, *_OTHER_NAMES, *CHANNEL_MEASURES])
+    raise ValueError(f"there is no measure {measure!r}; known are {known}.")
 
 
-def check_needs(d: Derivatives, measure: str) -> None:
-    """Checks that derivatives hold what a measure is made of.
+def derivatives_for(measure: str, d: Derivatives | Params) -> Derivatives:
+    """Returns derivatives that hold what a measure is made of.
+
+    Args:
+        measure: its public name.
+        d: derivatives; or parameters, or an `nnx.Module`, which are enough for some.
 
     Raises:
+        TypeError: if a leaf of the parameters is not a real floating-point array.
         ValueError: naming what is lacking and how to get it.
     """
-    for field in rule_of(measure).needs:
+    needs = rule_of(measure).needs
+    if not isinstance(d, Derivatives):
+        if needs:
+            raise ValueError(
+                f"{measure} needs {needs[0]}: pass what gf.differentiate(loss_fn)"
+                "(params, batch) returns, not parameters alone."
+            )
+        d = Derivatives.without_loss(params_of(d))
+        check_floating(d.params, "params")
+    for field in needs:
         if getattr(d, field) is None:
             remedy = "squares='batch'" if field == "squared_gradient" else "order=2"
             raise ValueError(
                 f"{measure} needs {field}, which these derivatives lack: evaluate "
                 f"them by gf.differentiate(loss_fn, {remedy})."
             )
+    return d
 
 
 def per_weight(rule: Rule, d: Derivatives) -> Scores:
@@ -189,7 +219,7 @@ def score(
     *,
     axis: Axes | None = None,
     roles: Roles | None = None,
-) -> Scores:
+) -> Scores | ChannelScores:
     """Takes one measure's scores from derivatives that are already there.
 
     Scores of neurons, filters and heads come from the measure's own rule for sets of
@@ -198,11 +228,12 @@ def score(
     of a query's [embed, heads, dim], and in Equinox the first.
 
     Args:
-        d: what `gf.differentiate(loss_fn)(params, batch)` returns; for magnitude the
-            parameters, or an `nnx.Module`, alone will do.
+        d: what `gf.differentiate(loss_fn)(params, batch)` returns; for magnitude and
+            batch-norm scale the parameters, or an `nnx.Module`, alone will do.
         measure: a measure's name: "magnitude", "loss_preservation", "taylor", "fisher"
-            (with squares), "biased_loss_preservation" (with `d.origin`), "grasp" or
-            "gradient_norm_preservation".
+            (with squares), "biased_loss_preservation" (with `d.origin`), "grasp", which
+            is "gradient_norm_increase", or "gradient_norm_preservation";
+            "batch_norm_scale" or "batch_norm_taylor" (with squares) of channels.
         axis: None for a score per weight. An axis, or several, for a score per index of
             them in every leaf; a scalar, which has no axis, is scored as it is. A dict
             of them by path or shell pattern goes before roles, and the leaves that it
@@ -213,12 +244,15 @@ def score(
     Returns:
         Scores, higher is kept: a tree like params of float32 at least. With `axis` or
         `roles` its leaves have the axes that are not summed over, [heads, dim] of a
-        query's kernel.
+        query's kernel. Of a measure of channels, as `gf.batch_norm_scale` returns them:
+        a dict from each layer's path to scores of shape [channel].
 
     Raises:
-        TypeError: if an axis is no whole number, or roles are no tuples of words.
+        TypeError: if an axis is no whole number, roles are no tuples of words, or a
+            leaf of parameters is not a real floating-point array.
         ValueError: if the measure is unknown, if `d` lacks what it needs (the message
-            says how to get it), if a leaf lacks the axis, or if its roles are unknown.
+            says how to get it), if a leaf lacks the axis, or if its roles are unknown;
+            if scores of channels are given an axis or roles, or find no normalization.
 
     Example:
         >>> import jax.numpy as jnp
@@ -231,16 +265,14 @@ def score(
         [2.0, 6.0]
     """
     rule = rule_of(measure)
-    if not isinstance(d, Derivatives):
-        if rule.needs:
+    d = derivatives_for(measure, d)
+    if measure in CHANNEL_MEASURES:
+        if axis is not None or roles is not None:
             raise ValueError(
-                f"{measure} needs {rule.needs[0]}, which parameters alone do not tell: "
-                "pass what gf.differentiate(loss_fn)(params, batch) returns."
+                f"{measure} scores channels, not weights, so there is no axis to take: "
+                "leave out axis= and roles=."
             )
-        params = params_of(d)
-        check_floating(params, "params")
-        d = Derivatives.without_loss(params)
-    check_needs(d, measure)
+        return channel_scores(measure, per_weight(rule, d))
     if axis is None and roles is None:
         return per_weight(rule, d)
     return score_neurons(rule.term(d), rule.outer, per_weight(rule, d), axis, roles)

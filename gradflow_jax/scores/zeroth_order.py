@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.programs.parameters import params_of
-from gradflow_jax.scores.normalization import ChannelScores, norm_layers
+from gradflow_jax.scores.normalization import ChannelScores, channel_scores
 from gradflow_jax.trees import (
     Params,
     Prunable,
@@ -136,9 +136,4 @@ def batch_norm_scale(
         Liu et al., Learning Efficient Convolutional Networks through Network
         Slimming, ICCV 2017.
     """
-    params = params_of(params)
-    check_floating(params, "params")
-    return {
-        path: jnp.abs(widen(leaves[names[0]]))
-        for path, leaves in norm_layers(params, prunable, names).items()
-    }
+    return channel_scores("batch_norm_scale", magnitude(params), prunable, names)

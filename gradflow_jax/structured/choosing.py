@@ -9,8 +9,7 @@ import numpy as np
 
 from gradflow_jax.masks.ties import Tie, tie_at_the_cut, warn_of_ties
 from gradflow_jax.structured.families import Family
-from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import Patterns, match_paths
+from gradflow_jax.structured.units import Ignored, Units, ignored_by
 
 Budget = Literal["units", "parameters", "flops"] | Callable[[dict], float]
 Scope = Literal["global", "family", "isomorphic"]
@@ -26,7 +25,7 @@ def choose_units(
     floor: float = 0.0,
     min_units: int | Mapping[str, int] = 1,
     round_to: int = 1,
-    ignore: Patterns | Callable[[Family], bool] = (),
+    ignore: Ignored = (),
 ) -> dict[str, np.ndarray]:
     """Chooses the units that stay: those of the highest scores.
 
@@ -52,7 +51,7 @@ def choose_units(
         ignore: a path or shell pattern of leaves, `"*/conv1/kernel"`, or several: the
             families that one of these leaves produces stay whole. The name of a family
             serves too, or a function that says so of a family: `lambda family:
-            family.reads_input` for first layers.
+            family.reads_input` for first layers. They need no scores.
 
     Returns:
         bool [units] for each family, by its name: True keeps.
@@ -80,8 +79,8 @@ def choose_units(
     _check_options(sparsity, floor, min_units, round_to, scope, budget)
     if not units.families:
         raise ValueError(f"there is nothing to choose from: {units}")
-    values = _checked_scores(scores, units)
-    stays_whole = ignore if callable(ignore) else _produced_by(ignore, units)
+    stays_whole = ignored_by(ignore, units)
+    values = _checked_scores(scores, units, stays_whole)
     order = [
         np.lexsort((np.arange(family.size), values[family.name]))
         for family in units.families
@@ -200,12 +199,20 @@ def _rounded_down(fraction: float) -> float:
 
 
 def _checked_scores(
-    scores: Mapping[str, chex.Array], units: Units
+    scores: Mapping[str, chex.Array],
+    units: Units,
+    stays_whole: Callable[[Family], bool],
 ) -> dict[str, np.ndarray]:
     result = {}
     for family in units.families:
+        if stays_whole(family):
+            result[family.name] = np.zeros(family.size)
+            continue
         if family.name not in scores:
-            raise ValueError(f"scores lack the family {family.name!r}.")
+            raise ValueError(
+                f"scores lack the family {family.name!r}: score its units, or let "
+                f"them stay by ignore={family.name!r}."
+            )
         values = np.asarray(scores[family.name], np.float64)
         if values.shape != (family.size,):
             raise ValueError(
@@ -217,18 +224,6 @@ def _checked_scores(
             raise ValueError(f"the score of unit {bad} of {family.name!r} is NaN.")
         result[family.name] = values
     return result
-
-
-def _produced_by(patterns: Patterns, units: Units) -> Callable[[Family], bool]:
-    """Returns which families have a name, or a producer, that matches a pattern."""
-    names = [*units.leaves, *(family.name for family in units)]
-    matches = match_paths(patterns, names, of="neither a leaf nor a family")
-    ignored = {name for name, match in zip(names, matches, strict=True) if match}
-    return lambda family: (
-        not ignored.isdisjoint(
-            [family.name, *(slices.path for slices in family.producers)]
-        )
-    )
 
 
 def _limit(family: Family, floor: float, min_units: int | Mapping[str, int]) -> int:

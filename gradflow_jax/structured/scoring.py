@@ -1,25 +1,28 @@
 """Scores of units, by each measure's own rule."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.derivatives import Derivatives
-from gradflow_jax.scores.rules import check_needs, rule_of
-from gradflow_jax.structured.families import Family
+from gradflow_jax.scores.normalization import CHANNEL_MEASURES
+from gradflow_jax.scores.rules import derivatives_for, rule_of
+from gradflow_jax.structured.coupling.normalizations import normalizations_of
+from gradflow_jax.structured.families import Family, Slices
 from gradflow_jax.structured.sums import (
+    Chosen,
     PartialSum,
     Scope,
     UnitSums,
     fetch_in_float64,
+    slices_in,
     sum_partially,
 )
-from gradflow_jax.structured.units import Units
+from gradflow_jax.structured.units import Ignored, Units, ignored_by, program_of
 from gradflow_jax.trees import Params, Scores
 
 UnitScores = Mapping[str, np.ndarray]
@@ -33,16 +36,20 @@ def score_units(
     *,
     scope: Scope = "producing",
     normalize: Normalization | None = None,
+    ignore: Ignored = (),
 ) -> dict[str, np.ndarray]:
     """Scores each unit by a measure's own rule for sets of weights.
 
     The score of the set U of a unit's weights is what the measure says of sets: ‖θ_U‖₂
     for magnitude, Σ_U |θḡ| for loss preservation, |Σ_U θḡ| for Taylor, Σ_U θHḡ, signed,
-    for GraSP, |Σ_U θHḡ| for gradient-norm preservation.
+    for GraSP, |Σ_U θHḡ| for gradient-norm preservation. The measures of channels score
+    a unit by the normalizations that it passes, all of them, found in the program
+    whatever their leaves are called: Σ |γ| for batch-norm scale, network slimming's,
+    and Σ γ² E[g_γ²] + β² E[g_β²] for batch-norm Taylor.
 
     Args:
-        d: what `gf.differentiate(loss_fn)(params, batch)` returns; for magnitude the
-            parameters, or an `nnx.Module`, alone will do.
+        d: what `gf.differentiate(loss_fn)(params, batch)` returns; for magnitude and
+            batch-norm scale the parameters, or a module that holds them, will do.
         units: of the model, from `gf.find_units`.
         measure: a measure's name, as `gf.score` takes it.
         scope: "producing" sums over the weights that make a unit, as the filter of a
@@ -52,13 +59,17 @@ def score_units(
             the mean or the largest of their absolute values, which lets families of
             different scales be ranked together; "parameters" or "flops" divides by
             what removing one unit of the family saves.
+        ignore: families that are not scored, as `gf.choose_units` takes them: those
+            without a normalization, for one, where a measure asks for it.
 
     Returns:
         float64 [units] for each family, by its name; higher is kept.
 
     Raises:
+        TypeError: if a leaf of the parameters is not a real floating-point array.
         ValueError: if the measure is unknown, if `d` lacks what it needs, if the
-            parameters are not the model's, or if a score is not finite.
+            parameters are not the model's, if a family passes no normalization where
+            the measure is of channels, or if a score is not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -71,16 +82,16 @@ def score_units(
         >>> gf.score_units(params, units)
         {'in[1]': array([5., 1.])}
     """
+    is_ignored = ignored_by(ignore, units)
+    families = [family for family in units.families if not is_ignored(family)]
     rule = rule_of(measure)
-    if not isinstance(d, Derivatives):
-        if rule.needs:
-            raise ValueError(
-                f"{measure} needs {rule.needs[0]}: pass what gf.differentiate(loss_fn)"
-                "(params, batch) returns, not parameters alone."
-            )
-        d = Derivatives.without_loss(params_of(d))
-    check_needs(d, measure)
-    plan = UnitSums(d.params, units, scope=scope, what="params")
+    d = derivatives_for(measure, d)
+    if measure in CHANNEL_MEASURES:
+        chosen = _normalizing(families, units, measure)
+        rule = rule._replace(term=rule.alone or rule.term, outer=abs, alone=None)
+    else:
+        chosen = slices_in(scope)
+    plan = UnitSums(d.params, units, chosen=chosen, what="params", families=families)
     if rule.alone is None:
         partial = _sum_terms(d, rule.term, plan.partial_sums)
         tables = [fetch_in_float64(table) for table in partial]
@@ -93,7 +104,7 @@ def score_units(
         ]
     result = {}
     totals = plan.add_up(tables)
-    for family in units.families:
+    for family in families:
         values = np.asarray(rule.outer(totals[family.name]), np.float64)
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -103,6 +114,37 @@ def score_units(
             )
         result[family.name] = values / _scale(values, family, units, normalize)
     return result
+
+
+def _normalizing(families: Sequence[Family], units: Units, measure: str) -> Chosen:
+    """Returns which slices of a family are those of the normalizations it passes.
+
+    Raises:
+        ValueError: if a family passes none.
+    """
+    counted: set[str | None] = set()
+    scales: set[str] = set()
+    for scale, shift in normalizations_of(program_of(units)):
+        scales.add(scale)
+        counted |= {scale, shift} if CHANNEL_MEASURES[measure].of_shift else {scale}
+
+    def is_normalizing(slices: Slices, paths: Container) -> bool:
+        return slices.path in paths and slices.kinds == {"elementwise"}
+
+    without = [
+        family.name
+        for family in families
+        if not any(is_normalizing(slices, scales) for slices in family.slices)
+    ]
+    if without:
+        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        named = ", ".join(map(repr, without[:3]))
+        raise ValueError(
+            f"{measure} scores a unit by the scale of its batch norm, but the units of "
+            f"{named}{more} pass none: let them stay by ignore={without!r}, here and "
+            "in gf.choose_units, or score them by another measure."
+        )
+    return lambda family: [s for s in family.slices if is_normalizing(s, counted)]
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

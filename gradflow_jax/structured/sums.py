@@ -6,7 +6,7 @@ of a leaf, summed over the axes that no label concerns, are looked up by the lab
 the others. These partial sums are small, and are all that leaves the devices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.structured.alignment import align
-from gradflow_jax.structured.families import Family, shares
+from gradflow_jax.structured.families import Family, Slices, shares
 from gradflow_jax.structured.units import Units
 from gradflow_jax.trees import ArrayTree, Params, describe, fetch, named_leaves, widen
 
 Scope = Literal["producing", "all"]
+# Which of a family's slices count.
+Chosen = Callable[[Family], Sequence[Slices]]
 # A partial sum is a leaf's position in the tree and the axes that are summed over.
 PartialSum = tuple[int, tuple[int, ...]]
 # A share is a partial sum, its sign, and for each axis that is left the unit that each
@@ -58,7 +60,7 @@ def sum_over_units(
         >>> gf.structured.sum_over_units(params, units, scope="all")
         {'in[1]': array([8., 2.])}
     """
-    plan = UnitSums(terms, units, scope=scope, what="terms")
+    plan = UnitSums(terms, units, chosen=slices_in(scope), what="terms")
     partial = _jitted_partial_sums(jax.tree.leaves(terms), plan.partial_sums)
     return plan.add_up([fetch_in_float64(table) for table in partial])
 
@@ -70,22 +72,29 @@ class UnitSums:
         partial_sums: those that the units share, each once.
     """
 
-    def __init__(self, params: Params, units: Units, *, scope: Scope, what: str):
+    def __init__(
+        self,
+        params: Params,
+        units: Units,
+        *,
+        chosen: Chosen,
+        what: str,
+        families: Sequence[Family] | None = None,
+    ):
         """Finds the weights of each unit in a tree like params.
 
         Args:
             params: the parameters, or anything of their tree and shapes.
             units: of the model.
-            scope: which weights of a unit count.
+            chosen: which slices of a family count.
             what: what an error calls the tree.
+            families: those whose units are asked for; all by default.
         """
-        if scope not in ("producing", "all"):
-            raise ValueError(f'scope is {scope!r}; it is "producing" or "all".')
         position_of = _positions(params, units, what)
-        self._families = units.families
+        self._families = units.families if families is None else families
         self._shares = [
-            _shares_of(family, scope, units, position_of, what)
-            for family in units.families
+            _shares_of(family, chosen(family), units, position_of, what)
+            for family in self._families
         ]
         self.partial_sums: tuple[PartialSum, ...] = tuple(
             dict.fromkeys(key for shares in self._shares for key, _, _ in shares)
@@ -106,6 +115,17 @@ class UnitSums:
             )
             for family, shares in zip(self._families, self._shares, strict=True)
         }
+
+
+def slices_in(scope: Scope) -> Chosen:
+    """Returns which slices of a family a scope takes.
+
+    Raises:
+        ValueError: if there is no such scope.
+    """
+    if scope not in ("producing", "all"):
+        raise ValueError(f'scope is {scope!r}; it is "producing" or "all".')
+    return lambda family: family.producers if scope == "producing" else family.slices
 
 
 def sum_partially(
@@ -144,12 +164,11 @@ def _positions(params: Params, units: Units, what: str) -> dict[str, int]:
 
 def _shares_of(
     family: Family,
-    scope: Scope,
+    slices: Sequence[Slices],
     units: Units,
     position_of: Mapping[str, int],
     what: str,
 ) -> list[Share]:
-    slices = family.producers if scope == "producing" else family.slices
     present = [slice_ for slice_ in slices if slice_.path in position_of]
     if not present:
         missing = ", ".join(dict.fromkeys(slice_.path for slice_ in slices))

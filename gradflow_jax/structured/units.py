@@ -1,6 +1,6 @@
 """What was found in a model: units, what they save, and what was refused."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,11 @@ from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Refused
 from gradflow_jax.structured.plans import axis_flags, removal_masks
 from gradflow_jax.structured.running.cut_program import Plan
-from gradflow_jax.trees import ArrayTree, Masks, describe
+from gradflow_jax.trees import ArrayTree, Masks, Patterns, describe, match_paths
 
 Keep = Mapping[str, chex.Array]
 """Which units of each family stay, by its name: bool [units], True keeps."""
+Ignored = Patterns | Callable[[Family], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +203,29 @@ class Units:
 def program_of(units: Units) -> Traced:
     """Returns the program that the units of a model were found in."""
     return units._program
+
+
+def ignored_by(ignore: Ignored, units: Units) -> Callable[[Family], bool]:
+    """Returns which families are ignored.
+
+    Args:
+        ignore: patterns of the paths of leaves that produce families, or of the names
+            of families; or a function that says so of a family.
+        units: of the model.
+
+    Raises:
+        ValueError: if a pattern matches neither a leaf nor a family.
+    """
+    if callable(ignore):
+        return ignore
+    names = [*units.leaves, *(family.name for family in units)]
+    matches = match_paths(ignore, names, of="neither a leaf nor a family")
+    ignored = {name for name, match in zip(names, matches, strict=True) if match}
+    return lambda family: (
+        not ignored.isdisjoint(
+            [family.name, *(slices.path for slices in family.producers)]
+        )
+    )
 
 
 def plan_cut(units: Units, keep: Keep) -> Plan:

@@ -10,6 +10,7 @@
     whole_axes     rules of primitives that need an axis whole: sorts, windows, keys
     contractions   rules of products, convolutions, reductions and gathers
     calls          rules of primitives that call other programs
+    normalizations which leaves scale and shift a normalized value
     tracing        a model as such a program, its inputs and outputs pinned
 
 The files of rules fill `programs.rules.COUPLING_RULES`. `structured` imports this room.

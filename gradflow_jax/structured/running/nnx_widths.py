@@ -49,8 +49,7 @@ def at_widths(
     graphdef = nnx.graphdef(model)
 
     def apply(variables: ArrayTree, *inputs: Any, **changed: Any) -> Any:
-        whole = nnx.merge(graphdef, full, copy=True)
-        small = resize(whole, variables, groups=groups)
+        small = _merge_cut(graphdef, full, variables, groups)
         return small(*inputs, **{**options, **changed})
 
     return apply
@@ -96,12 +95,31 @@ def resize(
     """
     from flax import nnx
 
-    graphdef, state = nnx.split(model)
-    leaves = _cut_leaves(state, variables)
-    small = nnx.merge(graphdef, jax.tree.unflatten(jax.tree.structure(state), leaves))
+    return _merge_cut(*nnx.split(model), variables, groups or {})
+
+
+def _merge_cut(
+    graphdef: Any, full: ArrayTree, variables: ArrayTree, groups: Mapping[str, int]
+) -> "nnx.Module":
+    """Returns the module of a graph and of cut variables, with its attributes changed.
+
+    The variables are merged as they come: a module may hold arrays outside of any
+    variable, as the scales of a weight norm, which merged as shapes would be none.
+
+    Args:
+        graphdef: the model's.
+        full: the shapes of all of its state.
+        variables: cut.
+        groups: numbers of groups by the module's path.
+    """
+    from flax import nnx
+
+    leaves = _cut_leaves(full, variables)
+    state = jax.tree.unflatten(jax.tree.structure(full), leaves)
+    small = nnx.merge(graphdef, state, copy=True)
     for keys, layer in nnx.iter_graph(small):
         path = "/".join(map(str, keys))
-        for name, value in _attributes(path, layer, (groups or {}).get(path)).items():
+        for name, value in _attributes(path, layer, groups.get(path)).items():
             # Not every version of Flax has every attribute.
             if hasattr(layer, name):
                 setattr(layer, name, value)

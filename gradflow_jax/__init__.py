@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from gradflow_jax.structured import cut_error as cut_error
     from gradflow_jax.structured import find_units as find_units
     from gradflow_jax.structured import load_cut as load_cut
+    from gradflow_jax.structured import recalibrate as recalibrate
     from gradflow_jax.structured import save_cut as save_cut
     from gradflow_jax.structured import score_units as score_units
     from gradflow_jax.structured import shrink as shrink
@@ -123,7 +124,8 @@ _NAMES_OF = {
         over_batches random score score_all taylor
     """,
     "structured": """
-        choose_units cut cut_error find_units load_cut save_cut score_units shrink
+        choose_units cut cut_error find_units load_cut recalibrate save_cut
+        score_units shrink
     """,
     "transforms": "apply_mask masks_of replace_masks",
     "trees": "default_prunable",

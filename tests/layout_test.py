@@ -30,6 +30,7 @@ FLAX = {
     "programs/parameters.py": "parts modules into parameters and what else they hold",
     "structured/running/linen_widths.py": "runs linen modules at other widths",
     "structured/running/nnx_widths.py": "runs NNX modules at other widths",
+    "structured/running/recalibration.py": "finds batch norms of both",
     "observations/model_functions.py": "makes functions of modules",
 }
 OF_FLAX_ALTOGETHER = ("models", "experiments")

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradflow_jax.connectivity.reader import Reader
 from gradflow_jax.connectivity.signals import Signal
@@ -17,19 +16,20 @@ from gradflow_jax.programs.models import (
     kind_of,
     unwrap_apply,
 )
+from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
+from gradflow_jax.programs.variables import variables_in
 from gradflow_jax.trees import (
     Masks,
     Params,
     Patterns,
     Prunable,
     default_prunable,
-    label,
+    is_nnx_module,
     mask_leaves,
-    named_leaves,
     prunable_flags,
 )
-from gradflow_jax.trees.dtypes import is_numeric
+from gradflow_jax.trees.checks import check_numbers
 
 
 def effective_masks(
@@ -67,7 +67,8 @@ def effective_masks(
             Equinox module, that returns the model's outputs and nothing else, as it is
             evaluated: statistics of batch norm fixed, dropout off.
         params: what the model is called with: of a linen module its variables, of an
-            NNX module its `nnx.Param`s or all of its state. Only the shapes matter.
+            NNX module its `nnx.Param`s or all of its state, or the module itself. Only
+            the shapes matter.
         masks: the same tree of bool, True keeps.
         *inputs: a batch as the model is called with. Only the shapes matter; a batch of
             one is cheapest.
@@ -79,7 +80,8 @@ def effective_masks(
         A tree like params of bool, True where a weight is kept and on a path.
 
     Raises:
-        TypeError: if a mask is not bool, or a parameter or an input no array.
+        TypeError: if a mask is not bool, a parameter or an input no array, or params
+            are a model that holds none.
         ValueError: if params and masks are different trees or no leaf is prunable.
 
     Example:
@@ -98,6 +100,7 @@ def effective_masks(
         Vysogorets & Kempe, Connectivity Matters: Neural Network Pruning Through the
         Lens of Effective Sparsity, JMLR 2023.
     """
+    params = parameters_in(params)
     finder = path_finder(model, options)
     check_arguments(params, masks, inputs)
     on_path = finder.on_paths(params, masks, inputs, constants=False)
@@ -111,14 +114,20 @@ def check_arguments(params: Params, masks: Masks, inputs: Sequence[Any]) -> None
         TypeError: naming the leaf and what was found.
         ValueError: if params and masks are different trees.
     """
-    for what, tree in (("params", params), ("inputs", inputs)):
-        for path, leaf in named_leaves(tree):
-            if isinstance(leaf, np.ma.MaskedArray) or not is_numeric(leaf):
-                raise TypeError(
-                    f"{what} {label(path)} is a {type(leaf).__name__}: pass arrays, "
-                    "as the model is called with them."
-                )
+    check_numbers(params, "params")
+    check_numbers(inputs, "inputs")
     mask_leaves(masks, params)
+
+
+def parameters_in(params: Params) -> Params:
+    """Returns the parameters that masks are of, where a module holds them.
+
+    Raises:
+        TypeError: at a model that holds none.
+    """
+    if is_nnx_module(params):
+        return params_of(params)
+    return variables_in(params, what="params")
 
 
 class PathFinder:

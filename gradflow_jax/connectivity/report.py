@@ -8,6 +8,7 @@ import numpy as np
 
 from gradflow_jax.connectivity.effective import (
     check_arguments,
+    parameters_in,
     path_finder,
     replace_prunable,
 )
@@ -154,7 +155,7 @@ def effective_report(
         model: a pure function `apply(params, *inputs)`, or a linen, an NNX or an
             Equinox module, as `gf.connectivity.effective_masks` takes it.
         params: what the model is called with: of a linen module its variables, of an
-            NNX module its `nnx.Param`s or all of its state.
+            NNX module its `nnx.Param`s or all of its state, or the module itself.
         masks: the same tree of bool, True keeps.
         *inputs: a batch as the model is called with. Only the shapes matter.
         units: of the same model, from `gf.find_units`; None looks for no dead units.
@@ -168,8 +169,8 @@ def effective_report(
         what is dead; whether a constant goes on is also up to the numbers in params.
 
     Raises:
-        TypeError: if a mask is not bool, a parameter or an input no array, or units are
-            none.
+        TypeError: if a mask is not bool, a parameter or an input no array, units are
+            none, or params are a model that holds none.
         ValueError: if params and masks are different trees, if no leaf is prunable, or
             if the units are another model's.
 
@@ -205,6 +206,7 @@ def effective_report(
         Lens of Effective Sparsity, JMLR 2023.
     """
     check_units(units)
+    params = parameters_in(params)
     finder = path_finder(model, options)
     check_arguments(params, masks, inputs)
     constants_matter = units is not None

@@ -9,6 +9,7 @@
     uses        at which equation each leaf meets the model's inputs first
     forward_mode  derivatives by forward mode, where every function has a rule for it
     models      functions, linen and NNX modules as pure functions of variables
+    variables   the variables that a function is given, or a module that holds them
     parameters  an NNX module's parameters, apart from what else it holds
 
 Imports `trees` alone; `scores`, `structured` and `connectivity` import it. To teach the package

@@ -19,6 +19,7 @@ from gradflow_jax.trees import (
     is_nnx_module,
     is_nnx_state,
 )
+from gradflow_jax.trees.checks import check_numbers
 
 ModelLike = Callable[..., Any]
 """A function `apply(variables, *inputs)`, or a module of linen, NNX or Equinox."""
@@ -77,7 +78,7 @@ def kind_of(model: object) -> Kind:
         return "nnx"
     if is_linen_module(model):
         return "linen"
-    if _is_equinox_module(model):
+    if is_equinox_module(model):
         return "equinox"
     if not callable(model):
         raise TypeError(
@@ -87,16 +88,18 @@ def kind_of(model: object) -> Kind:
     return "function"
 
 
-def _is_equinox_module(model: object) -> bool:
+def is_equinox_module(model: object) -> bool:
+    """Says whether a model is an Equinox module that holds arrays."""
     if not any(kind.__module__.startswith("equinox") for kind in type(model).__mro__):
         return False
     import equinox
 
     # Wrappers such as `eqx.filter_jit(f)` are modules too, but hold no variables.
-    return isinstance(model, equinox.Module) and bool(_arrays_of_equinox(model))
+    return isinstance(model, equinox.Module) and bool(arrays_of(model))
 
 
-def _arrays_of_equinox(module: Any) -> list[Any]:
+def arrays_of(module: Any) -> list[Any]:
+    """Returns the leaves of a tree that are arrays."""
     return [leaf for leaf in jax.tree.leaves(module) if _is_array(leaf)]
 
 
@@ -205,7 +208,8 @@ def as_model(
         caller: what an error calls the function that was called.
 
     Raises:
-        TypeError: if the variables or the example inputs are missing.
+        TypeError: if the variables or the example inputs are missing, or hold a leaf
+            that is no array of numbers.
     """
     source = unwrap_apply(source)
     kind = kind_of(source)
@@ -218,6 +222,8 @@ def as_model(
         )
     else:
         variables, inputs = args[0], tuple(args[1:])
+    check_numbers(variables, "variables")
+    check_numbers(inputs, "inputs")
     if not jax.tree.leaves(inputs):
         raise TypeError(
             f"{caller} lacks example inputs: a batch as the model is called with, "

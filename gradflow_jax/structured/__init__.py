@@ -64,7 +64,7 @@ params/Dense_0/kernel float32[4096,10]
 >>> state = gf.cut(tx.init(variables["params"]), units, keep)  # training goes on
 >>> small(weights, x).shape, units.flops(keep) <= 0.5 * units.flops()
 ((16, 10), True)
->>> gf.structured.cut_error(variables, units, keep, x) < 1e-5  # against the masked model
+>>> gf.cut_error(variables, units, keep, x) < 1e-5  # against the masked model
 True
 
 - `find_units` takes a function `apply(variables, *inputs)`, a linen or an NNX module, and
@@ -92,7 +92,7 @@ True
 - `gf.structured.axis_roles` reads from the same program what each axis of each leaf is:
   an input, an output, a head, a window, a layer of a stack, a group. `gf.n_of_m_masks`,
   `gf.erdos_renyi` and `gf.score` take it as `roles=`.
-- `gf.structured.cut_error` compares a cut with the masked model on a batch;
+- `gf.cut_error` compares a cut with the masked model on a batch;
   `gf.structured.check_cut` refuses outputs that differ by more than rounding.
 - `save_cut` and `load_cut` keep the weights and which original units they are, in one
   safetensors file that is refused if a byte of it is another; the full weights are not
@@ -113,6 +113,7 @@ from gradflow_jax.structured.families import Family as Family
 from gradflow_jax.structured.finding import find_units as find_units
 from gradflow_jax.structured.latency import forward_time as forward_time
 from gradflow_jax.structured.roles import axis_roles as axis_roles
+from gradflow_jax.structured.running.recalibration import recalibrate as recalibrate
 from gradflow_jax.structured.saving.cut_files import SavedCut as SavedCut
 from gradflow_jax.structured.saving.cut_files import load_cut as load_cut
 from gradflow_jax.structured.saving.cut_files import save_cut as save_cut

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.programs.variables import variables_in
 from gradflow_jax.structured.cutting import cut
 from gradflow_jax.structured.plans import removal_masks
 from gradflow_jax.structured.shrinking import Shrunk
-from gradflow_jax.structured.units import Keep, Units
+from gradflow_jax.structured.units import Keep, Units, check_units
 from gradflow_jax.trees import ArrayTree, aligned_leaves
+from gradflow_jax.trees.checks import check_numbers
 
 CUT_TOLERANCE = 1e-4
 """How far the outputs of a cut model may be from those of the masked one, relative to
@@ -24,7 +26,7 @@ def cut_error(variables: ArrayTree, units: Units, keep: Keep, *inputs: Any) -> f
     rounding. `gf.structured.check_cut` compares outputs that are there already.
 
     Args:
-        variables: the full model's.
+        variables: the full model's, or the module that holds them.
         units: of the model.
         keep: bool [units] for families that are cut, by name, True keeps.
         *inputs: a batch.
@@ -32,6 +34,11 @@ def cut_error(variables: ArrayTree, units: Units, keep: Keep, *inputs: Any) -> f
     Returns:
         The largest absolute difference, relative to the largest absolute output; NaN
         where an output is not a number.
+
+    Raises:
+        TypeError: if the variables are a model that holds none, if units are not what
+            `gf.find_units` returned, or if the inputs are missing.
+        ValueError: if keep is out of range, or the variables are another model's.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np
@@ -41,9 +48,17 @@ def cut_error(variables: ArrayTree, units: Units, keep: Keep, *inputs: Any) -> f
         >>> x = jnp.array([[1.0, 2.0, 4.0]])
         >>> units = gf.find_units(apply, params, x)
         >>> keep = {"in[1]": np.array([True, False, True])}
-        >>> gf.structured.cut_error(params, units, keep, x)
+        >>> gf.cut_error(params, units, keep, x)
         0.0
     """
+    check_units(units)
+    variables = variables_in(variables, what="variables")
+    check_numbers(inputs, "inputs")
+    if not jax.tree.leaves(inputs):
+        raise TypeError(
+            "cut_error(variables, units, keep, *inputs) lacks the inputs: a batch as "
+            "the model is called with."
+        )
     return error_of(Shrunk(units, keep), variables, *inputs)
 
 
@@ -76,7 +91,7 @@ def check_cut(
     """Refuses a cut model whose outputs are not those of the masked full model.
 
     For outputs of the very model that is used from here on, on a batch of real data;
-    `gf.structured.cut_error` computes both outputs itself.
+    `gf.cut_error` computes both outputs itself.
 
     Args:
         outputs: what the cut model returned, a tree of arrays.

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import chex
+import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.masks.ties import Tie, tie_at_the_cut, warn_of_ties
 from gradflow_jax.structured.families import Family
-from gradflow_jax.structured.units import Ignored, Units, ignored_by
+from gradflow_jax.structured.units import Ignored, Units, check_units, ignored_by
 
 Budget = Literal["units", "parameters", "flops"] | Callable[[dict], float]
 Scope = Literal["global", "family", "isomorphic"]
@@ -57,6 +58,8 @@ def choose_units(
         bool [units] for each family, by its name: True keeps.
 
     Raises:
+        TypeError: if a score, or an option that is a number, is none, or if units are
+            not what `gf.find_units` returned.
         ValueError: if scores lack a family or hold another number of units, if an
             option is out of range, if a pattern matches neither a leaf nor a family,
             or if the floors do not let the budget be met.
@@ -76,6 +79,7 @@ def choose_units(
         >>> gf.choose_units(scores, units, sparsity=1 / 3)
         {'in[1]': array([ True, False,  True])}
     """
+    check_units(units)
     _check_options(sparsity, floor, min_units, round_to, scope, budget)
     if not units.families:
         raise ValueError(f"there is nothing to choose from: {units}")
@@ -173,13 +177,18 @@ def _check_options(
     scope: str,
     budget: Any,
 ) -> None:
+    floors = min_units.values() if isinstance(min_units, Mapping) else [min_units]
+    numbers = [("min_units", value) for value in floors] + [("round_to", round_to)]
+    for name, value in [("sparsity", sparsity), ("floor", floor), *numbers]:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(
+            value, (int, float, np.number)
+        ):
+            raise TypeError(f"{name} is {value!r}, which is not a number.")
     if not 0 <= sparsity < 1:
         hint = f"; did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else "."
         raise ValueError(f"sparsity is {sparsity}, outside [0, 1){hint}")
     if not 0 <= floor <= 1:
         raise ValueError(f"floor is {floor}, outside [0, 1]: a fraction kept.")
-    floors = min_units.values() if isinstance(min_units, Mapping) else [min_units]
-    numbers = [("min_units", value) for value in floors] + [("round_to", round_to)]
     for name, value in numbers:
         if value < 1 or value != int(value):
             raise ValueError(f"{name} is {value}; it is a whole number from 1 on.")
@@ -212,6 +221,12 @@ def _checked_scores(
             raise ValueError(
                 f"scores lack the family {family.name!r}: score its units, or let "
                 f"them stay by ignore={family.name!r}."
+            )
+        if not jnp.issubdtype(np.asarray(scores[family.name]).dtype, np.number):
+            raise TypeError(
+                f"scores of {family.name!r} are of dtype "
+                f"{np.asarray(scores[family.name]).dtype}; they are numbers, one for "
+                f"each of {family.size} units."
             )
         values = np.asarray(scores[family.name], np.float64)
         if values.shape != (family.size,):

@@ -11,18 +11,30 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.masks.packing import is_packable, packed_leaf, unpacked_leaf
 from gradflow_jax.masks.selection.placement import explicit_sharding
+from gradflow_jax.programs.models import variables_of
+from gradflow_jax.programs.variables import refuse_model
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.composing import kept_indices
-from gradflow_jax.structured.plans import folds_of
+from gradflow_jax.structured.plans import folds_of, group_numbers
+from gradflow_jax.structured.running import nnx_widths
 from gradflow_jax.structured.running.fold_into_biases import fold_constants
-from gradflow_jax.structured.units import Keep, Units, program_of
+from gradflow_jax.structured.units import (
+    Keep,
+    Units,
+    check_units,
+    plan_cut,
+    program_of,
+    refuse_training_mode,
+)
 from gradflow_jax.trees import (
     AnyTree,
     ArrayTree,
     aligned_leaves,
+    is_nnx_module,
     is_traced,
     named_leaves,
 )
+from gradflow_jax.trees.checks import check_numbers
 from gradflow_jax.trees.mirroring import is_packed
 
 
@@ -41,7 +53,8 @@ def cut(
     Values that stay are not changed.
 
     Args:
-        tree: of arrays, or of `jax.ShapeDtypeStruct`s to plan without allocating.
+        tree: of arrays, or of `jax.ShapeDtypeStruct`s to plan without allocating; or
+            an `nnx.Module`.
         units: of the model, from `gf.find_units`.
         keep: bool [units] for families that are cut, by name, True keeps, as
             `gf.choose_units` returns it. Families not named stay whole.
@@ -51,9 +64,13 @@ def cut(
 
     Returns:
         The same tree with smaller leaves. A leaf laid out over a mesh keeps its
-        sharding, but for axes whose new size the mesh does not divide.
+        sharding, but for axes whose new size the mesh does not divide. An `nnx.Module`
+        comes back as a new one whose attributes (`num_features`, `out_features`) are
+        its new widths, too; `gf.shrink` also proves that its code computes the same.
 
     Raises:
+        TypeError: if units are not what `gf.find_units` returned, or a leaf holds what
+            are no numbers.
         ValueError: if keep is out of range or empty, if the tree holds no leaf of the
             model or one of another shape, or if the result is not like `like`.
 
@@ -69,6 +86,11 @@ def cut(
         >>> small["in"].shape, state[0].mu["out"].shape
         ((2, 2), (2, 1))
     """
+    check_units(units)
+    if is_nnx_module(tree):
+        return _cut_module(tree, units, keep, like)
+    refuse_model(tree, "tree")
+    check_numbers(tree, "tree", objects=True)
     indices = kept_indices(units, keep)
     owners = align(tree, units.model.variables, what="tree", strangers=like is not None)
     folds = folds_of(units.families, units.check_keep(keep), program_of(units))
@@ -84,6 +106,16 @@ def cut(
     if like is not None:
         aligned_leaves(result, like, what="the cut tree", like_what="like")
     return result
+
+
+def _cut_module(module: Any, units: Units, keep: Keep, like: ArrayTree | None) -> Any:
+    """Returns a new NNX module with its variables cut and its attributes changed."""
+    plan = plan_cut(units, keep)
+    if plan.keep:
+        refuse_training_mode(units)
+    small = cut(variables_of(module), units, keep, like=like)
+    groups = group_numbers(plan, program_of(units))
+    return nnx_widths.resize(module, small, groups=groups)
 
 
 def _cut_leaf(

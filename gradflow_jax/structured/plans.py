@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.structured.alignment import align
+from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Place
 from gradflow_jax.structured.proof.folds import Fold
+from gradflow_jax.structured.running.cut_program import Plan
 from gradflow_jax.trees import ArrayTree, Masks, named_leaves
 
 # Flags [unit] of every family, by its name: True keeps.
@@ -53,6 +55,27 @@ def folds_of(
             removed = [slice_.indices(int(i)) for i in np.flatnonzero(~kept)]
             result.append((kernel, bias, fold, np.concatenate(removed)))
     return result
+
+
+def group_numbers(plan: Plan, program: Traced) -> dict[str, int]:
+    """Returns how many groups convolutions and norms have after a cut, by module.
+
+    A norm's channels are a product of groups and of channels in a group, which the
+    program's reshape told; it has no kernel.
+    """
+    counts = {}
+    kernels = {_module(path) for path, dims in program.dims.items() if dims[1:]}
+    for path, dims in program.dims.items():
+        norm = len(dims) == 1 and _module(path) not in kernels
+        if norm and len(axes.factors(dims[0])) > 1:
+            counts[_module(path)] = plan.size(axes.factors(dims[0])[0])
+    for path, (features, taken) in program.coupling.groups.items():
+        counts[_module(path)] = plan.size(features) // plan.size(taken)
+    return counts
+
+
+def _module(path: str) -> str:
+    return path.rpartition("/")[0].removeprefix("params/")
 
 
 def removal_masks(

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.programs.parameters import params_of
+from gradflow_jax.programs.variables import variables_in
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.normalization import CHANNEL_MEASURES
 from gradflow_jax.scores.rules import derivatives_for, rule_of
@@ -22,8 +24,14 @@ from gradflow_jax.structured.sums import (
     slices_in,
     sum_partially,
 )
-from gradflow_jax.structured.units import Ignored, Units, ignored_by, program_of
-from gradflow_jax.trees import Params, Scores
+from gradflow_jax.structured.units import (
+    Ignored,
+    Units,
+    check_units,
+    ignored_by,
+    program_of,
+)
+from gradflow_jax.trees import Params, Scores, is_nnx_module
 
 UnitScores = Mapping[str, np.ndarray]
 Normalization = Literal["mean", "max", "parameters", "flops"]
@@ -66,7 +74,9 @@ def score_units(
         float64 [units] for each family, by its name; higher is kept.
 
     Raises:
-        TypeError: if a leaf of the parameters is not a real floating-point array.
+        TypeError: if `d` is a model that holds no parameters, if a leaf of them is not
+            a real floating-point array, or if units are not what `gf.find_units`
+            returned.
         ValueError: if the measure is unknown, if `d` lacks what it needs, if the
             parameters are not the model's, if a family passes no normalization where
             the measure is of channels, or if a score is not finite.
@@ -82,6 +92,9 @@ def score_units(
         >>> gf.score_units(params, units)
         {'in[1]': array([5., 1.])}
     """
+    check_units(units)
+    if not isinstance(d, Derivatives):
+        d = params_of(d) if is_nnx_module(d) else variables_in(d, what="params")
     is_ignored = ignored_by(ignore, units)
     families = [family for family in units.families if not is_ignored(family)]
     rule = rule_of(measure)

@@ -9,13 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.programs import comparing
-from gradflow_jax.programs.models import ModelLike, kind_of, unwrap_apply, variables_of
-from gradflow_jax.structured.coupling import axes
+from gradflow_jax.programs.models import ModelLike, kind_of, unwrap_apply
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.cutting import cut
 from gradflow_jax.structured.grouping import families_of
+from gradflow_jax.structured.plans import group_numbers
 from gradflow_jax.structured.running import linen_widths, nnx_widths
-from gradflow_jax.structured.units import Keep, Units, plan_cut, program_of
+from gradflow_jax.structured.units import (
+    Keep,
+    Units,
+    check_units,
+    plan_cut,
+    program_of,
+    refuse_training_mode,
+)
 from gradflow_jax.trees import ArrayTree
 
 
@@ -37,6 +44,7 @@ class Shrunk:
     """
 
     def __init__(self, units: Units, keep: Keep):
+        check_units(units)
         self.units, self.keep = units, dict(units.check_keep(keep))
         self._cuts: dict[Any, Callable[..., Any]] = {}
         self._run = _runner_at_cut_widths(units, keep)
@@ -52,6 +60,15 @@ class Shrunk:
         """Runs the model on cut variables; takes and gives what the model does."""
         run = self._run if self.native else self.program
         return run(variables, *inputs, **options)
+
+    def anew(self) -> Callable[..., Any]:
+        """Returns the same model, whose recorded program is traced when it is called.
+
+        What was traced before holds numbers of the layers' attributes, as they were.
+        """
+        if self.native:
+            return self._run
+        return lambda *args, **options: Shrunk(self.units, self.keep)(*args, **options)
 
     def program(self, variables: ArrayTree, *inputs: Any, **options: Any) -> Any:
         """Runs the recorded program at the cut widths, compiled.
@@ -133,38 +150,16 @@ def _runner_at_cut_widths(units: Units, keep: Keep) -> Callable[..., Any]:
     if model.kind == "linen":
         return linen_widths.at_widths(
             model.source,
-            groups=_groups(units, keep),
+            groups=group_numbers(plan_cut(units, keep), program_of(units)),
             full=_shapes(units),
             **model.options,
         )
     return nnx_widths.at_widths(
         model.source,
-        groups=_groups(units, keep),
+        groups=group_numbers(plan_cut(units, keep), program_of(units)),
         full=model.variables,
         **model.options,
     )
-
-
-def _groups(units: Units, keep: Keep) -> dict[str, int]:
-    """Returns how many groups convolutions and norms have after a cut, by module.
-
-    A norm's channels are a product of groups and of channels in a group, which the
-    program's reshape told; it has no kernel.
-    """
-    plan, counts = plan_cut(units, keep), {}
-    dims_of = program_of(units).dims
-    kernels = {_module(path) for path, dims in dims_of.items() if dims[1:]}
-    for path, dims in dims_of.items():
-        norm = len(dims) == 1 and _module(path) not in kernels
-        if norm and len(axes.factors(dims[0])) > 1:
-            counts[_module(path)] = plan.size(axes.factors(dims[0])[0])
-    for path, (features, taken) in program_of(units).coupling.groups.items():
-        counts[_module(path)] = plan.size(features) // plan.size(taken)
-    return counts
-
-
-def _module(path: str) -> str:
-    return path.rpartition("/")[0].removeprefix("params/")
 
 
 def shrink(model: ModelLike, units: Units, keep: Keep) -> Any:
@@ -188,7 +183,8 @@ def shrink(model: ModelLike, units: Units, keep: Keep) -> Any:
 
     Raises:
         TypeError: if the model is not what the units are of.
-        ValueError: if an NNX module's code is not the cut program.
+        ValueError: if an NNX module's code is not the cut program, as where its units
+            were found in training mode.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np
@@ -218,11 +214,11 @@ def shrink(model: ModelLike, units: Units, keep: Keep) -> Any:
             )
         return shrunk
     if not shrunk.native:
+        refuse_training_mode(units)
         raise ValueError(
             f"{type(model).__name__} computes something else at these widths: "
             f"{shrunk.why}. Leave the families that cause it whole, or cut it as a "
             "function: graphdef, state = nnx.split(model), apply = lambda state, *x: "
             "nnx.merge(graphdef, state)(*x), find_units(apply, state, *inputs)."
         )
-    variables = cut(variables_of(module), units, keep)
-    return nnx_widths.resize(module, variables, groups=_groups(units, keep))
+    return cut(module, units, keep)

@@ -45,6 +45,26 @@ class Units:
     model: Model = field(repr=False)
     _program: Traced = field(repr=False)
 
+    def __copy__(self) -> "Units":
+        """Returns the units themselves: nothing in them changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Units":
+        """Returns the units themselves: nothing in them changes."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Refuses to be pickled.
+
+        Raises:
+            TypeError: saying what to keep instead.
+        """
+        raise TypeError(
+            "Units hold the traced program of a model and cannot be pickled. Keep the "
+            "keep sets, dicts of arrays, or save a cut by gf.save_cut; gf.find_units "
+            "finds the same families, of the same names, in the same model."
+        )
+
     def __getitem__(self, name: str) -> Family:
         """Returns a family by its name."""
         for family in self.families:
@@ -198,6 +218,41 @@ class Units:
         units = sum(family.size for family in self.families)
         kinds = f"{len(self)} famil{'y' if len(self) == 1 else 'ies'}"
         return f"{table}\n{units} units in {kinds}"
+
+
+def check_units(units: Units) -> None:
+    """Checks that units are what `find_units` returned.
+
+    Raises:
+        TypeError: if they are anything else.
+    """
+    if not isinstance(units, Units):
+        raise TypeError(
+            f"units is {type(units).__name__}, not what gf.find_units returned: the "
+            "units of the model stand after its variables or its scores."
+        )
+
+
+def refuse_training_mode(units: Units) -> None:
+    """Raises ValueError at units of a model that does not read its own statistics.
+
+    In training mode a batch norm reads its scale and none of its running statistics,
+    which would stay as they are beside a scale that is cut.
+    """
+    read = program_of(units).read()
+    layers = {_layer(path) for family in units for path in family.leaves}
+    for path in units.leaves:
+        is_statistic = path not in read and not units.model.is_parameter(path)
+        if is_statistic and _layer(path) in layers:
+            raise ValueError(
+                "the units were found in training mode, in which the model does not "
+                f"read {path!r}: it cannot be told how to cut it. Call model.eval() "
+                "first, and find the units again."
+            )
+
+
+def _layer(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def program_of(units: Units) -> Traced:

@@ -224,3 +224,23 @@ def mask_leaves(
     """
     check_masks(masks, what=what)
     return aligned_leaves(masks, like, what=what, like_what=like_what)
+
+
+def check_numbers(tree: ArrayTree, what: str, *, objects: bool = False) -> None:
+    """Checks that every leaf of a tree is a number, a key or an array of these.
+
+    Args:
+        tree: any pytree.
+        what: what an error calls it.
+        objects: whether leaves without a dtype may be anything.
+
+    Raises:
+        TypeError: naming the first that is not.
+    """
+    for path, leaf in named_leaves(tree):
+        if (objects and not hasattr(leaf, "dtype")) or is_numeric(leaf):
+            continue
+        raise TypeError(
+            f"{what} {label(path)} is {describe(leaf)}, no array of numbers: keep what "
+            "is not computed with out of the tree."
+        )

@@ -71,6 +71,9 @@ def is_numeric(leaf: object) -> TypeGuard[chex.Numeric]:
     dtype: Any = getattr(leaf, "dtype", None)
     if dtype is None or not hasattr(leaf, "shape"):
         return False
+    # JAX takes no arrays of which some entries are hidden.
+    if isinstance(leaf, np.ma.MaskedArray):
+        return False
     try:
         kinds = (jnp.number, jnp.bool_, jax.dtypes.extended)
         return any(jnp.issubdtype(dtype, kind) for kind in kinds)

@@ -5,6 +5,7 @@
     linen_widths       linen modules, whose fields follow the cut variables
     nnx_widths         NNX modules, whose attributes do
     group_counts       into how many groups the channels that are left are divided
+    recalibration      running statistics of batch norms, measured anew on data
     fold_into_biases   adds what removed units would leave to the biases behind them
 
 `rebinding` fills `programs.rules.REBINDING_RULES`. `structured` imports this room. To

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.connectivity.reader import Reader
 from gradflow_jax.connectivity.signals import Signal
+from gradflow_jax.masks.selection.placement import explicit_sharding, place_like
 from gradflow_jax.programs.models import (
     HOLDS_VARIABLES,
     ModelLike,
@@ -230,12 +232,14 @@ def on_paths(
         constants: whether constants are asked for, too. Then the numbers of params and
             inputs matter.
     """
-    kept = mask_leaves(masks, params)
+    asked = mask_leaves(masks, params)
+    # What is read of a program is multiplied without a word on where it lies.
+    kept, leaves = _on_all_devices(asked), _on_all_devices(jax.tree.leaves(params))
     closed = jax.make_jaxpr(apply)(params, *inputs)
     reader.begin()
     numbers = [
         jnp.where(mask, leaf, jnp.zeros_like(leaf)) if constants else None
-        for leaf, mask in zip(jax.tree.leaves(params), kept, strict=True)
+        for leaf, mask in zip(leaves, kept, strict=True)
     ]
     input_signals = []
     for leaf in jax.tree.leaves(inputs):
@@ -266,8 +270,18 @@ def on_paths(
         (counts,) = pull_back(cotangents)
         return [
             # Counts are whole numbers, here 0 or 1.
-            mask & (count > 0.5)
-            for mask, count in zip(kept, counts, strict=True)
+            place_like(mask & (count > 0.5), like)
+            for mask, count, like in zip(kept, counts, asked, strict=True)
         ]
 
     return OnPaths(find_passed(1.0, 0.0), find_passed(0.0, 1.0) if constants else [])
+
+
+def _on_all_devices(leaves: Sequence[Any]) -> list[Any]:
+    """Returns leaves that lie on explicit axes of a mesh whole on each device."""
+    return [
+        leaf
+        if (sharding := explicit_sharding(leaf)) is None
+        else jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
+        for leaf in leaves
+    ]

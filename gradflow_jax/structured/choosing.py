@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.masks.ties import Tie, tie_at_the_cut, warn_of_ties
-from gradflow_jax.structured.families import Family
-from gradflow_jax.structured.units import Ignored, Units, check_units, ignored_by
+from gradflow_jax.structured.families import Family, Ignored, ignored_by
+from gradflow_jax.structured.units import Units, check_units
 
 Budget = Literal["units", "parameters", "flops"] | Callable[[dict], float]
 Scope = Literal["global", "family", "isomorphic"]
@@ -83,7 +83,7 @@ def choose_units(
     _check_options(sparsity, floor, min_units, round_to, scope, budget)
     if not units.families:
         raise ValueError(f"there is nothing to choose from: {units}")
-    stays_whole = ignored_by(ignore, units)
+    stays_whole = ignored_by(ignore, units.families, units.leaves)
     values = _checked_scores(scores, units, stays_whole)
     order = [
         np.lexsort((np.arange(family.size), values[family.name]))

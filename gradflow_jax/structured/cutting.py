@@ -138,9 +138,7 @@ def _cut_leaf(
     if explicit is not None:
         # An array on many devices is gathered along the axes that indices are taken
         # of; JAX asks for that to be said where mesh axes are explicit.
-        result = jax.sharding.reshard(
-            leaf, _drop_axes(explicit, kept_by_axis, leaf.ndim)
-        )
+        result = _move(leaf, _drop_axes(explicit, kept_by_axis, leaf.ndim))
     elif _lies_with_numpy(leaf):
         result = np.asarray(leaf)
     take: Callable = np.take
@@ -150,13 +148,24 @@ def _cut_leaf(
     for axis, kept in kept_by_axis.items():
         result = take(result, kept, axis)
     if explicit is not None:
-        return jax.sharding.reshard(result, _drop_undivided(explicit, result.shape))
+        return _move(result, _drop_undivided(explicit, result.shape))
     if is_traced(leaf) or not isinstance(leaf, jax.Array):
         return result
     sharding = leaf.sharding
     if isinstance(sharding, NamedSharding):
         sharding = _drop_undivided(sharding, result.shape)
     return jax.device_put(result, sharding)
+
+
+def _move(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """Moves a leaf, whose mesh may have automatic axes beside explicit ones.
+
+    The type of what is traced names explicit axes alone, and others cannot be asked for
+    there; an array is put where it is to lie.
+    """
+    if is_traced(leaf):
+        return jax.sharding.reshard(leaf, sharding)
+    return jax.device_put(leaf, sharding)
 
 
 def _lies_with_numpy(leaf: Any) -> bool:

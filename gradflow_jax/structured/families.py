@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis, Reason
 from gradflow_jax.structured.coupling.program import Kind
 from gradflow_jax.structured.proof.folds import Fold
+from gradflow_jax.trees import Patterns, match_paths
 
 # A place is the path of a leaf and the number of one of its axes.
 Place = tuple[str, int]
@@ -102,6 +103,11 @@ class Family:
         return result
 
 
+# Patterns of the paths of leaves or of the names of families, or a function that says
+# whether a family is meant.
+Ignored = Patterns | Callable[[Family], bool]
+
+
 @dataclass(frozen=True)
 class Refused:
     """Places that cannot be cut.
@@ -166,3 +172,29 @@ def shares(
                     agreed_so_far = agreed.get(axis, unit_of)
                     agreed[axis] = np.where(agreed_so_far == unit_of, unit_of, -1)
                 yield path, 1 if count % 2 else -1, agreed
+
+
+def ignored_by(
+    ignore: Ignored, families: Sequence[Family], paths: Iterable[str]
+) -> Callable[[Family], bool]:
+    """Returns which families are ignored.
+
+    Args:
+        ignore: patterns of the paths of leaves that produce families, or of the names
+            of families; or a function that says so of a family.
+        families: of the model.
+        paths: of its leaves.
+
+    Raises:
+        ValueError: if a pattern matches neither a leaf nor a family.
+    """
+    if callable(ignore):
+        return ignore
+    names = [*paths, *(family.name for family in families)]
+    matches = match_paths(ignore, names, of="neither a leaf nor a family")
+    ignored = {name for name, match in zip(names, matches, strict=True) if match}
+    return lambda family: (
+        not ignored.isdisjoint(
+            [family.name, *(slices.path for slices in family.producers)]
+        )
+    )

@@ -14,7 +14,7 @@ from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.normalization import CHANNEL_MEASURES
 from gradflow_jax.scores.rules import derivatives_for, rule_of
 from gradflow_jax.structured.coupling.normalizations import normalizations_of
-from gradflow_jax.structured.families import Family, Slices
+from gradflow_jax.structured.families import Family, Ignored, Slices, ignored_by
 from gradflow_jax.structured.sums import (
     Chosen,
     PartialSum,
@@ -24,13 +24,7 @@ from gradflow_jax.structured.sums import (
     slices_in,
     sum_partially,
 )
-from gradflow_jax.structured.units import (
-    Ignored,
-    Units,
-    check_units,
-    ignored_by,
-    program_of,
-)
+from gradflow_jax.structured.units import Units, check_units, program_of
 from gradflow_jax.trees import Params, Scores, is_nnx_module
 
 UnitScores = Mapping[str, np.ndarray]
@@ -95,7 +89,7 @@ def score_units(
     check_units(units)
     if not isinstance(d, Derivatives):
         d = params_of(d) if is_nnx_module(d) else variables_in(d, what="params")
-    is_ignored = ignored_by(ignore, units)
+    is_ignored = ignored_by(ignore, units.families, units.leaves)
     families = [family for family in units.families if not is_ignored(family)]
     rule = rule_of(measure)
     d = derivatives_for(measure, d)

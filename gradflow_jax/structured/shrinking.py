@@ -44,7 +44,6 @@ class Shrunk:
     """
 
     def __init__(self, units: Units, keep: Keep):
-        check_units(units)
         self.units, self.keep = units, dict(units.check_keep(keep))
         self._cuts: dict[Any, Callable[..., Any]] = {}
         self._run = _runner_at_cut_widths(units, keep)
@@ -182,7 +181,8 @@ def shrink(model: ModelLike, units: Units, keep: Keep) -> Any:
         `shrunk.why` why not: then the recorded program runs.
 
     Raises:
-        TypeError: if the model is not what the units are of.
+        TypeError: if the model is not what the units are of, or units are not what
+            `gf.find_units` returned.
         ValueError: if an NNX module's code is not the cut program, as where its units
             were found in training mode.
 
@@ -197,6 +197,7 @@ def shrink(model: ModelLike, units: Units, keep: Keep) -> Any:
         >>> small(gf.cut(params, units, keep), jnp.array([[1.0, 2.0, 4.0]])).tolist()
         [[5.0]]
     """
+    check_units(units)
     module = unwrap_apply(model)
     if kind_of(module) != units.model.kind:
         raise TypeError(

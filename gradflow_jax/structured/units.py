@@ -1,6 +1,6 @@
 """What was found in a model: units, what they save, and what was refused."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
+from gradflow_jax.masks.selection.placement import place_like
 from gradflow_jax.masks.tables import text_table
 from gradflow_jax.programs.models import Model
 from gradflow_jax.structured.coupling import axes
@@ -16,11 +18,10 @@ from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Refused
 from gradflow_jax.structured.plans import axis_flags, removal_masks
 from gradflow_jax.structured.running.cut_program import Plan
-from gradflow_jax.trees import ArrayTree, Masks, Patterns, describe, match_paths
+from gradflow_jax.trees import ArrayTree, Masks, describe, is_traced
 
 Keep = Mapping[str, chex.Array]
 """Which units of each family stay, by its name: bool [units], True keeps."""
-Ignored = Patterns | Callable[[Family], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,12 +161,12 @@ class Units:
             like: the variables, or the parameters among them.
 
         Returns:
-            A tree of bool like `like`: False in the slices of removed units, at the
-            places that the proof asks for.
+            A tree of bool like `like`, laid out as it is over a mesh: False in the
+            slices of removed units, at the places that the proof asks for.
         """
         flags = self.check_keep(keep)
         masks = removal_masks(self.families, flags, self.model.variables, like)
-        return jax.tree.map(jnp.asarray, masks)
+        return jax.tree.map(_put_beside, masks, like)
 
     def explain(self, path: str) -> str:
         """Says in words whether and how each axis of a leaf can be cut.
@@ -260,27 +261,12 @@ def program_of(units: Units) -> Traced:
     return units._program
 
 
-def ignored_by(ignore: Ignored, units: Units) -> Callable[[Family], bool]:
-    """Returns which families are ignored.
-
-    Args:
-        ignore: patterns of the paths of leaves that produce families, or of the names
-            of families; or a function that says so of a family.
-        units: of the model.
-
-    Raises:
-        ValueError: if a pattern matches neither a leaf nor a family.
-    """
-    if callable(ignore):
-        return ignore
-    names = [*units.leaves, *(family.name for family in units)]
-    matches = match_paths(ignore, names, of="neither a leaf nor a family")
-    ignored = {name for name, match in zip(names, matches, strict=True) if match}
-    return lambda family: (
-        not ignored.isdisjoint(
-            [family.name, *(slices.path for slices in family.producers)]
-        )
-    )
+def _put_beside(mask: np.ndarray, leaf: Any) -> jax.Array:
+    """Puts a mask where a leaf lies."""
+    on_mesh = isinstance(leaf, jax.Array) and not is_traced(leaf)
+    if on_mesh and isinstance(leaf.sharding, NamedSharding):
+        return jax.device_put(mask, leaf.sharding)
+    return place_like(jnp.asarray(mask), leaf)
 
 
 def plan_cut(units: Units, keep: Keep) -> Plan:

@@ -224,8 +224,8 @@ def _average(
     for batch in batches:
         inputs = batch if isinstance(batch, tuple) else (batch,)
         check_numbers(inputs, "batches")
-        statistics = measure(inputs)
         size = _size(inputs)
+        statistics = measure(inputs)
         for layer in layers:
             mean, var = (
                 np.asarray(statistics[f"{layer}/{name}".lstrip("/")], np.float64)

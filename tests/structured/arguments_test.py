@@ -1,0 +1,200 @@
+"""What is handed over in the place of something else is taken, or named."""
+
+import copy
+import pickle
+
+import equinox as eqx
+import flax.linen as nn
+import flax.nnx as nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradflow_jax as gf
+
+X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+
+
+class Net(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Linear(4, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.last = nnx.Linear(8, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(nnx.relu(self.norm(self.first(x))))
+
+
+def half(units):
+    return {family.name: np.arange(family.size) % 2 == 0 for family in units}
+
+
+@pytest.fixture(scope="module")
+def module():
+    model = Net()
+    model.eval()
+    return model, gf.find_units(model, X)
+
+
+@pytest.fixture(scope="module")
+def linen():
+    net = nn.Sequential([nn.Dense(8), nn.relu, nn.Dense(3)])
+    variables = jax.tree.map(
+        lambda leaf: np.ones(leaf.shape, leaf.dtype),
+        jax.eval_shape(net.init, jax.random.key(0), X),
+    )
+    return net, variables, gf.find_units(net, variables, X)
+
+
+@pytest.mark.models
+def test_a_module_stands_for_its_variables(module):
+    model, units = module
+    scores = gf.score_units(model, units)
+    of_state = gf.score_units(nnx.state(model, nnx.Param), units)
+    np.testing.assert_array_equal(
+        scores["first/kernel[1]"], of_state["first/kernel[1]"]
+    )
+    assert gf.cut_error(model, units, half(units), X) < 1e-5
+    masks = gf.global_masks(gf.magnitude(model), sparsity=0.5)
+    report = gf.connectivity.effective_report(model, model, masks, X, units=units)
+    of_state = gf.connectivity.effective_report(
+        model, nnx.state(model, nnx.Param), masks, X
+    )
+    assert report.effective.kept == of_state.effective.kept
+
+
+@pytest.mark.models
+def test_an_equinox_module_stands_for_its_arrays():
+    model = eqx.nn.MLP(4, 3, 8, 1, key=jax.random.key(0))
+    units = gf.find_units(model, X[0])
+    (family,) = units
+    scores = gf.score_units(model, units)[family.name]
+    weight = np.asarray(model.layers[0].weight)
+    np.testing.assert_allclose(scores, np.linalg.norm(weight, axis=1), rtol=1e-6)
+    assert gf.cut_error(model, units, half(units), X[0]) < 1e-5
+    arrays = eqx.filter(model, eqx.is_array)
+    masks = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), arrays)
+    report = gf.connectivity.effective_report(model, model, masks, X[0])
+    assert report.effective.sparsity == 0
+
+
+def test_a_cut_module_says_its_new_widths(module):
+    model, units = module
+    small = gf.cut(model, units, half(units))
+    assert isinstance(small, Net)
+    assert (small.first.out_features, small.norm.num_features) == (4, 4)
+    assert (small.last.in_features, small.last.out_features) == (4, 3)
+    assert model.norm.num_features == 8
+    shrunk = gf.shrink(model, units, half(units))
+    np.testing.assert_array_equal(small(X), shrunk(X))
+
+
+def test_units_of_training_mode_are_refused_with_the_remedy():
+    model = Net()
+    units = gf.find_units(model, X)
+    for cut in (gf.shrink, gf.cut):
+        with pytest.raises(ValueError, match=r"training mode.*'norm/mean'.*\.eval\(\)"):
+            cut(model, units, half(units))
+    gf.cut(model, units, {})
+    model.eval()
+    units = gf.find_units(model, X)
+    assert gf.shrink(model, units, half(units))(X).shape == (5, 3)
+
+
+def test_a_model_that_holds_no_arrays_is_refused(linen):
+    net, variables, units = linen
+    masks = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), variables)
+    for call in (
+        lambda model: gf.score_units(model, units),
+        lambda model: gf.cut_error(model, units, half(units), X),
+        lambda model: gf.cut(model, units, half(units)),
+        lambda model: gf.connectivity.effective_report(net, model, masks, X),
+        lambda model: gf.connectivity.effective_masks(net, model, masks, X),
+    ):
+        for model in (net, net.apply, lambda x: x):
+            with pytest.raises(TypeError, match="a model that holds no arrays"):
+                call(model)
+
+
+def test_units_in_another_place_are_refused(linen):
+    net, variables, units = linen
+    scores, keep = gf.score_units(variables["params"], units), half(units)
+    for call in (
+        lambda: gf.score_units(units, variables),
+        lambda: gf.choose_units(units, scores, sparsity=0.5),
+        lambda: gf.cut(variables, keep, units),
+        lambda: gf.shrink(net, keep, units),
+        lambda: gf.cut_error(variables, keep, units, X),
+    ):
+        with pytest.raises(TypeError, match="not what gf.find_units returned"):
+            call()
+    with pytest.raises(TypeError, match="lacks the inputs: a batch as the model"):
+        gf.cut_error(variables, units, keep)
+
+
+ODD = [
+    np.array(["a"]),
+    np.array([None]),
+    np.array(["2020-01-01"], "datetime64[D]"),
+    np.zeros(2, [("a", "f4")]),
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: odd.dtype.kind)
+def test_a_leaf_that_is_no_array_of_numbers_is_named(linen, odd):
+    net, variables, units = linen
+    tree = {**variables, "odd": {"leaf": odd}}
+    for what, call in (
+        ("variables", lambda: gf.find_units(lambda p, x: x, tree, X)),
+        ("params", lambda: gf.score_units(tree, units)),
+        ("tree", lambda: gf.cut(tree, units, half(units))),
+        ("variables", lambda: gf.cut_error(tree, units, half(units), X)),
+    ):
+        with pytest.raises(TypeError, match=f"{what} leaf 'odd/leaf' is ndarray"):
+            call()
+    with pytest.raises(TypeError, match="inputs leaf '0' is ndarray of dtype"):
+        gf.find_units(net, variables, odd)
+    scores = {units.families[0].name: np.resize(odd, 8)}
+    with pytest.raises(TypeError, match="they are numbers, one for each of 8 units"):
+        gf.choose_units(scores, units, sparsity=0.5)
+
+
+@pytest.mark.parametrize("name", ["sparsity", "floor", "min_units", "round_to"])
+@pytest.mark.parametrize("value", [True, np.bool_(True), "1", None])
+def test_a_bool_is_no_number(linen, name, value):
+    _, variables, units = linen
+    scores = gf.score_units(variables["params"], units)
+    with pytest.raises(TypeError, match=f"{name} is .*, which is not a number"):
+        gf.choose_units(scores, units, **{"sparsity": 0.5, name: value})
+
+
+def test_numbers_of_numpy_are_numbers(linen):
+    _, variables, units = linen
+    scores = gf.score_units(variables["params"], units)
+    numbers = {"sparsity": np.float32(0.5), "round_to": np.int8(2)}
+    keep = gf.choose_units(scores, units, min_units=np.int64(2), **numbers)
+    assert [flags.sum() for flags in keep.values()] == [4]
+
+
+def test_units_are_copied_as_they_are_and_say_what_to_keep_instead(linen):
+    net, variables, units = linen
+    copies = copy.deepcopy({"units": units, "keep": half(units)})
+    assert gf.cut_error(variables, copies["units"], copies["keep"], X) < 1e-5
+    assert copy.copy(units) is units
+    for thing in (units, gf.shrink(net, units, half(units))):
+        with pytest.raises(TypeError, match="cannot be pickled. Keep the keep sets"):
+            pickle.dumps(thing)
+    shrunk = copy.deepcopy(gf.shrink(net, units, half(units)))
+    small = gf.cut(variables, units, half(units))
+    assert shrunk(small, X).shape == (5, 3)
+
+
+def test_scores_of_a_tree_with_numbers_of_python(linen):
+    units = gf.find_units(
+        lambda p, x: jnp.tanh(x @ p["in"]) @ p["out"] * p["scale"],
+        {"in": np.ones((4, 8)), "out": np.ones((8, 3)), "scale": 2.0},
+        X,
+    )
+    assert [family.size for family in units] == [8]

@@ -205,7 +205,7 @@ def effective_report(
         Vysogorets & Kempe, Connectivity Matters: Neural Network Pruning Through the
         Lens of Effective Sparsity, JMLR 2023.
     """
-    check_units(units)
+    check_units(units, optional=True)
     params = parameters_in(params)
     finder = path_finder(model, options)
     check_arguments(params, masks, inputs)

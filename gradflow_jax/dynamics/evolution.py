@@ -115,7 +115,7 @@ def follow(
         >>> evolution.loss.tolist(), evolution.leaves["w"].theta_g.tolist()
         ([24.0, 11.0], [48.0, 22.0])
     """
-    check_units(units)
+    check_units(units, optional=True)
     take_sample = drop_aux(
         evaluate_then(
             partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux

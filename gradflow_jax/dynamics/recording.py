@@ -79,7 +79,7 @@ class Recorder:
         check_loss(loss_fn, "Recorder", "Recorder(loss_fn)")
         every, capacity = checked_sizes(every, capacity)
         check_learning_rate(learning_rate)
-        check_units(units)
+        check_units(units, optional=True)
         evaluate = evaluate_then(
             partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
         )

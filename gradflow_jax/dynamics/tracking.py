@@ -137,7 +137,7 @@ def track(
     """
     every, capacity = checked_sizes(every, capacity)
     check_learning_rate(learning_rate)
-    check_units(units)
+    check_units(units, optional=True)
     take_sample = drop_aux(
         evaluate_then(
             partial(loss_and_products, units), loss_fn, order=2, has_aux=has_aux
@@ -245,7 +245,7 @@ def tracked(
         >>> gf.dynamics.tracked(state, w).loss.tolist()
         [9.0]
     """
-    check_units(units)
+    check_units(units, optional=True)
     track_states = [
         # Flax NNX keeps each of a state's arrays in a variable, which this takes away.
         _state_of(jax.tree.leaves(state))

@@ -1,5 +1,7 @@
 """The variables that a function is given: a tree, or a module that holds them."""
 
+from typing import Any
+
 from gradflow_jax.programs.models import (
     arrays_of,
     is_equinox_module,
@@ -23,7 +25,8 @@ def variables_in(tree: ArrayTree, *, what: str) -> ArrayTree:
     """
     refuse_model(tree, what)
     if is_nnx_module(tree) or is_equinox_module(tree):
-        tree = variables_of(tree)
+        module: Any = tree
+        tree = variables_of(module)
     check_numbers(tree, what)
     return tree
 

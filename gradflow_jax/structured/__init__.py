@@ -71,19 +71,21 @@ True
   arrays or shapes. It reads the model's jaxpr, so no layer needs a rule: flattening,
   concatenations, residual streams, grouped convolutions, attention heads and head
   dimensions, gated and fused projections, tied embeddings, recurrent cells and layers
-  under `scan` follow from the equations. ResNet-50 and a 24-layer transformer take a
+  under `scan` follow from the equations, and so do the channels of graph networks. ResNet-50 and a 24-layer transformer take a
   second.
 - A family of units is offered only where removing it is proved to be masking it:
   constants are pushed through the program, and every sum must add zeros. What is refused
   says why and at which line. `leaks="fold"` also offers units that leave a constant,
   sigmoid(0) = ½, which the cut adds to the next bias. Trace the model in eval mode.
 - `score_units` scores by each measure's own rule, from `gf.differentiate`, over the
-  weights that make a unit or all that go with it. `choose_units` ranks globally, by
+  weights that make a unit or all that go with it; by batch-norm scale or Taylor, over
+  the normalizations that it passes. `choose_units` ranks globally, by
   family or among families of equal structure, under floors (`floor=0.05` is the paper's),
   multiples (odd widths can be slower than wider ones) and budgets of units, parameters,
   FLOPs or `gf.structured.forward_time`, measured.
 - `cut` cuts variables, any optax state, masks, averages and initial weights; `shrink`
-  gives the model to run them. An NNX module comes back with its attributes changed. The
+  gives the model to run them. An NNX module comes back from either with its attributes
+  changed, from `shrink` with a proof that its code computes the same. The
   model's own code runs where, traced at the new widths, it is the program that the cut
   predicts, number by number; where Python computed from a width (1/√d, a mean over
   channels) the recorded program runs instead, exactly as the masked model
@@ -94,6 +96,9 @@ True
   `gf.erdos_renyi` and `gf.score` take it as `roles=`.
 - `gf.cut_error` compares a cut with the masked model on a batch;
   `gf.structured.check_cut` refuses outputs that differ by more than rounding.
+- `recalibrate` measures the running statistics of batch norms anew, on data: they lag
+  behind a mask or a cut, by hundreds of steps at momentum 0.99. Do it before the network
+  is evaluated or fine-tuned.
 - `save_cut` and `load_cut` keep the weights and which original units they are, in one
   safetensors file that is refused if a byte of it is another; the full weights are not
   needed again.

@@ -157,7 +157,7 @@ def _cut_leaf(
     return jax.device_put(result, sharding)
 
 
-def _move(leaf: jax.Array, sharding: NamedSharding) -> jax.Array:
+def _move(leaf: Any, sharding: NamedSharding) -> jax.Array:
     """Moves a leaf, whose mesh may have automatic axes beside explicit ones.
 
     The type of what is traced names explicit axes alone, and others cannot be asked for

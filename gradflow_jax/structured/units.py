@@ -221,17 +221,23 @@ class Units:
         return f"{table}\n{units} units in {kinds}"
 
 
-def check_units(units: Units) -> None:
+def check_units(units: Any, *, optional: bool = False) -> None:
     """Checks that units are what `find_units` returned.
+
+    Args:
+        units: what was handed over.
+        optional: whether they may be None.
 
     Raises:
         TypeError: if they are anything else.
     """
-    if not isinstance(units, Units):
-        raise TypeError(
-            f"units is {type(units).__name__}, not what gf.find_units returned: the "
-            "units of the model stand after its variables or its scores."
-        )
+    if isinstance(units, Units) or (optional and units is None):
+        return
+    where = "" if optional else ": they stand after the variables, or the scores"
+    raise TypeError(
+        f"units is a {type(units).__name__}, not what gf.find_units returned for this "
+        f"model{', or None' if optional else ''}{where}."
+    )
 
 
 def refuse_training_mode(units: Units) -> None:
@@ -278,16 +284,3 @@ def _list_slices(slices: list) -> str:
     names = [f"{s.path}[{s.axis}]" for s in slices]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(names[:4]) + more if names else "nothing else"
-
-
-def check_units(units: Any) -> None:
-    """Checks that an option is the units of a model, or None.
-
-    Raises:
-        TypeError: naming what was found.
-    """
-    if units is not None and not isinstance(units, Units):
-        raise TypeError(
-            f"units is a {type(units).__name__}: pass what gf.find_units returned for "
-            "this model, or None."
-        )

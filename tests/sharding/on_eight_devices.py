@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from matplotlib.figure import Figure
 
 import gradflow_jax as gf
+from gradflow_jax.connectivity import effective_masks
 from gradflow_jax.trees import named_leaves
 
 RNG = np.random.default_rng(11)
@@ -517,6 +518,62 @@ def test_what_training_does_is_seen_on_any_mesh(seen_on_one_device, kind):
         ),
         seen,
         seen_on_one_device,
+    )
+
+
+MIXED = {
+    "explicit": (AxisType.Explicit, AxisType.Explicit),
+    "automatic": (AxisType.Auto, AxisType.Auto),
+    "first explicit": (AxisType.Explicit, AxisType.Auto),
+    "second explicit": (AxisType.Auto, AxisType.Explicit),
+}
+
+
+@pytest.mark.parametrize("kinds", MIXED)
+def test_units_are_those_of_one_device_on_meshes_of_any_axes(kinds):
+    """They are found, scored, masked, cut and compared where the parameters lie."""
+    types = MIXED[kinds]
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=types)
+    rng = np.random.default_rng(0)
+    shapes = {"first": (24, 16), "second": (16, 8)}
+    plain = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    where = {"first": P(None, "x"), "second": P("x", None)}
+    x = np.ones((2, 24), np.float32)
+
+    def apply(params, x, gathered=types[0] == AxisType.Explicit):
+        hidden = jnp.tanh(x @ params["first"])
+        return jnp.dot(
+            hidden, params["second"], **({"out_sharding": P()} if gathered else {})
+        )
+
+    on_one_device = functools.partial(apply, gathered=False)
+    expected = gf.find_units(on_one_device, plain, x)
+    keep = {"first[1]": np.arange(16) % 2 == 0}
+    with jax.set_mesh(mesh):
+        params = {
+            name: jax.device_put(leaf, NamedSharding(mesh, where[name]))
+            for name, leaf in plain.items()
+        }
+        units = gf.find_units(apply, params, x)
+        assert [family.size for family in units] == [16]
+        np.testing.assert_allclose(
+            gf.score_units(params, units)["first[1]"],
+            gf.score_units(plain, expected)["first[1]"],
+            rtol=1e-6,
+        )
+        masks = units.masks(keep, params)
+        assert_lies_like(masks, params)
+        small = gf.cut(params, units, keep)
+        assert gf.shrink(apply, units, keep)(small, x).shape == (2, 8)
+        assert gf.cut_error(params, units, keep, x) < 1e-5
+        effective = effective_masks(apply, params, masks, x)
+        assert_lies_like(effective, params)
+    assert_same(small, gf.cut(plain, expected, keep))
+    assert_same(
+        effective, effective_masks(on_one_device, plain, expected.masks(keep, plain), x)
     )
 
 

@@ -89,7 +89,7 @@ def recalibrate(model: ModelLike, *args: Any, **options: Any) -> Any:
 
 
 def _is_recorded_linen(model: Any) -> bool:
-    units = getattr(model, "units", None)
+    units: Any = getattr(model, "units", None)
     return isinstance(model, Recorded) and units.model.kind == "linen"
 
 

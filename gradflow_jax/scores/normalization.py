@@ -48,10 +48,9 @@ def channel_scores(
     """
     counted = names if CHANNEL_MEASURES[measure].of_shift else names[:1]
     return {
-        path: jnp.sum(
-            jnp.stack([leaves[name] for name in counted if name in leaves]), 0
-        )
+        path: jnp.sum(jnp.stack(layer), axis=0)
         for path, leaves in norm_layers(scores, prunable, names).items()
+        if (layer := [leaves[name] for name in counted if name in leaves])
     }
 
 

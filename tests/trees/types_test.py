@@ -13,7 +13,9 @@ PACKAGE = Path(gf.__file__).parent
 # anything, stand behind `*` and `**` and need no row.
 REALLY_ANYTHING = {
     "Shrunk.__call__ returns": "what the user's model returns",
+    "Shrunk.anew returns": "a function that returns what the user's model returns",
     "Shrunk.program returns": "what the user's model returns",
+    "recalibrate returns": "variables, or a module of the user's class",
     "shrink returns": "a module of the user's class, or a function",
     "Units.inputs": "trees of shapes, which are no trees of arrays",
     "aligned_leaves returns": "leaves, as those of jax.tree.leaves",

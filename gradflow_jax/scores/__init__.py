@@ -4,7 +4,7 @@
     first_order      measures of the gradient
     second_order     measures of Hg, the Hessian's product with the gradient
     rules            a measure as a pair (term, outer): score(U) = outer(Σ_U term)
-    neurons          scores of the weights that share an output
+    by_name          scores of weights and of neurons, from derivatives that are there
     derivatives      (θ, ḡ, Hḡ) of one batch, in one jit
     passes           the same of many batches, in one or two passes over them
     evaluation       hands them out, jitted, with the loss's own arguments
@@ -166,6 +166,8 @@ All ratios, with spread, memory and versions, are in `tests/benchmarks`.
 
 from gradflow_jax.exports import exported_names as _exported_names
 from gradflow_jax.scores.batching import over_batches as over_batches
+from gradflow_jax.scores.by_name import score as score
+from gradflow_jax.scores.by_name import score_all as score_all
 from gradflow_jax.scores.derivatives import Derivatives as Derivatives
 from gradflow_jax.scores.evaluation import differentiate as differentiate
 from gradflow_jax.scores.first_order import batch_norm_taylor as batch_norm_taylor
@@ -183,8 +185,6 @@ from gradflow_jax.scores.rank_agreement import spearman as spearman
 from gradflow_jax.scores.rank_agreement import top_overlap as top_overlap
 from gradflow_jax.scores.rules import RULES as RULES
 from gradflow_jax.scores.rules import Rule as Rule
-from gradflow_jax.scores.rules import score as score
-from gradflow_jax.scores.rules import score_all as score_all
 from gradflow_jax.scores.second_order import (
     gradient_norm_increase as gradient_norm_increase,
 )

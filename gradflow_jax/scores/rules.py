@@ -20,17 +20,12 @@ from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.evaluation import Jitted, evaluate_then
 from gradflow_jax.scores.losses import LossFn
-from gradflow_jax.scores.neurons import score_neurons
 from gradflow_jax.scores.normalization import (
     CHANNEL_MEASURES,
-    ChannelScores,
-    channel_scores,
 )
 from gradflow_jax.trees import (
     ArrayTree,
-    Axes,
     Params,
-    Roles,
     Scores,
     check_floating,
     widen,
@@ -211,101 +206,3 @@ def bind_measure(
         squares=squares if "squared_gradient" in rule.needs else None,
         **options,
     )
-
-
-def score(
-    d: Derivatives | Params,
-    measure: str,
-    *,
-    axis: Axes | None = None,
-    roles: Roles | None = None,
-) -> Scores | ChannelScores:
-    """Takes one measure's scores from derivatives that are already there.
-
-    Scores of neurons, filters and heads come from the measure's own rule for sets of
-    weights. `roles` says which axes a leaf's neurons lie along; without them, name the
-    axis: in Flax the last one (-1) of a dense or convolution kernel, but the last two
-    of a query's [embed, heads, dim], and in Equinox the first.
-
-    Args:
-        d: what `gf.differentiate(loss_fn)(params, batch)` returns; for magnitude and
-            batch-norm scale the parameters, or an `nnx.Module`, alone will do.
-        measure: a measure's name: "magnitude", "loss_preservation", "taylor", "fisher"
-            (with squares), "biased_loss_preservation" (with `d.origin`), "grasp", which
-            is "gradient_norm_increase", or "gradient_norm_preservation";
-            "batch_norm_scale" or "batch_norm_taylor" (with squares) of channels.
-        axis: None for a score per weight. An axis, or several, for a score per index of
-            them in every leaf; a scalar, which has no axis, is scored as it is. A dict
-            of them by path or shell pattern goes before roles, and the leaves that it
-            does not name are scored by these or, without roles, per weight.
-        roles: what each axis is, `gf.structured.axis_roles(model, params, x)`, for a
-            score per output: sums are over the "in" and "window" axes.
-
-    Returns:
-        Scores, higher is kept: a tree like params of float32 at least. With `axis` or
-        `roles` its leaves have the axes that are not summed over, [heads, dim] of a
-        query's kernel. Of a measure of channels, as `gf.batch_norm_scale` returns them:
-        a dict from each layer's path to scores of shape [channel].
-
-    Raises:
-        TypeError: if an axis is no whole number, roles are no tuples of words, or a
-            leaf of parameters is not a real floating-point array.
-        ValueError: if the measure is unknown, if `d` lacks what it needs (the message
-            says how to get it), if a leaf lacks the axis, or if its roles are unknown;
-            if scores of channels are given an axis or roles, or find no normalization.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import gradflow_jax as gf
-        >>> loss = lambda w: jnp.sum(w * jnp.array([[1.0, 2.0], [-3.0, 4.0]]))
-        >>> d = gf.differentiate(loss)(jnp.ones((2, 2)))
-        >>> gf.score(d, "loss_preservation", axis=-1).tolist()  # Σ|θg|
-        [4.0, 6.0]
-        >>> gf.score(d, "taylor", roles=("in", "out")).tolist()  # |Σθg|
-        [2.0, 6.0]
-    """
-    rule = rule_of(measure)
-    d = derivatives_for(measure, d)
-    if measure in CHANNEL_MEASURES:
-        if axis is not None or roles is not None:
-            raise ValueError(
-                f"{measure} scores channels, not weights, so there is no axis to take: "
-                "leave out axis= and roles=."
-            )
-        return channel_scores(measure, per_weight(rule, d))
-    if axis is None and roles is None:
-        return per_weight(rule, d)
-    return score_neurons(rule.term(d), rule.outer, per_weight(rule, d), axis, roles)
-
-
-def score_all(d: Derivatives) -> dict[str, Scores]:
-    """Takes every measure's scores from one evaluation of the derivatives.
-
-    Args:
-        d: what `gf.differentiate(loss_fn)(params, batch)` returns.
-
-    Returns:
-        A dict from each measure's name to its scores per weight, of all measures
-        whose derivatives are there: fisher only with `squares`, the second-order ones
-        only with `order=2`.
-
-    Raises:
-        TypeError: for parameters in place of derivatives.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import gradflow_jax as gf
-        >>> d = gf.differentiate(lambda w: jnp.sum(w**2), order=1)(jnp.ones(3))
-        >>> sorted(gf.score_all(d))
-        ['biased_loss_preservation', 'loss_preservation', 'magnitude', 'taylor']
-    """
-    if not isinstance(d, Derivatives):
-        raise TypeError(
-            f"score_all was given {type(d).__name__}: pass what "
-            "gf.differentiate(loss_fn)(params, batch) returns."
-        )
-    return {
-        name: per_weight(rule, d)
-        for name, rule in RULES.items()
-        if all(getattr(d, field) is not None for field in rule.needs)
-    }

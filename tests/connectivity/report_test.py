@@ -209,7 +209,7 @@ def test_arguments_that_are_no_arrays_are_named():
             call(apply, {"w": range(2)}, masks, np.ones((1, 2)))
         with pytest.raises(TypeError, match=r"masks leaf 'w' is float32\[2,2\], not"):
             call(apply, params, params, np.ones((1, 2)))
-    with pytest.raises(TypeError, match="units is a dict: pass what gf.find_units"):
+    with pytest.raises(TypeError, match="units is a dict, not what gf.find_units"):
         gf.connectivity.effective_report(
             apply, params, masks, np.ones((1, 2)), units={}
         )

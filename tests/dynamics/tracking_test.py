@@ -185,7 +185,7 @@ def test_units_that_are_none_are_refused(units):
         lambda: dynamics.follow(loss_fn, units=units),
         lambda: dynamics.tracked(optax.EmptyState(), W, units=units),
     ):
-        with pytest.raises(TypeError, match="units is a .*: pass what gf.find_units"):
+        with pytest.raises(TypeError, match="units is a .*, not what gf.find_units"):
             call()
 
 

@@ -104,5 +104,5 @@ def _fetched(mask: chex.Array, like: chex.Array, what: str) -> np.ndarray:
         TypeError: if it is not bool.
         ValueError: if it has another shape.
     """
-    (leaf,) = mask_leaves({"": mask}, {"": like}, what=what, like_what="the mask")
+    (leaf,) = mask_leaves(mask, like, what=what, like_what="the mask")
     return fetch(leaf, what)

@@ -139,8 +139,11 @@ def _say(value: object) -> str:
     """Returns what an error says of a value: itself, its dtype or its type."""
     if isinstance(value, int) and abs(value) >= 2**63:
         return "a number of more than 64 bits"
-    plain = value is None or isinstance(value, (str, bool, int, float, complex))
-    return repr(value) if plain else str(getattr(value, "dtype", type(value).__name__))
+    if value is None or isinstance(value, (str, bool, int, float, complex)):
+        return repr(value)
+    if _is_bool(value) and jnp.ndim(value) == 0:  # type: ignore[arg-type]
+        return str(value)
+    return str(getattr(value, "dtype", type(value).__name__))
 
 
 def _is_bool(value: object) -> bool:

@@ -35,7 +35,7 @@ SCORES = {"fc": {"kernel": np.arange(8.0).reshape(4, 2)}}
         (lambda: gf.layerwise_masks(SCORES, sparsity={"a": 0.5}), "gf.quotas"),
         (lambda: gf.group_masks(SCORES, 0.9), "by_path is 0.9, not .*gf.global_masks"),
         (lambda: gf.quotas(SCORES, 0.9), "by_path is 0.9, not .*sparsity="),
-        (lambda: gf.group_masks(SCORES, {3: 0.5}), "the quota is 3, not a path"),
+        (lambda: gf.group_masks(SCORES, {3: 0.5}), "the quota is a int: pass a path"),
     ],
 )
 def test_the_answer_names_the_argument_that_is_meant(call, words):

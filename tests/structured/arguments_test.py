@@ -152,9 +152,9 @@ def test_a_leaf_that_is_no_array_of_numbers_is_named(linen, odd):
         ("tree", lambda: gf.cut(tree, units, half(units))),
         ("variables", lambda: gf.cut_error(tree, units, half(units), X)),
     ):
-        with pytest.raises(TypeError, match=f"{what} leaf 'odd/leaf' is ndarray"):
+        with pytest.raises(TypeError, match=f"{what} leaf 'odd/leaf' is .*, no array"):
             call()
-    with pytest.raises(TypeError, match="inputs leaf '0' is ndarray of dtype"):
+    with pytest.raises(TypeError, match="inputs leaf '0' is .*, no array of num"):
         gf.find_units(net, variables, odd)
     scores = {units.families[0].name: np.resize(odd, 8)}
     with pytest.raises(TypeError, match="they are numbers, one for each of 8 units"):
@@ -172,7 +172,7 @@ def test_a_bool_is_no_number(linen, name, value):
 
 def test_numbers_of_numpy_are_numbers(linen):
     _, variables, units = linen
-    scores = gf.score_units(variables["params"], units)
+    scores = {family.name: np.arange(float(family.size)) for family in units}
     numbers = {"sparsity": np.float32(0.5), "round_to": np.int8(2)}
     keep = gf.choose_units(scores, units, min_units=np.int64(2), **numbers)
     assert [flags.sum() for flags in keep.values()] == [4]

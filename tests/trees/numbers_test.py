@@ -16,7 +16,7 @@ NO_NUMBERS = {
     "text": ("0.5", "'0.5'"),
     "bool": (True, "True"),
     "complex": (1j, "1j"),
-    "of NumPy": (np.bool_(True), "bool"),
+    "of NumPy": (np.bool_(True), "True"),
     "Decimal": (Decimal("0.5"), "Decimal"),
     "ragged": ([[1.0], [1.0, 2.0]], "list"),
     "dates": (np.array(["2021-05-03"], "M8[D]"), "datetime64[D]"),

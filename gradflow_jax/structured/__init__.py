@@ -99,9 +99,9 @@ True
 - `recalibrate` measures the running statistics of batch norms anew, on data: they lag
   behind a mask or a cut, by hundreds of steps at momentum 0.99. Do it before the network
   is evaluated or fine-tuned.
-- `save_cut` and `load_cut` keep the weights and which original units they are, in one
-  safetensors file that is refused if a byte of it is another; the full weights are not
-  needed again.
+- `save_cut` and `load_cut` (`pip install 'gradflow-jax[saving]'`) keep the weights and
+  which original units they are, in one safetensors file that is refused if a byte of it
+  is another; the full weights are not needed again.
   `gf.structured.compose_keep` makes one cut of several.
 """
 

@@ -2,9 +2,9 @@
 
     cut_files      saves and loads a cut model
     cut_records    what a file says of its tensors, checked before it is believed
-    tree_records   the containers of a tree in JSON, and the tree from them
+    tree_records   a tree of shapes and dtypes in JSON, and the tree from it
     leaf_arrays    leaves as NumPy arrays: dtypes, random keys, several processes
-    tensor_files   files of tensors in the safetensors format
+    tensor_files   files of tensors by the library safetensors
 
 Imports the room it is in. To carry leaves of another kind, open `leaf_arrays`.
 """

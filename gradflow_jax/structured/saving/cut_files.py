@@ -1,12 +1,11 @@
 """Cut models in files: saves them whole, and loads what was saved and nothing else."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.atomic_files import write_whole
@@ -15,24 +14,18 @@ from gradflow_jax.structured.composing import Indices, kept_indices
 from gradflow_jax.structured.saving.cut_records import (
     CutRecord,
     read_record,
-    shape_of,
     write_record,
 )
-from gradflow_jax.structured.saving.leaf_arrays import (
-    fetch_leaf,
-    from_tensor,
-    kind_of_leaf,
-    to_tensor,
-)
-from gradflow_jax.structured.saving.tensor_files import (
-    METADATA,
-    read_tensors,
-    write_tensors,
-)
-from gradflow_jax.structured.saving.tree_records import rebuild_tree, record_tree
+from gradflow_jax.structured.saving.leaf_arrays import from_tensor, to_tensor
+from gradflow_jax.structured.saving.tensor_files import pack_tensors, read_tensors
 from gradflow_jax.structured.units import Keep, Units, program_of
-from gradflow_jax.trees import ArrayTree, is_nnx_module, label, named_leaves
-from gradflow_jax.trees.dtypes import is_numeric
+from gradflow_jax.trees import (
+    ArrayTree,
+    is_nnx_module,
+    label,
+    map_named,
+    named_leaves,
+)
 
 _KEY = "gradflow_jax.cut"
 
@@ -80,6 +73,7 @@ def save_cut(
         Nothing.
 
     Raises:
+        ModuleNotFoundError: without safetensors, the extra `saving`.
         ValueError: if the variables are not those that this cut leaves, or the values
             of one are gone.
         TypeError: if a leaf is not an array of numbers or of random keys, or a key of
@@ -107,34 +101,29 @@ def save_cut(
             "from gf.find_units."
         )
     variables = _variables(variables)
-    shapes, arrays, saved = units.shapes(keep), {}, {}
-    for name, leaf in named_leaves(variables):
-        shape = jnp.shape(leaf) if is_numeric(leaf) else None
-        if name not in shapes or (shape is not None and shape != shapes[name]):
-            expected = f"of shape {shapes[name]}" if name in shapes else "no such leaf"
+    tensors = {name: to_tensor(name, leaf) for name, leaf in named_leaves(variables)}
+    _check_shapes(
+        ("variables", variables),
+        ("this cut", units.shapes(keep)),
+        "pass gf.cut(variables, units, keep) of the same units",
+    )
+    counts = program_of(units).read()
+    for name in units.leaves:
+        is_needed = name in counts or units.model.is_parameter(name)
+        if is_needed and name not in tensors:
             raise ValueError(
-                f"variables {label(name)} is {_say(leaf)}, but this cut leaves "
-                f"{expected}: pass gf.cut(variables, units, keep) of the same units."
+                f"variables lack the leaf {name!r}, which the model has. Left out may "
+                "be only what is no parameter and does not count in the forward pass "
+                "that the units were found in."
             )
-        kind = kind_of_leaf(name, leaf)
-        arrays[name] = fetch_leaf(name, leaf, kind)
-        saved[name] = (shapes[name], kind)
-    _check_complete(saved, units)
-    _check_names(saved)
     record = CutRecord(
-        leaves={
-            name: (leaf.shape, kind_of_leaf(name, leaf))
-            for name, leaf in units.leaves.items()
-        },
-        saved=saved,
+        original=map_named(lambda name, _: units.leaves[name], units.model.variables),
+        saved=variables,
         keep=units.check_keep(keep),
         indices=kept_indices(units, keep),
-        tree=record_tree(units.model.variables),
-        saved_tree=record_tree(variables),
     )
-    tensors = {name: to_tensor(array) for name, array in arrays.items()}
-    about = {_KEY: write_record(record, tensors)}
-    write_whole(file, lambda partial: write_tensors(partial, tensors, about))
+    content = pack_tensors(tensors, {_KEY: write_record(record, tensors)})
+    write_whole(file, lambda partial: partial.write_bytes(content))
 
 
 def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> SavedCut:
@@ -156,6 +145,7 @@ def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> Saved
         they are in the tree that was saved, where states and modules are dicts.
 
     Raises:
+        ModuleNotFoundError: without safetensors, the extra `saving`.
         ValueError: that names the file, if it is none of these or is not as it was
             written; if `like` is of another model.
         OSError: if it cannot be read.
@@ -178,106 +168,76 @@ def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> Saved
     """
     file = _as_path(path)
     try:
-        tensors, about = read_tensors(file)
+        tensors, metadata = read_tensors(file)
     except ValueError as error:
         raise ValueError(
             f"{file} is no safetensors file, or a broken one: {error}."
         ) from None
-    if _KEY not in about:
+    if _KEY not in metadata:
         raise ValueError(f"{file} holds no cut model: write it by gf.save_cut.")
     try:
-        record = read_record(about[_KEY], tensors)
-        variables = {
-            name: from_tensor(tensors[name], *leaf)
-            for name, leaf in record.saved.items()
-        }
-    except ValueError as error:
+        record = read_record(metadata[_KEY], tensors)
+        variables = map_named(
+            lambda name, leaf: from_tensor(tensors[name], leaf), record.saved
+        )
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} holds no cut model of this version of gradflow_jax, or a broken "
             f"one: {error}. Write it anew by gf.save_cut."
         ) from None
-    original = {name: shape_of(leaf) for name, leaf in record.leaves.items()}
-    if like is None:
-        trees = (
-            rebuild_tree(record.saved_tree, variables),
-            rebuild_tree(record.tree, original),
-        )
-    else:
-        trees = _arrange(variables, original, _variables(like))
-    return SavedCut(trees[0], dict(record.keep), record.indices, trees[1])
+    original = record.original
+    if like is not None:
+        variables, original = _arrange(variables, original, _variables(like))
+    return SavedCut(variables, record.keep, record.indices, original)
 
 
 def _arrange(
-    variables: dict[str, Any], original: dict[str, Any], like: ArrayTree
+    variables: ArrayTree, original: ArrayTree, like: ArrayTree
 ) -> tuple[ArrayTree, ArrayTree]:
     """Returns the cut leaves and the original shapes in the tree of `like`."""
-    named = named_leaves(like)
-    missing = [path for path in original if path not in dict(named)]
+    saved, shapes = dict(named_leaves(variables)), dict(named_leaves(original))
+    missing = shapes.keys() - dict(named_leaves(like)).keys()
     if missing:
         raise ValueError(
-            f"like lacks the leaf {missing[0]!r}, which the file's model has: pass all "
-            "variables of the original model."
+            f"like lacks the leaf {min(missing)!r}, which the file's model has: pass "
+            "all variables of the original model."
         )
-    for path, leaf in named:
-        expected = original.get(path)
-        shape = jnp.shape(leaf) if is_numeric(leaf) else None
-        if expected is None or expected.shape != shape:
-            has = "no such leaf" if expected is None else _say(expected)
-            raise ValueError(
-                f"like {label(path)} is {_say(leaf)}, but the file's model has {has}: "
-                "pass the variables of the original model."
-            )
-    structure = jax.tree.structure(like)
-    return (
-        structure.unflatten(variables.get(path, leaf) for path, leaf in named),
-        structure.unflatten(original[path] for path, _ in named),
+    _check_shapes(
+        ("like", like),
+        ("the file's model", {name: leaf.shape for name, leaf in shapes.items()}),
+        "pass the variables of the original model",
     )
+    return (
+        map_named(lambda name, leaf: saved.get(name, leaf), like),
+        map_named(lambda name, _: shapes[name], like),
+    )
+
+
+def _check_shapes(
+    named_tree: tuple[str, ArrayTree],
+    named_shapes: tuple[str, Mapping[str, tuple[int, ...]]],
+    remedy: str,
+) -> None:
+    """Raises ValueError if a tree has a leaf of another name or shape than expected."""
+    (what, tree), (owner, shapes) = named_tree, named_shapes
+    for name, leaf in named_leaves(tree):
+        if shapes.get(name) != np.shape(leaf):
+            raise ValueError(
+                f"{what} {label(name)} has the shape {np.shape(leaf)}, but {owner} has "
+                f"{shapes.get(name, 'no such leaf')}: {remedy}."
+            )
 
 
 def _as_path(path: str | os.PathLike) -> Path:
     try:
-        result = Path(path)
+        return Path(path)
     except TypeError:
         raise TypeError(
             f"path is a {type(path).__name__}: pass the path of a file, a string or a "
             "pathlib.Path."
         ) from None
-    if "\0" in str(result):
-        raise ValueError(
-            f"{str(path)!r} holds a null character, as no file's name can."
-        )
-    return result
 
 
 def _variables(tree: Any) -> ArrayTree:
     """Returns the state of an NNX module, and a tree as it is."""
     return variables_of(tree) if is_nnx_module(tree) else tree
-
-
-def _say(leaf: Any) -> str:
-    """Returns what an error calls a leaf, of whatever library it is."""
-    if isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct)):
-        return f"{leaf.dtype}{list(leaf.shape)}"
-    return f"a {type(leaf).__name__}"
-
-
-def _check_complete(saved: dict[str, Any], units: Units) -> None:
-    """Raises ValueError if a leaf is left out that the model does not run without."""
-    counts = program_of(units).read()
-    for name in units.leaves:
-        if name not in saved and (name in counts or units.model.is_parameter(name)):
-            raise ValueError(
-                f"variables lack the leaf {name!r}, which the model has. Left out may "
-                "be only what is no parameter and does not count in the forward pass "
-                "that the units were found in."
-            )
-
-
-def _check_names(saved: dict[str, Any]) -> None:
-    for name in saved:
-        # Half of a surrogate pair is no text in UTF-8, which the format is in.
-        if name == METADATA or any("\ud800" <= sign <= "\udfff" for sign in name):
-            raise ValueError(
-                f"variables {label(name)} has a name that a safetensors file does not "
-                "hold: rename it."
-            )

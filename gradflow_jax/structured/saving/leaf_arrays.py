@@ -1,9 +1,10 @@
 """Leaves as NumPy arrays that a file can hold, and leaves from them.
 
-A leaf of a dtype that the format of the file has no name for, such as `int4`, is kept
-as its bytes; random keys are kept as their data, with the name of their generator.
+A leaf of a dtype that files do not hold, such as `int4`, is kept as its bytes; random
+keys are kept as their data, with the name of their generator.
 """
 
+import contextlib
 import functools
 import math
 from typing import Any
@@ -13,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gradflow_jax.structured.saving.tensor_files import has_name
+from gradflow_jax.structured.saving.tensor_files import is_native
 from gradflow_jax.trees import describe, is_traced, label
-from gradflow_jax.trees.dtypes import is_numeric
 
 _NUMBERS = frozenset(
     """
@@ -26,7 +26,7 @@ _NUMBERS = frozenset(
     """.split()
 )
 # Of these a byte holds one number and unused bits.
-_NARROW = frozenset("int2 int4 uint2 uint4 float4_e2m1fn".split())
+_PADDED = frozenset("bool int2 int4 uint2 uint4 float4_e2m1fn".split())
 _KEYS = {f"key:{name}": name for name in ("threefry2x32", "rbg", "unsafe_rbg")}
 
 
@@ -37,36 +37,46 @@ def kind_of_leaf(path: str, leaf: Any) -> str:
         TypeError: if it is neither an array of numbers nor one of random keys, or its
             values are not known.
     """
-    if is_traced(leaf) or not is_numeric(leaf):
-        what = "traced by jax.jit" if is_traced(leaf) else f"a {type(leaf).__name__}"
-        raise TypeError(
-            f"variables {label(path)} is {what} and not an array of numbers: save "
-            "outside of jax.jit, and leave out what is no number."
-        )
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None:
-        dtype = jnp.result_type(leaf)
-    if isinstance(dtype, np.dtype):
-        if dtype.name in _NUMBERS:
+    is_number = isinstance(leaf, (bool, int, float, complex))
+    dtype = jnp.result_type(leaf) if is_number else getattr(leaf, "dtype", None)
+    if not is_traced(leaf):
+        if isinstance(dtype, np.dtype) and dtype.name in _NUMBERS:
             return dtype.name
-    elif isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
         for kind in _KEYS:
-            if dtype == dtype_of(kind):
+            if dtype_of(kind) == dtype:
                 return kind
+    what = "traced by jax.jit" if is_traced(leaf) else f"a {type(leaf).__name__}"
     raise TypeError(
-        f"variables {label(path)} is a {type(leaf).__name__} of {dtype}, but saved are "
-        "numbers, and random keys of JAX's own generators. Convert the leaf, or leave "
-        "it out."
+        f"variables {label(path)} is {what}, of dtype {dtype}, but saved are numbers, "
+        "and random keys of JAX's own generators, outside of jax.jit. Convert the leaf, "
+        "or leave it out."
     )
 
 
-def fetch_leaf(path: str, leaf: Any, kind: str) -> np.ndarray:
-    """Returns the numbers of a leaf, on each of the processes that hold parts of it.
+@functools.cache
+def dtype_of(kind: str) -> Any:
+    """Returns the dtype that a file says a leaf has.
 
     Raises:
-        TypeError: if it has a shape but no values.
+        ValueError: if there is none of this name.
+    """
+    if kind in _KEYS:
+        make = functools.partial(jax.random.key, 0, impl=_KEYS[kind])
+        return jax.eval_shape(make).dtype
+    if kind in _NUMBERS:
+        with contextlib.suppress(TypeError):
+            return jnp.dtype(kind)
+    raise ValueError(f"{kind[:40]!r} is no dtype of numbers in this version of JAX")
+
+
+def to_tensor(path: str, leaf: Any) -> np.ndarray:
+    """Returns what a file holds of a leaf, on each process that holds parts of it.
+
+    Raises:
+        TypeError: if it is no array of numbers or keys, or has a shape but no values.
         ValueError: if its values are gone.
     """
+    kind = kind_of_leaf(path, leaf)
     if isinstance(leaf, jax.Array):
         if leaf.is_deleted():
             raise ValueError(
@@ -82,68 +92,45 @@ def fetch_leaf(path: str, leaf: Any, kind: str) -> np.ndarray:
             f"variables {label(path)} is a {type(leaf).__name__}, which has no values "
             "here: pass the cut arrays."
         )
-    array = np.asarray(leaf)
-    if kind in _NARROW:
-        return array.astype(np.float32).astype(jnp.dtype(kind))
-    return array if kind in _KEYS else array.astype(jnp.dtype(kind), copy=False)
-
-
-def to_tensor(array: np.ndarray) -> np.ndarray:
-    """Returns an array as a file of tensors can hold it: itself, or its bytes."""
-    if has_name(array.dtype):
+    # The library writes what lies one after the other in memory.
+    array = np.asarray(leaf, order="C")
+    if kind in _KEYS:
         return array
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    array = array.astype(dtype_of(kind), copy=False)
+    if kind in _PADDED:
+        array = _clear_padding(array)
+    return array if is_native(array.dtype) else array.reshape(-1).view(np.uint8)
 
 
-def from_tensor(tensor: np.ndarray, shape: tuple[int, ...], kind: str) -> Any:
-    """Returns a leaf from what a file holds of it.
+def from_tensor(tensor: np.ndarray, leaf: jax.ShapeDtypeStruct) -> Any:
+    """Returns a leaf of a shape and dtype from what a file holds of it.
 
-    Args:
-        tensor: as `to_tensor` gave it.
-        shape: of the leaf.
-        kind: of the leaf, from `kind_of_leaf`.
-
-    Returns:
-        An array of JAX; of NumPy where JAX would narrow it, without 64 bits enabled.
+    It is of NumPy where JAX would narrow it, without 64 bits enabled.
 
     Raises:
-        ValueError: if the tensor is not of this shape and kind.
+        ValueError: if the tensor is of another shape or dtype, or holds bytes that no
+            number of it has.
     """
+    kind, expected = kind_of_leaf("", leaf), leaf
     if kind in _KEYS:
-        data_shape = jax.eval_shape(
-            jax.random.key_data, jax.ShapeDtypeStruct(shape, dtype_of(kind))
-        ).shape
-        _check(tensor, data_shape, np.dtype(np.uint32))
+        expected = jax.eval_shape(jax.random.key_data, leaf)
+    elif not is_native(leaf.dtype):
+        size = math.prod(leaf.shape) * leaf.dtype.itemsize
+        expected = jax.ShapeDtypeStruct((size,), np.uint8)
+    if (tensor.shape, tensor.dtype) != (expected.shape, expected.dtype):
+        raise ValueError(f"it holds {describe(tensor)} and not {describe(expected)}")
+    if kind in _KEYS:
         return jax.random.wrap_key_data(jnp.asarray(tensor), impl=_KEYS[kind])
-    dtype = jnp.dtype(kind)
-    if not has_name(dtype):
-        _check(tensor, (math.prod(shape) * dtype.itemsize,), np.dtype(np.uint8))
-        data, tensor = tensor, tensor.view(dtype).reshape(shape)
-        if kind in _NARROW:
-            again = tensor.astype(np.float32).astype(dtype)
-            if again.tobytes() != data.tobytes():
-                raise ValueError(f"it holds bytes that are no {kind}")
-    _check(tensor, shape, dtype)
-    kept = jax.dtypes.canonicalize_dtype(dtype) == dtype
-    return jnp.asarray(tensor) if kept else tensor
+    array = tensor.view(leaf.dtype).reshape(leaf.shape)
+    if kind in _PADDED and _clear_padding(array).tobytes() != array.tobytes():
+        raise ValueError(f"it holds bytes that are no {kind}")
+    is_kept = jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype
+    return jnp.asarray(array) if is_kept else array
 
 
-@functools.cache
-def dtype_of(kind: str) -> Any:
-    """Returns the dtype that a file says a leaf has.
-
-    Raises:
-        ValueError: if there is none of this name.
-    """
-    if kind in _KEYS:
-        make = functools.partial(jax.random.key, 0, impl=_KEYS[kind])
-        return jax.eval_shape(make).dtype
-    if kind not in _NUMBERS:
-        raise ValueError(f"{kind[:40]!r} is no dtype of numbers")
-    try:
-        return jnp.dtype(kind)
-    except TypeError:
-        raise ValueError(f"{kind} is a dtype that this version of JAX lacks") from None
+def _clear_padding(array: np.ndarray) -> np.ndarray:
+    """Returns the numbers of an array, with the unused bits as NumPy writes them."""
+    return array.astype(np.float32).astype(array.dtype)
 
 
 def _replicate(array: jax.Array) -> jax.Array:
@@ -156,8 +143,3 @@ def _replicate(array: jax.Array) -> jax.Array:
         mesh = Mesh(np.array(devices), ("device",))
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(lambda x: x, out_shardings=everywhere)(array)
-
-
-def _check(tensor: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    if tensor.shape != shape or tensor.dtype != dtype:
-        raise ValueError(f"it is {describe(tensor)} and not {dtype}{list(shape)}")

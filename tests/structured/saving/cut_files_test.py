@@ -201,16 +201,16 @@ def deleted():
 
 # By the message, what is not saved.
 NOT_SAVED = {
-    r"'in' is float32.3, 4., but .* of shape .3, 3.: pass gf.cut": PARAMS,
-    "leaf 'x' is float.*2.*, but .* no such leaf": SMALL | {"x": jnp.ones(2)},
+    r"'in' has the shape .3, 4., but this cut has .3, 3.: pass gf.cut": PARAMS,
+    "'x' has the shape .2,., but this cut has no such": SMALL | {"x": jnp.ones(2)},
     "lack the leaf '.*', which the model has": {"in": SMALL["in"]},
     "'free' was deleted, as a step does": SMALL | {"free": deleted()},
-    "'free' is a str and not an array of num": SMALL | {"free": "weights"},
-    "'free' is a ndarray of <U1, but saved are": SMALL | {"free": np.array(["a", "b"])},
-    "'free' is a ndarray of object, but saved": SMALL | {"free": np.array([{}, None])},
-    "is a ndarray of datetime64.D., but": SMALL | {"free": np.zeros(2, "M8[D]")},
+    "'free' is a str, of dtype None, but saved": SMALL | {"free": "weights"},
+    "is a ndarray, of dtype <U1, but saved are": SMALL | {"free": np.array(["a", "b"])},
+    "is a ndarray, of dtype object, but": SMALL | {"free": np.array([{}, None])},
+    "is a ndarray, of dtype datetime64.D., but": SMALL | {"free": np.zeros(2, "M8[D]")},
     "a ShapeDtypeStruct, which has no values": jax.eval_shape(lambda: SMALL),
-    "variables .the array itself. is a int, but": 3,
+    "variables .the array itself. has the shape .., but": 3,
     "variables lack the leaf 'free'": None,
 }
 
@@ -230,16 +230,30 @@ def test_what_is_no_path_no_units_or_is_traced(tmp_path):
         gf.save_cut(3, SMALL, UNITS, KEEP)
     with pytest.raises(TypeError, match="path is a NoneType"):
         gf.load_cut(None)
-    for call in (lambda p: gf.save_cut(p, SMALL, UNITS, KEEP), gf.load_cut):
-        with pytest.raises(ValueError, match="holds a null character"):
-            call("a\0b")
+    with pytest.raises(ValueError, match="holds a null character"):
+        gf.save_cut("a\0b", SMALL, UNITS, KEEP)
+    with pytest.raises(ValueError, match="a.*b is no safetensors file.*: .*null byte"):
+        gf.load_cut("a\0b")
     with pytest.raises(TypeError, match="units is a dict: pass the units of the orig"):
         gf.save_cut(tmp_path / "model", SMALL, KEEP, KEEP)
-    with pytest.raises(TypeError, match="'free' is traced by jax.jit and not"):
+    with pytest.raises(TypeError, match="'free' is traced by jax.jit, of dtype"):
         jax.eval_shape(
             lambda tree: gf.save_cut(tmp_path / "m", tree, UNITS, KEEP), SMALL
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_library_one_line_says_what_to_install(tmp_path, monkeypatch):
+    gf.save_cut(tmp_path / "model", SMALL, UNITS, KEEP)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    message = r"needs safetensors: pip install 'gradflow-jax.saving.'\.$"
+    with pytest.raises(ModuleNotFoundError, match=message) as error:
+        gf.save_cut(tmp_path / "folder" / "other", SMALL, UNITS, KEEP)
+    # By this the terminal tells it from a package that a command lacks.
+    assert error.value.name is None
+    with pytest.raises(ModuleNotFoundError, match=message):
+        gf.load_cut(tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_path_that_cannot_be_written_or_read_is_named(tmp_path):
@@ -253,6 +267,10 @@ def test_a_path_that_cannot_be_written_or_read_is_named(tmp_path):
         assert str(path) in str(error.value)
     with pytest.raises(FileNotFoundError):
         gf.load_cut(tmp_path / "other")
+    # What only looks like a file cannot be mapped.
+    if Path("/proc/self/status").exists():
+        with pytest.raises(OSError, match="/proc/self/status cannot be read: "):
+            gf.load_cut("/proc/self/status")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
@@ -268,9 +286,9 @@ def test_the_structure_of_like(tmp_path):
     again = gf.load_cut(file)
     assert jax.tree.structure(again.variables) == jax.tree.structure(tree)
     assert jax.tree.structure(again.original) == jax.tree.structure(tree)
-    with pytest.raises(ValueError, match="like leaf '1/w' is .*3, 4.* has .*4, 3"):
+    with pytest.raises(ValueError, match="like leaf '1/w' has .*3, 4.* has .*4, 3"):
         gf.load_cut(file, like=[{"w": W}, {"w": W}])
-    with pytest.raises(ValueError, match="like leaf '2' is .* has no such leaf"):
+    with pytest.raises(ValueError, match="like leaf '2' has .* has no such leaf"):
         gf.load_cut(file, like=[*tree, W])
 
 
@@ -286,6 +304,13 @@ def test_a_tree_of_one_array(tmp_path):
     gf.save_cut(tmp_path / "one", gf.cut(W, units, keep), units, keep)
     found = gf.load_cut(tmp_path / "one")
     assert np.array_equal(found.variables, W[:, [0, 2, 3]])
+
+
+def test_arrays_that_lie_otherwise_in_memory_are_saved_by_their_values(tmp_path):
+    for free in (np.arange(4, dtype=np.float32)[::-2], np.arange(2, dtype=">f4")):
+        gf.save_cut(tmp_path / "model", SMALL | {"free": free}, UNITS, KEEP)
+        loaded = gf.load_cut(tmp_path / "model").variables["free"]
+        assert loaded.tolist() == free.tolist() and loaded.dtype == np.float32
 
 
 @pytest.mark.parametrize("name", ["swiglu", "conv_flatten_dense", "fused_qkv_reshape"])

@@ -12,7 +12,6 @@ import safetensors.flax
 
 import gradflow_jax as gf
 from gradflow_jax.structured.saving import cut_records
-from gradflow_jax.structured.saving.tensor_files import read_tensors
 from gradflow_jax.trees import named_leaves
 
 X = np.ones((1, 3), np.float32)
@@ -91,8 +90,8 @@ def test_a_file_cut_short_or_with_more_behind_it_is_refused(whole, refused):
     raw, _ = whole
     for length in [0, 1, 7, 8, 9, 50, *range(100, len(raw), 97), len(raw) - 1]:
         refused(raw[:length], "is no safetensors file, or a broken one")
-    refused(raw + b"\0", "is no safetensors file, or a broken one: its tensors are")
-    refused(raw + raw)
+    for more in (b"\0", raw):
+        refused(raw + more, "is no safetensors file, or a broken one")
 
 
 def rewritten(raw, change_header=None, change_record=None, data=None, sign=True):
@@ -142,6 +141,27 @@ def removing(*keys):
     return change
 
 
+def bias(tree, value):
+    """Sets what a record says of `bias`, in the original or in what is saved."""
+    return setting(tree, "dict", 0, 1, value)
+
+
+def w(value):
+    return setting("original", "dict", 1, 1, {"dict": [["w", value]]})
+
+
+def indices(by_axis):
+    return setting("indices", "in/w", by_axis)
+
+
+def nested(depth):
+    """Returns a record of lists in lists."""
+    tree = {"float32": [1]}
+    for _ in range(depth):
+        tree = {"list": [tree]}
+    return tree
+
+
 HUGE = 2**62
 RECORDS = {
     "text": lambda r: "{record",
@@ -149,87 +169,83 @@ RECORDS = {
     "a list": lambda r: "[]",
     "nothing": lambda r: "null",
     "NaN": lambda r: '{"version": NaN}',
-    "a fraction": lambda r: '{"version": 2.0}',
+    "a fraction": lambda r: '{"version": 2.5}',
     "a long number": lambda r: '{"version": ' + 5000 * "9" + "}",
-    "a name twice": lambda r: '{"version": 1, "version": 2}',
+    "a name twice": lambda r: '{"version": 2, "version": 1}',
     "deep lists": lambda r: 200_000 * "[",
     "deep lists, closed": lambda r: 5000 * "[" + 5000 * "]",
     "another version": setting("version", 1),
     "a version of text": setting("version", "2"),
     **{
         f"no {part}": removing(part)
-        for part in ("version", "leaves", "saved", "keep", "indices", "tree", "sha256")
+        for part in ("version", "original", "saved", "keep", "indices", "sha256")
     },
     "something else": setting("more", 1),
-    "a list of leaves": setting("leaves", []),
     "a number of indices": setting("indices", 3),
     "null to keep": setting("keep", None),
-    "a leaf of text": setting("leaves", "bias", "float32"),
-    "a leaf of no shape": setting("leaves", "bias", [None, "float32"]),
-    "a negative size": setting("leaves", "bias", [[-2], "float32"]),
-    "a size of a bool": setting("leaves", "bias", [[True], "float32"]),
-    "a size of text": setting("leaves", "bias", [["2"], "float32"]),
-    "a size beyond all": setting("leaves", "bias", [[2**70], "float32"]),
-    "too many axes": setting("leaves", "bias", [[1] * 33, "float32"]),
-    "no dtype": setting("leaves", "bias", [[2], "float33"]),
-    "a dtype of objects": setting("leaves", "bias", [[2], "object"]),
-    "a dtype of code": setting("leaves", "bias", [[2], "f4,(1000000,)f8"]),
-    "keys of no generator": setting("leaves", "key", [[], "key:mine"]),
-    "saved as another dtype": setting("saved", "bias", [[2], "int32"]),
-    "saved as keys": setting("saved", "bias", [[1], "key:threefry2x32"]),
-    "saved larger": setting("saved", "bias", [[3], "float32"]),
-    "saved without a tensor": setting("saved", "bias2", [[2], "float32"]),
-    "a tensor without a record": removing("saved", "bias"),
-    "a saved leaf of no model": removing("leaves", "bias"),
-    "a larger original": setting("leaves", "in/w", [[HUGE, 4], "float32"]),
-    "a larger axis that is cut": setting("leaves", "in/w", [[3, 3], "float32"]),
+    "a leaf of text": bias("original", "float32"),
+    "a leaf of no list": bias("original", {"float32": 2}),
+    "a leaf of no size": bias("original", {"float32": [None]}),
+    "a leaf of two dtypes": bias("original", {"float32": [2], "float16": [2]}),
+    "a leaf of nothing": bias("original", {}),
+    "a negative size": bias("original", {"float32": [-2]}),
+    "a size of a bool": bias("original", {"float32": [True]}),
+    "a size of a fraction": bias("original", {"float32": [2.0]}),
+    "a size of text": bias("original", {"float32": ["2"]}),
+    "a size beyond all": bias("original", {"float32": [2**70]}),
+    "too many axes": bias("original", {"float32": [1] * 100_000}),
+    "no dtype": bias("original", {"float33": [2]}),
+    "a dtype of objects": bias("original", {"object": [2]}),
+    "a dtype of code": bias("original", {"f4,(1000000,)f8": [2]}),
+    "a dtype of dates": bias("saved", {"datetime64[D]": [2]}),
+    "keys of no generator": setting("original", "dict", 2, 1, {"key:mine": []}),
+    "saved as another dtype": bias("saved", {"int32": [2]}),
+    "saved as bytes": bias("saved", {"int4": [2]}),
+    "saved as keys": bias("saved", {"key:threefry2x32": [1]}),
+    "saved larger": bias("saved", {"float32": [3]}),
+    "a saved leaf of another name": setting("saved", "dict", 0, 0, "bias2"),
+    "a saved leaf too many": lambda r: r["saved"]["dict"].append(
+        ["x", {"float32": [2]}]
+    ),
+    "a tensor without a leaf": lambda r: r["saved"]["dict"].pop(0) and None,
+    "a saved leaf of no model": lambda r: r["original"]["dict"].pop(0) and None,
+    "a larger original": w({"float32": [HUGE, 4]}),
+    "a larger axis that is cut": w({"float32": [3, 5]}),
     "flags of a number": setting("keep", "in/w[1]", 4),
     "flags of a count": setting("keep", "in/w[1]", [HUGE, [0]]),
     "no unit": setting("keep", "in/w[1]", "0000"),
+    "no flags": setting("keep", "in/w[1]", ""),
     "other flags": setting("keep", "in/w[1]", "0120"),
-    "indices of no axis": setting("indices", "in/w", {"2": [0]}),
-    "indices of a negative axis": setting("indices", "in/w", {"-1": [0, 2, 3]}),
-    "indices of an axis of another form": setting("indices", "in/w", {"01": [0, 2, 3]}),
-    "indices of another axis": setting("indices", "in/w", {"0": [0, 1, 2]}),
-    "indices beyond": setting("indices", "in/w", {"1": [0, 2, 4]}),
-    "indices far beyond": setting("indices", "in/w", {"1": [0, 2, 10**30]}),
-    "indices below": setting("indices", "in/w", {"1": [-1, 2, 3]}),
-    "indices that descend": setting("indices", "in/w", {"1": [0, 3, 2]}),
-    "indices twice": setting("indices", "in/w", {"1": [0, 2, 2]}),
-    "fewer indices": setting("indices", "in/w", {"1": [0, 2]}),
-    "no index": setting("indices", "in/w", {"1": []}),
-    "indices of flags": setting("indices", "in/w", {"1": [False, True, 2]}),
-    "indices of a list": setting("indices", "in/w", [0, 2, 3]),
-    "indices of no leaf": setting("indices", "x", {"0": [0]}),
-    "no list for a tree": setting("tree", {}),
-    "an empty tree": setting("saved_tree", []),
-    "a tree of a number": setting("tree", 0, 3),
-    "a leaf twice": lambda r: r["saved_tree"].append(r["saved_tree"][0]),
-    "a tree without a leaf": lambda r: r["saved_tree"].pop() and None,
-    "a leaf of another name": setting("saved_tree", 0, 2, "x"),
-    "a leaf of no name": setting("saved_tree", 0, 2, 3),
-    "a node of no kind": setting("saved_tree", 0, 0, 0, 0, "set"),
-    "a node of two kinds": setting("saved_tree", 0, 0, 0, 0, "list"),
-    "a list with a gap": lambda r: [
-        entry[0][-1].__setitem__(1, 7)
-        for entry in r["saved_tree"]
-        if entry[0][-1] == ["list", 1]
-    ] and None,
-    "an end of no kind": setting("saved_tree", 0, 1, "end"),
-    "an end with a name": setting("saved_tree", 0, 1, "list"),
-    "a key of a fraction": setting("saved_tree", 0, 0, 0, 1, {"a": 1}),
-    "a key of nothing": setting("saved_tree", 0, 0, 0, 1, None),
-    "a tree too deep": setting("saved_tree", 0, 0, [["list", 0]] * 100_000),
-    "keys that have no order": setting("saved_tree", 0, 0, 0, 1, 3),
-    "steps of text": setting("saved_tree", 0, 0, "steps"),
-    "a leaf above others": setting("saved_tree", 0, 0, []),
-    "something in None": lambda r: [
-        entry[0].__setitem__(0, ["none", entry[0][0][1]]) for entry in r["tree"]
-    ] and None,
-    "two things at one place": lambda r: r["saved_tree"].append(
-        [r["saved_tree"][0][0], "dict", None]
+    "digits of another script": setting("keep", "in/w[1]", "1\u0661"),
+    "indices of no axis": indices({"2": "1"}),
+    "indices of a negative axis": indices({"-1": "1011"}),
+    "indices of an axis of another form": indices({"01": "1011"}),
+    "indices of another axis": indices({"0": "110"}),
+    "indices beyond": indices({"1": "10110"}),
+    "too few indices": indices({"1": "101"}),
+    "fewer indices": indices({"1": "1010"}),
+    "no index": indices({"1": "0000"}),
+    "indices of numbers": indices({"1": [0, 2, 3]}),
+    "indices of a list": indices([0, 2, 3]),
+    "indices of no leaf": setting("indices", "x", {"0": "1"}),
+    "a list for a tree": setting("original", []),
+    "an empty tree": setting("saved", {}),
+    "a tree of None": setting("saved", {"none": []}),
+    "something in None": setting("saved", {"none": [{"float32": [2]}]}),
+    "a node of no kind": setting("saved", {"set": []}),
+    "a list of pairs": lambda r: r["saved"].__setitem__(
+        "list", r["saved"].pop("dict")
     ),
-    "text that no tree has": setting("tree", 0, 0, 0, 1, [[[[1]]], {}]),
+    "a dict of no pairs": bias("saved", {"dict": [["a"]]}),
+    "a dict of a dict": bias("saved", {"dict": {"a": {"float32": [2]}}}),
+    "a key twice": lambda r: r["saved"]["dict"].append(r["saved"]["dict"][0]),
+    "a key of a fraction": setting("saved", "dict", 0, 0, 1.5),
+    "a key of a dict": setting("saved", "dict", 0, 0, {"a": 1}),
+    "a key of nothing": setting("saved", "dict", 0, 0, None),
+    "a key of odd parts": setting("saved", "dict", 0, 0, ["a", [None]]),
+    "a key of many parts": setting("saved", "dict", 0, 0, json.loads(300 * "[" + 300 * "]")),
+    "keys that have no order": setting("saved", "dict", 0, 0, 3),
+    "a tree too deep": setting("original", nested(101)),
 }  # fmt: skip
 
 
@@ -246,7 +262,6 @@ def test_a_record_with_a_digest_of_another_is_refused(whole, refused):
     for change in (setting("keep", "in/w[1]", "1110"), setting("sha256", 64 * "0")):
         content = rewritten(whole[0], change_record=change, sign=False)
         refused(content, "its SHA-256 is another: it is not as it was written")
-    assert rewritten(whole[0])[:8] != b""
 
 
 def moved(header):
@@ -263,17 +278,20 @@ HEADERS = {
     "a tensor too few": removing("bias"),
     "a tensor of no entry": setting("bias", 3),
     "a tensor without a shape": removing("bias", "shape"),
-    "a tensor with more": setting("bias", "more", 1),
     "a dtype that is none": setting("bias", "dtype", "F33"),
     "a dtype of a list": setting("bias", "dtype", ["F32"]),
     "a shape of text": setting("bias", "shape", "2"),
     "a huge shape": setting("bias", "shape", [HUGE, HUGE]),
     "another shape": setting("bias", "shape", [1, 2]),
     "another dtype of that size": setting("bias", "dtype", "I32"),
+    "a dtype that NumPy lacks": lambda h: h["small"].update(dtype="F8_E4M3"),
+    "a dtype of half a byte": lambda h: h["small"].update(dtype="F4", shape=[4]),
+    "more axes than NumPy has": setting("bias", "shape", [2] + [1] * 99),
     "a negative place": setting("bias", "data_offsets", [-8, 0]),
     "a place far away": setting("bias", "data_offsets", [HUGE, HUGE + 8]),
     "a place of three": setting("bias", "data_offsets", [0, 8, 16]),
     "two at one place": moved,
+    "no metadata": removing("__metadata__"),
     "metadata of a number": setting("__metadata__", KEY, 7),
     "metadata of a list": setting("__metadata__", []),
 }
@@ -288,7 +306,7 @@ def test_bytes_that_no_number_has_are_refused(whole, refused, tmp_path):
     raw, _ = whole
     length = int.from_bytes(raw[:8], "little")
     header, data = json.loads(raw[8 : 8 + length]), raw[8 + length :]
-    for name, message in (("on", "a bool that is neither"), ("small", "are no int4")):
+    for name, message in (("on", "that are no bool"), ("small", "that are no int4")):
         begin, _ = header[name]["data_offsets"]
         changed = data[:begin] + b"\x77" + data[begin + 1 :]
         refused(
@@ -304,7 +322,8 @@ def test_nothing_is_allocated_by_what_a_file_says(whole, refused):
             refused(rewritten(whole[0], change_record=RECORDS[name]))
         for name in ("a huge shape", "a place far away"):
             refused(rewritten(whole[0], change_header=HEADERS[name]))
-        refused((2**40).to_bytes(8, "little") + whole[0][8:], "hold no header of")
+        for length in (2**20, 2**40, 2**64 - 1):
+            refused(length.to_bytes(8, "little") + whole[0][8:], "or a broken one")
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
@@ -322,11 +341,3 @@ def test_files_of_others_and_what_is_no_file_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="it is a device, a pipe or a socket"):
         gf.load_cut(tmp_path / "pipe")
-
-
-def test_a_file_that_becomes_shorter_is_refused(whole, tmp_path, monkeypatch):
-    file = tmp_path / "model"
-    file.write_bytes(whole[0])
-    monkeypatch.setattr(np, "fromfile", lambda *_: np.zeros(0, np.uint8))
-    with pytest.raises(ValueError, match="it became shorter while it was read"):
-        read_tensors(file)

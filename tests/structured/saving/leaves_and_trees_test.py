@@ -57,6 +57,8 @@ def test_numbers_of_every_dtype_come_back_to_the_bit(tmp_path):
     extra["float8_e5m2"] = np.arange(256, dtype=np.uint8).view(jnp.float8_e5m2)
     extra["wide"] = np.array([1 / 3, 2**60], np.float64)
     extra["none"] = np.zeros((0, 3), np.float32)
+    extra["transposed"] = np.arange(6, dtype=np.float16).reshape(2, 3).T
+    extra["strided"] = np.arange(9, dtype=np.int32)[::-2]
     extra["one"] = np.float32(2)
     tree = {"in": A, "out": B, "extra": extra}
     model = pair(lambda p: p["in"], lambda p: p["out"])
@@ -149,10 +151,11 @@ def nested(depth):
 def test_trees_that_a_file_does_not_hold_are_refused():
     for key in (1.5, b"a", ("a", 2.5), None):
         with pytest.raises(TypeError, match="whose keys are strings, integers and tup"):
-            record_tree({key: 1.0})
+            record_tree({key: np.ones(1)})
     with pytest.raises(ValueError, match="nested more than 100 levels deep"):
         record_tree(nested(102))
-    assert rebuild_tree(record_tree(nested(99)), {"/".join(99 * "0"): 3}) is not None
+    (leaf,) = jax.tree.leaves(rebuild_tree(record_tree(nested(100))))
+    assert (leaf.shape, leaf.dtype) == ((1,), np.float64)
 
 
 def test_names_that_the_format_does_not_hold_are_refused(tmp_path):
@@ -164,13 +167,13 @@ def test_names_that_the_format_does_not_hold_are_refused(tmp_path):
 
 
 def test_a_dtype_that_is_none_or_that_this_jax_lacks_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match="'float12' is no dtype of numbers"):
+    with pytest.raises(ValueError, match="'float12' is no dtype of numbers in"):
         dtype_of("float12")
     from gradflow_jax.structured.saving import leaf_arrays
 
     monkeypatch.setattr(leaf_arrays, "_NUMBERS", {"float13"})
     dtype_of.cache_clear()
-    with pytest.raises(ValueError, match="float13 is a dtype that this version of JAX"):
+    with pytest.raises(ValueError, match="'float13' is no dtype of numbers in this"):
         dtype_of("float13")
 
 

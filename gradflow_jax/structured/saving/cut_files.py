@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,13 +18,7 @@ from gradflow_jax.structured.saving.cut_records import (
 from gradflow_jax.structured.saving.leaf_arrays import from_tensor, to_tensor
 from gradflow_jax.structured.saving.tensor_files import pack_tensors, read_tensors
 from gradflow_jax.structured.units import Keep, Units, program_of
-from gradflow_jax.trees import (
-    ArrayTree,
-    is_nnx_module,
-    label,
-    map_named,
-    named_leaves,
-)
+from gradflow_jax.trees import ArrayTree, is_nnx_module, label, map_named, named_leaves
 
 _KEY = "gradflow_jax.cut"
 
@@ -100,13 +93,11 @@ def save_cut(
             f"units is a {type(units).__name__}: pass the units of the original model, "
             "from gf.find_units."
         )
-    variables = _variables(variables)
+    if is_nnx_module(variables):
+        variables = variables_of(variables)
     tensors = {name: to_tensor(name, leaf) for name, leaf in named_leaves(variables)}
-    _check_shapes(
-        ("variables", variables),
-        ("this cut", units.shapes(keep)),
-        "pass gf.cut(variables, units, keep) of the same units",
-    )
+    remedy = "pass gf.cut(variables, units, keep) of the same units"
+    _check_shapes("variables", variables, "this cut", units.shapes(keep), remedy)
     counts = program_of(units).read()
     for name in units.leaves:
         is_needed = name in counts or units.model.is_parameter(name)
@@ -178,7 +169,7 @@ def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> Saved
     try:
         record = read_record(metadata[_KEY], tensors)
         variables = map_named(
-            lambda name, leaf: from_tensor(tensors[name], leaf), record.saved
+            lambda name, leaf: from_tensor(name, leaf, tensors[name]), record.saved
         )
     except (ValueError, RecursionError) as error:
         raise ValueError(
@@ -187,7 +178,8 @@ def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> Saved
         ) from None
     original = record.original
     if like is not None:
-        variables, original = _arrange(variables, original, _variables(like))
+        like = variables_of(like) if is_nnx_module(like) else like
+        variables, original = _arrange(variables, original, like)
     return SavedCut(variables, record.keep, record.indices, original)
 
 
@@ -195,31 +187,29 @@ def _arrange(
     variables: ArrayTree, original: ArrayTree, like: ArrayTree
 ) -> tuple[ArrayTree, ArrayTree]:
     """Returns the cut leaves and the original shapes in the tree of `like`."""
-    saved, shapes = dict(named_leaves(variables)), dict(named_leaves(original))
-    missing = shapes.keys() - dict(named_leaves(like)).keys()
-    if missing:
+    cut_leaves, leaves = dict(named_leaves(variables)), dict(named_leaves(original))
+    if missing := leaves.keys() - dict(named_leaves(like)).keys():
         raise ValueError(
             f"like lacks the leaf {min(missing)!r}, which the file's model has: pass "
             "all variables of the original model."
         )
-    _check_shapes(
-        ("like", like),
-        ("the file's model", {name: leaf.shape for name, leaf in shapes.items()}),
-        "pass the variables of the original model",
-    )
+    shapes = {name: leaf.shape for name, leaf in leaves.items()}
+    remedy = "pass the variables of the original model"
+    _check_shapes("like", like, "the file's model", shapes, remedy)
     return (
-        map_named(lambda name, leaf: saved.get(name, leaf), like),
-        map_named(lambda name, _: shapes[name], like),
+        map_named(lambda name, leaf: cut_leaves.get(name, leaf), like),
+        map_named(lambda name, _: leaves[name], like),
     )
 
 
 def _check_shapes(
-    named_tree: tuple[str, ArrayTree],
-    named_shapes: tuple[str, Mapping[str, tuple[int, ...]]],
+    what: str,
+    tree: ArrayTree,
+    owner: str,
+    shapes: Mapping[str, tuple[int, ...]],
     remedy: str,
 ) -> None:
     """Raises ValueError if a tree has a leaf of another name or shape than expected."""
-    (what, tree), (owner, shapes) = named_tree, named_shapes
     for name, leaf in named_leaves(tree):
         if shapes.get(name) != np.shape(leaf):
             raise ValueError(
@@ -236,8 +226,3 @@ def _as_path(path: str | os.PathLike) -> Path:
             f"path is a {type(path).__name__}: pass the path of a file, a string or a "
             "pathlib.Path."
         ) from None
-
-
-def _variables(tree: Any) -> ArrayTree:
-    """Returns the state of an NNX module, and a tree as it is."""
-    return variables_of(tree) if is_nnx_module(tree) else tree

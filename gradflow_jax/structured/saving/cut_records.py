@@ -77,19 +77,18 @@ def read_record(text: str, tensors: Mapping[str, np.ndarray]) -> CutRecord:
     indices: Indices = {}
     shapes = {name: list(leaf.shape) for name, leaf in named_leaves(original)}
     for name, flags_by_axis in _items(content["indices"]):
-        shape_of_axis = {str(i): n for i, n in enumerate(shapes.get(name, ()))}
+        sizes = {str(axis): size for axis, size in enumerate(shapes.get(name, ()))}
         for axis, text_of_flags in _items(flags_by_axis):
             flags = _read_flags(name, text_of_flags)
-            if flags.size != shape_of_axis.get(axis):
+            if flags.size != sizes.get(axis):
                 raise ValueError(f"its indices of {name!r} are of another shape")
-            kept = indices.setdefault(name, {})[int(axis)] = np.flatnonzero(flags)
-            shapes[name][int(axis)] = kept.size
-    names = set()
-    for name, leaf in named_leaves(saved):
-        if shapes.get(name) != list(leaf.shape):
+            indices.setdefault(name, {})[int(axis)] = np.flatnonzero(flags)
+            shapes[name][int(axis)] = np.count_nonzero(flags)
+    saved_shapes = {name: list(leaf.shape) for name, leaf in named_leaves(saved)}
+    for name, shape in saved_shapes.items():
+        if shape != shapes.get(name):
             raise ValueError(f"its leaf {name!r} is not what the indices leave")
-        names.add(name)
-    if odd := tensors.keys() ^ names:
+    if odd := tensors.keys() ^ saved_shapes.keys():
         raise ValueError(f"its record and its tensors differ in {min(odd)!r}")
     return CutRecord(original, saved, keep, indices)
 
@@ -103,7 +102,7 @@ def _digest(content: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> st
 
 def _items(value: object) -> ItemsView[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError("its record has a list, a text or a number for an object")
+        raise ValueError("its record has no object where one belongs")
     return value.items()
 
 

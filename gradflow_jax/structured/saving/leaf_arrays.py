@@ -39,17 +39,18 @@ def kind_of_leaf(path: str, leaf: Any) -> str:
     """
     is_number = isinstance(leaf, (bool, int, float, complex))
     dtype = jnp.result_type(leaf) if is_number else getattr(leaf, "dtype", None)
-    if not is_traced(leaf):
-        if isinstance(dtype, np.dtype) and dtype.name in _NUMBERS:
-            return dtype.name
+    what = f"a {type(leaf).__name__} of dtype {dtype}"
+    if is_traced(leaf):
+        what = "traced by jax.jit"
+    elif isinstance(dtype, np.dtype) and dtype.name in _NUMBERS:
+        return dtype.name
+    else:
         for kind in _KEYS:
             if dtype_of(kind) == dtype:
                 return kind
-    what = "traced by jax.jit" if is_traced(leaf) else f"a {type(leaf).__name__}"
     raise TypeError(
-        f"variables {label(path)} is {what}, of dtype {dtype}, but saved are numbers, "
-        "and random keys of JAX's own generators, outside of jax.jit. Convert the leaf, "
-        "or leave it out."
+        f"variables {label(path)} is {what}, but saved are arrays of numbers and of "
+        "random keys of JAX's own generators. Convert the leaf, or leave it out."
     )
 
 
@@ -102,7 +103,7 @@ def to_tensor(path: str, leaf: Any) -> np.ndarray:
     return array if is_native(array.dtype) else array.reshape(-1).view(np.uint8)
 
 
-def from_tensor(tensor: np.ndarray, leaf: jax.ShapeDtypeStruct) -> Any:
+def from_tensor(path: str, leaf: jax.ShapeDtypeStruct, tensor: np.ndarray) -> Any:
     """Returns a leaf of a shape and dtype from what a file holds of it.
 
     It is of NumPy where JAX would narrow it, without 64 bits enabled.
@@ -111,19 +112,21 @@ def from_tensor(tensor: np.ndarray, leaf: jax.ShapeDtypeStruct) -> Any:
         ValueError: if the tensor is of another shape or dtype, or holds bytes that no
             number of it has.
     """
-    kind, expected = kind_of_leaf("", leaf), leaf
+    kind, expected = kind_of_leaf(path, leaf), leaf
     if kind in _KEYS:
         expected = jax.eval_shape(jax.random.key_data, leaf)
     elif not is_native(leaf.dtype):
         size = math.prod(leaf.shape) * leaf.dtype.itemsize
         expected = jax.ShapeDtypeStruct((size,), np.uint8)
     if (tensor.shape, tensor.dtype) != (expected.shape, expected.dtype):
-        raise ValueError(f"it holds {describe(tensor)} and not {describe(expected)}")
+        raise ValueError(
+            f"its {label(path)} is {describe(tensor)} and not {describe(expected)}"
+        )
     if kind in _KEYS:
         return jax.random.wrap_key_data(jnp.asarray(tensor), impl=_KEYS[kind])
     array = tensor.view(leaf.dtype).reshape(leaf.shape)
     if kind in _PADDED and _clear_padding(array).tobytes() != array.tobytes():
-        raise ValueError(f"it holds bytes that are no {kind}")
+        raise ValueError(f"its {label(path)} holds bytes that are no {kind}")
     is_kept = jax.dtypes.canonicalize_dtype(leaf.dtype) == leaf.dtype
     return jnp.asarray(array) if is_kept else array
 

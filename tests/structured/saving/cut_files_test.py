@@ -205,10 +205,10 @@ NOT_SAVED = {
     "'x' has the shape .2,., but this cut has no such": SMALL | {"x": jnp.ones(2)},
     "lack the leaf '.*', which the model has": {"in": SMALL["in"]},
     "'free' was deleted, as a step does": SMALL | {"free": deleted()},
-    "'free' is a str, of dtype None, but saved": SMALL | {"free": "weights"},
-    "is a ndarray, of dtype <U1, but saved are": SMALL | {"free": np.array(["a", "b"])},
-    "is a ndarray, of dtype object, but": SMALL | {"free": np.array([{}, None])},
-    "is a ndarray, of dtype datetime64.D., but": SMALL | {"free": np.zeros(2, "M8[D]")},
+    "'free' is a str of dtype None, but saved": SMALL | {"free": "weights"},
+    "is a ndarray of dtype <U1, but saved are": SMALL | {"free": np.array(["a", "b"])},
+    "is a ndarray of dtype object, but": SMALL | {"free": np.array([{}, None])},
+    "is a ndarray of dtype datetime64.D., but": SMALL | {"free": np.zeros(2, "M8[D]")},
     "a ShapeDtypeStruct, which has no values": jax.eval_shape(lambda: SMALL),
     "variables .the array itself. has the shape .., but": 3,
     "variables lack the leaf 'free'": None,
@@ -236,7 +236,7 @@ def test_what_is_no_path_no_units_or_is_traced(tmp_path):
         gf.load_cut("a\0b")
     with pytest.raises(TypeError, match="units is a dict: pass the units of the orig"):
         gf.save_cut(tmp_path / "model", SMALL, KEEP, KEEP)
-    with pytest.raises(TypeError, match="'free' is traced by jax.jit, of dtype"):
+    with pytest.raises(TypeError, match="'free' is traced by jax.jit, but"):
         jax.eval_shape(
             lambda tree: gf.save_cut(tmp_path / "m", tree, UNITS, KEEP), SMALL
         )

@@ -162,6 +162,10 @@ def nested(depth):
     return tree
 
 
+def deep_list(depth):
+    return [deep_list(depth - 1)] if depth else []
+
+
 HUGE = 2**62
 RECORDS = {
     "text": lambda r: "{record",
@@ -209,6 +213,14 @@ RECORDS = {
     ),
     "a tensor without a leaf": lambda r: r["saved"]["dict"].pop(0) and None,
     "a saved leaf of no model": lambda r: r["original"]["dict"].pop(0) and None,
+    "more numbers than bytes": lambda r: [
+        tree["dict"].__setitem__(5, ["small", {"int4": [HUGE, HUGE]}])
+        for tree in (r["original"], r["saved"])
+    ] and None,
+    "more keys than bytes": lambda r: [
+        tree["dict"].__setitem__(2, ["key", {"key:rbg": [HUGE, HUGE]}])
+        for tree in (r["original"], r["saved"])
+    ] and None,
     "a larger original": w({"float32": [HUGE, 4]}),
     "a larger axis that is cut": w({"float32": [3, 5]}),
     "flags of a number": setting("keep", "in/w[1]", 4),
@@ -243,7 +255,7 @@ RECORDS = {
     "a key of a dict": setting("saved", "dict", 0, 0, {"a": 1}),
     "a key of nothing": setting("saved", "dict", 0, 0, None),
     "a key of odd parts": setting("saved", "dict", 0, 0, ["a", [None]]),
-    "a key of many parts": setting("saved", "dict", 0, 0, json.loads(300 * "[" + 300 * "]")),
+    "a key of many parts": setting("saved", "dict", 0, 0, deep_list(300)),
     "keys that have no order": setting("saved", "dict", 0, 0, 3),
     "a tree too deep": setting("original", nested(101)),
 }  # fmt: skip
@@ -306,7 +318,7 @@ def test_bytes_that_no_number_has_are_refused(whole, refused, tmp_path):
     raw, _ = whole
     length = int.from_bytes(raw[:8], "little")
     header, data = json.loads(raw[8 : 8 + length]), raw[8 + length :]
-    for name, message in (("on", "that are no bool"), ("small", "that are no int4")):
+    for name, message in (("on", "are no bool"), ("small", "'small' holds bytes that")):
         begin, _ = header[name]["data_offsets"]
         changed = data[:begin] + b"\x77" + data[begin + 1 :]
         refused(

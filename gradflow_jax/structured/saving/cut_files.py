@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,8 +94,7 @@ def save_cut(
             f"units is a {type(units).__name__}: pass the units of the original model, "
             "from gf.find_units."
         )
-    if is_nnx_module(variables):
-        variables = variables_of(variables)
+    variables = _variables(variables)
     tensors = {name: to_tensor(name, leaf) for name, leaf in named_leaves(variables)}
     remedy = "pass gf.cut(variables, units, keep) of the same units"
     _check_shapes("variables", variables, "this cut", units.shapes(keep), remedy)
@@ -176,10 +176,9 @@ def load_cut(path: str | os.PathLike, *, like: ArrayTree | None = None) -> Saved
             f"{file} holds no cut model of this version of gradflow_jax, or a broken "
             f"one: {error}. Write it anew by gf.save_cut."
         ) from None
-    original = record.original
-    if like is not None:
-        like = variables_of(like) if is_nnx_module(like) else like
-        variables, original = _arrange(variables, original, like)
+    if like is None:
+        return SavedCut(variables, record.keep, record.indices, record.original)
+    variables, original = _arrange(variables, record.original, _variables(like))
     return SavedCut(variables, record.keep, record.indices, original)
 
 
@@ -226,3 +225,8 @@ def _as_path(path: str | os.PathLike) -> Path:
             f"path is a {type(path).__name__}: pass the path of a file, a string or a "
             "pathlib.Path."
         ) from None
+
+
+def _variables(tree: Any) -> ArrayTree:
+    """Returns the state of an NNX module, and a tree as it is."""
+    return variables_of(tree) if is_nnx_module(tree) else tree

@@ -96,7 +96,7 @@ def read_record(text: str, tensors: Mapping[str, np.ndarray]) -> CutRecord:
 def _digest(content: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
     sha256 = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for name in sorted(tensors):
-        sha256.update(tensors[name].reshape(-1).view(np.uint8))
+        sha256.update(tensors[name].reshape(-1).view(np.uint8).data)
     return sha256.hexdigest()
 
 

@@ -58,7 +58,7 @@ def record_tree(tree: ArrayTree) -> Record:
     return record(tree, 0)
 
 
-def rebuild_tree(record: object, depth: int = 0) -> ArrayTree:
+def rebuild_tree(record: object, depth: int = 0) -> Any:
     """Returns the tree of shapes and dtypes that a record, at a depth, is of.
 
     Raises:

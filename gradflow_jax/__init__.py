@@ -130,6 +130,16 @@ _NAMES_OF = {
     "transforms": "apply_mask masks_of replace_masks",
     "trees": "default_prunable",
 }
+# Names that people try here, and where what they mean is.
+_PLACE_OF = {
+    "apply": "prune(params, masks)",
+    "axis_roles": "structured.axis_roles",
+    "check_masks": "report(masks, params).violations",
+    "observe": "observations.observe",
+    "problem_of": "observations.problem_of",
+    "snip": "loss_preservation",
+    "track": "dynamics.track",
+}
 _ROOM_OF = {name: room for room, names in _NAMES_OF.items() for name in names.split()}
 
 # Type checkers do not see this: any name would be one that `__getattr__` finds.
@@ -147,7 +157,11 @@ if not TYPE_CHECKING:
         elif name in _ROOMS or name in _ROOMS_OF_EXTRAS:
             value = import_module(f"{__name__}.{name}")
         else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            # Python itself adds a name that is spelled like it.
+            place = f"; see gf.{_PLACE_OF[name]}" if name in _PLACE_OF else ""
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}{place}"
+            )
         globals()[name] = value
         return value
 

@@ -105,6 +105,18 @@ def test_what_is_no_name_is_an_error_that_knows_similar_ones():
         exec("from gradflow_jax import magnitud")
 
 
+def test_a_name_of_another_place_is_an_error_that_says_which():
+    for name, place in gf._PLACE_OF.items():
+        with pytest.raises(
+            AttributeError, match=re.escape(f"{name!r}; see gf.{place}")
+        ):
+            getattr(gf, name)
+        found = gf
+        for part in place.split("(")[0].split("."):
+            found = getattr(found, part)
+        assert callable(found)
+
+
 @pytest.mark.runs
 def test_the_page_of_help_needs_no_extra():
     hidden = ["click", "diffrax", "grain", "matplotlib", "safetensors", "sklearn"]

@@ -35,7 +35,9 @@ def default_prunable(path: str, leaf: chex.Array | jax.ShapeDtypeStruct) -> bool
 
     True for leaves of two dimensions or more, but for those named `bias`, `scale`,
     `gamma`, `beta` or `offset`: the biases of attention heads and of stacked layers
-    and the parameters of normalization have more than one dimension too.
+    and the parameters of normalization have more than one dimension too. Embeddings of
+    positions and class tokens are embeddings: `ignore=["*/pos_embedding", "*/cls"]`
+    spares them.
 
     Args:
         path: the leaf's name, `"conv1/kernel"`.

@@ -1,7 +1,5 @@
 """Files of tensors in the safetensors format, by the library of that name."""
 
-import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,10 +41,11 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         OSError: if it cannot be read.
     """
     safetensors = _import_safetensors()
-    # A pipe is not waited for, and the errors of `open` name the path.
-    with open(path, "rb", opener=_open_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is a device, a pipe or a socket")
+    # A pipe would be waited for.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is a device, a pipe or a socket")
+    # The errors of `open` name the path.
+    open(path, "rb").close()
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -68,8 +67,3 @@ def _import_safetensors() -> Any:
             "pip install 'gradflow-jax[saving]'."
         ) from error
     return safetensors
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Opens a file without waiting for whoever would write to a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

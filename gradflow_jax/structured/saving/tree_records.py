@@ -22,6 +22,7 @@ Record = dict[str, list[Any]]
 
 _SEQUENCES = {"list": list, "tuple": tuple}
 _MAPPINGS = {"dict": dict, "ordered": OrderedDict}
+_KINDS = {maker: kind for kind, maker in (_SEQUENCES | _MAPPINGS).items()}
 # Far more than any model has, and so few that Python walks through it.
 _DEEPEST = 100
 
@@ -45,15 +46,15 @@ def record_tree(tree: ArrayTree) -> Record:
         if children is None or (depth and _is_wrapper(children)):
             path, leaf = next(leaves)
             return {kind_of_leaf(path, leaf): list(jnp.shape(leaf))}
-        nodes = [record(child, depth + 1) for _, child in children]
-        for kind, container in _SEQUENCES.items():
-            if type(node) is container:
-                return {kind: nodes}
-        if node is None:
-            return {"none": []}
-        keys = [_write_key(plain_key(key)) for key, _ in children]
-        kind = "ordered" if type(node) is OrderedDict else "dict"
-        return {kind: [list(pair) for pair in zip(keys, nodes, strict=True)]}
+        kind = "none" if node is None else _KINDS.get(type(node), "dict")
+        if kind not in _MAPPINGS:
+            return {kind: [record(child, depth + 1) for _, child in children]}
+        return {
+            kind: [
+                [_write_key(plain_key(key)), record(child, depth + 1)]
+                for key, child in children
+            ]
+        }
 
     return record(tree, 0)
 
@@ -81,7 +82,7 @@ def rebuild_tree(record: object, depth: int = 0) -> Any:
         return mapping
     if kind == "none" and not parts:
         return None
-    if not all(map(_is_size, parts)):
+    if not all(type(size) is int and 0 <= size < 2**63 for size in parts):
         raise ValueError("its tree has a leaf of no shape")
     return jax.ShapeDtypeStruct(tuple(parts), dtype_of(kind))
 
@@ -120,7 +121,3 @@ def _read_key(key: object) -> Any:
     if type(key) not in (str, int, bool):
         raise ValueError("its tree has a key that is none")
     return key
-
-
-def _is_size(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63

@@ -16,10 +16,21 @@ from gradflow_jax.structured.saving.cut_records import (
     read_record,
     write_record,
 )
-from gradflow_jax.structured.saving.leaf_arrays import from_tensor, to_tensor
+from gradflow_jax.structured.saving.leaf_arrays import (
+    from_tensor,
+    to_tensor,
+    values_of,
+)
 from gradflow_jax.structured.saving.tensor_files import pack_tensors, read_tensors
 from gradflow_jax.structured.units import Keep, Units, program_of
-from gradflow_jax.trees import ArrayTree, is_nnx_module, label, map_named, named_leaves
+from gradflow_jax.trees import (
+    ArrayTree,
+    fetch,
+    is_nnx_module,
+    label,
+    map_named,
+    named_leaves,
+)
 
 _KEY = "gradflow_jax.cut"
 
@@ -69,7 +80,7 @@ def save_cut(
     Raises:
         ModuleNotFoundError: without safetensors, the extra `saving`.
         ValueError: if the variables are not those that this cut leaves, or the values
-            of one are gone.
+            of one are gone, or lie on other processes alone.
         TypeError: if a leaf is not an array of numbers or of random keys, or a key of
             the tree is neither a string nor a number.
         OSError: that names the path, if it cannot be written.
@@ -95,13 +106,13 @@ def save_cut(
             "from gf.find_units."
         )
     variables = _variables(variables)
-    tensors = {name: to_tensor(name, leaf) for name, leaf in named_leaves(variables)}
+    arrays = {name: values_of(name, leaf) for name, leaf in named_leaves(variables)}
     remedy = "pass gf.cut(variables, units, keep) of the same units"
     _check_shapes("variables", variables, "this cut", units.shapes(keep), remedy)
-    counts = program_of(units).read()
+    names_read = program_of(units).read()
     for name in units.leaves:
-        is_needed = name in counts or units.model.is_parameter(name)
-        if is_needed and name not in tensors:
+        is_needed = name in names_read or units.model.is_parameter(name)
+        if is_needed and name not in arrays:
             raise ValueError(
                 f"variables lack the leaf {name!r}, which the model has. Left out may "
                 "be only what is no parameter and does not count in the forward pass "
@@ -113,6 +124,8 @@ def save_cut(
         keep=units.check_keep(keep),
         indices=kept_indices(units, keep),
     )
+    fetched = fetch(arrays, "variables")
+    tensors = {name: to_tensor(array) for name, array in fetched.items()}
     content = pack_tensors(tensors, {_KEY: write_record(record, tensors)})
     write_whole(file, lambda partial: partial.write_bytes(content))
 

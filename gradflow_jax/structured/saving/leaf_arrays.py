@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradflow_jax.structured.saving.tensor_files import is_native
 from gradflow_jax.trees import describe, is_traced, label
@@ -70,8 +69,8 @@ def dtype_of(kind: str) -> Any:
     raise ValueError(f"{kind[:40]!r} is no dtype of numbers in this version of JAX")
 
 
-def to_tensor(path: str, leaf: Any) -> np.ndarray:
-    """Returns what a file holds of a leaf, on each process that holds parts of it.
+def values_of(path: str, leaf: Any) -> Any:
+    """Returns the array of numbers that a leaf is, or that its random keys are.
 
     Raises:
         TypeError: if it is no array of numbers or keys, or has a shape but no values.
@@ -84,21 +83,20 @@ def to_tensor(path: str, leaf: Any) -> np.ndarray:
                 f"variables {label(path)} was deleted, as a step does with arrays that "
                 "are donated to it: save what the step returned."
             )
-        if kind in _KEYS:
-            leaf = jax.random.key_data(leaf)
-        if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
-            leaf = _replicate(leaf)
-    elif not isinstance(leaf, (np.ndarray, np.generic, bool, int, float, complex)):
+        return jax.random.key_data(leaf) if kind in _KEYS else leaf
+    if not isinstance(leaf, (np.ndarray, np.generic, bool, int, float, complex)):
         raise TypeError(
             f"variables {label(path)} is a {type(leaf).__name__}, which has no values "
             "here: pass the cut arrays."
         )
+    return np.asarray(leaf, dtype_of(kind))
+
+
+def to_tensor(array: np.ndarray) -> np.ndarray:
+    """Returns what a file holds of an array."""
     # The library writes what lies one after the other in memory.
-    array = np.asarray(leaf, order="C")
-    if kind in _KEYS:
-        return array
-    array = array.astype(dtype_of(kind), copy=False)
-    if kind in _PADDED:
+    array = np.asarray(array, order="C")
+    if array.dtype.name in _PADDED:
         array = _clear_padding(array)
     return array if is_native(array.dtype) else array.reshape(-1).view(np.uint8)
 
@@ -109,8 +107,8 @@ def from_tensor(path: str, leaf: jax.ShapeDtypeStruct, tensor: np.ndarray) -> An
     It is of NumPy where JAX would narrow it, without 64 bits enabled.
 
     Raises:
-        ValueError: if the tensor is of another shape or dtype, or holds bytes that no
-            number of it has.
+        ValueError: if the tensor is of another shape or dtype, or no number of that
+            dtype has its bytes.
     """
     kind, expected = kind_of_leaf(path, leaf), leaf
     if kind in _KEYS:
@@ -134,15 +132,3 @@ def from_tensor(path: str, leaf: jax.ShapeDtypeStruct, tensor: np.ndarray) -> An
 def _clear_padding(array: np.ndarray) -> np.ndarray:
     """Returns the numbers of an array, with the unused bits as NumPy writes them."""
     return array.astype(np.float32).astype(array.dtype)
-
-
-def _replicate(array: jax.Array) -> jax.Array:
-    """Returns an array, parts of which other processes hold, whole on each device."""
-    sharding = array.sharding
-    if isinstance(sharding, NamedSharding):
-        mesh = sharding.mesh
-    else:
-        devices = sorted(sharding.device_set, key=lambda device: device.id)
-        mesh = Mesh(np.array(devices), ("device",))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(lambda x: x, out_shardings=everywhere)(array)

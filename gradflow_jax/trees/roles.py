@@ -244,6 +244,19 @@ def _by_words(words: Sequence[str], path: str, what: str) -> LinearMap:
     )
 
 
+def _own_bias(
+    folders: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[int, ...]:
+    """Returns the shape of a layer's bias, () where it has none or several kernels."""
+    beside = {
+        path.split("/")[-1]: shape
+        for path, shape in shapes.items()
+        if path.split("/")[:-1] == [*folders]
+    }
+    bias = beside.pop("bias", ())
+    return bias if sum(len(shape) > 1 for shape in beside.values()) == 1 else ()
+
+
 def _by_convention(
     path: str, shapes: Mapping[str, tuple[int, ...]], what: str
 ) -> LinearMap:
@@ -254,7 +267,7 @@ def _by_convention(
     """
     shape = shapes[path]
     *folders, name = path.split("/")
-    bias: tuple[int, ...] = shapes.get("/".join((*folders, "bias")), ())
+    bias = _own_bias(folders, shapes)
     if len(shape) not in (2, 4):
         reason = "leaves of two and four dimensions alone"
     elif "weight" in name.split("_"):

@@ -521,7 +521,7 @@ def test_what_training_does_is_seen_on_any_mesh(seen_on_one_device, kind):
     )
 
 
-MIXED = {
+ANY_AXES = {
     "explicit": (AxisType.Explicit, AxisType.Explicit),
     "automatic": (AxisType.Auto, AxisType.Auto),
     "first explicit": (AxisType.Explicit, AxisType.Auto),
@@ -529,10 +529,10 @@ MIXED = {
 }
 
 
-@pytest.mark.parametrize("kinds", MIXED)
+@pytest.mark.parametrize("kinds", ANY_AXES)
 def test_units_are_those_of_one_device_on_meshes_of_any_axes(kinds):
     """They are found, scored, masked, cut and compared where the parameters lie."""
-    types = MIXED[kinds]
+    types = ANY_AXES[kinds]
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=types)
     rng = np.random.default_rng(0)
     shapes = {"first": (24, 16), "second": (16, 8)}

@@ -152,7 +152,7 @@ def test_the_taylor_term_is_that_of_scale_and_shift(residual):
     total = of_layers["BatchNorm_0"] + of_layers["BatchNorm_1"]
     np.testing.assert_allclose(total, expected, rtol=1e-4)
     with pytest.raises(ValueError, match="needs squared_gradient, which these"):
-        gf.score_units(d._replace(squared_gradient=None), units, "batch_norm_taylor")
+        gf.score_units(d._replace(gradient_rms=None), units, "batch_norm_taylor")
 
 
 class Module(nnx.Module):

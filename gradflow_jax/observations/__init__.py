@@ -4,6 +4,8 @@
     model_functions  its functions (init, apply), of a module
     fitting    the loop of training, and the order of batches
     study      networks of several seeds, trained, pruned and fine-tuned
+    runs       what a study returns of each seed
+    arguments  lists, seeds, functions and arrays, checked
     findings   a mean, an interval and a verdict
     averages   means and deviations over seeds
     first      larger weights converge faster
@@ -69,11 +71,11 @@ from gradflow_jax.observations.fourth import (
 )
 from gradflow_jax.observations.problem import Problem as Problem
 from gradflow_jax.observations.problem import problem_of as problem_of
+from gradflow_jax.observations.runs import SeededRun as SeededRun
 from gradflow_jax.observations.second import SlowWeights as SlowWeights
 from gradflow_jax.observations.second import (
     loss_preservation_removes_the_slowest as loss_preservation_removes_the_slowest,
 )
-from gradflow_jax.observations.study import SeededRun as SeededRun
 from gradflow_jax.observations.study import Study as Study
 from gradflow_jax.observations.third import PreservingMagnitude as PreservingMagnitude
 from gradflow_jax.observations.third import (

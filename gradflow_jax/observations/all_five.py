@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from gradflow_jax.observations.arguments import check_function
 from gradflow_jax.observations.fifth import (
     PreservingGradientNorm,
     preserving_gradient_norm_is_better,
@@ -16,11 +17,12 @@ from gradflow_jax.observations.fourth import (
     IncreasingGradientNorm,
     increasing_gradient_norm_raises_loss,
 )
+from gradflow_jax.observations.runs import checked_seeds
 from gradflow_jax.observations.second import (
     SlowWeights,
     loss_preservation_removes_the_slowest,
 )
-from gradflow_jax.observations.study import Study
+from gradflow_jax.observations.study import Study, check_study
 from gradflow_jax.observations.third import (
     PreservingMagnitude,
     magnitude_preserves_loss,
@@ -79,7 +81,8 @@ def observe(
 
     Args:
         study: the problem, and how its networks are trained and pruned.
-        seeds: one network each; an interval takes two at least, and five are better.
+        seeds: one network each, none twice; an interval takes two at least, and five
+            are better.
         progress: called with (done, of) before each part: each seed's training, then
             each observation.
 
@@ -87,7 +90,10 @@ def observe(
         Arrays and findings, one row a seed.
 
     Raises:
-        ValueError: if there is no seed.
+        TypeError: for what is no study, seeds that are no whole numbers, or a progress
+            that is no function.
+        ValueError: if there is no seed, one comes twice, or one is not from 0 to
+            2³² − 1.
 
     Example:
         Of a network so small, trained so little, only the form of the findings counts:
@@ -109,9 +115,9 @@ def observe(
         E. S. Lubana and R. P. Dick, A Gradient Flow Framework for Analyzing Network
         Pruning, ICLR 2021.
     """
-    seeds = tuple(seeds)
-    if not seeds:
-        raise ValueError("seeds is empty: pass one at least, such as range(5).")
+    check_study(study)
+    seeds = checked_seeds(seeds)
+    check_function(progress, "progress", "progress(done, of)")
     parts = len(seeds) + len(_FUNCTIONS)
     runs = []
     for seed in seeds:

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.masks import prune
+from gradflow_jax.observations.arguments import checked_items, checked_temperature
 from gradflow_jax.observations.averages import geometric_mean
 from gradflow_jax.observations.findings import Finding, finding
-from gradflow_jax.observations.study import Runs, Study
+from gradflow_jax.observations.runs import Runs
+from gradflow_jax.observations.study import Study, checked_runs
 from gradflow_jax.scores import score
 from gradflow_jax.trees import ArrayTree
 
@@ -60,6 +62,11 @@ def preserving_gradient_norm_is_better(
     Returns:
         Losses in nats and squared gradient norms, on all data.
 
+    Raises:
+        TypeError: for what is no study, what are no runs, or temperatures that are no
+            real numbers.
+        ValueError: if there is no run, or the temperatures are not two, both above 0.
+
     Example:
         >>> import jax, numpy as np
         >>> import gradflow_jax as gf
@@ -73,9 +80,18 @@ def preserving_gradient_norm_is_better(
         >>> fifth.measures, fifth.loss.shape
         (('grasp', 'gradient_norm_preservation'), (2, 1, 3))
     """
+    runs = checked_runs(study, runs)
+    temperature_of_each = checked_items(
+        temperatures, "temperatures", checked_temperature, such_as="(200.0, 1.0)"
+    )
     measures = INCREASE, PRESERVE
+    if len(temperature_of_each) != len(measures):
+        raise ValueError(
+            f"temperatures are {list(temperature_of_each)}: pass two, that of GraSP "
+            "and that of gradient-norm preservation."
+        )
     losses, norms = [], []
-    for measure, temperature in zip(measures, temperatures, strict=True):
+    for measure, temperature in zip(measures, temperature_of_each, strict=True):
         for run in runs:
             params = study.pruned_from(run)
             masks = study.masks(

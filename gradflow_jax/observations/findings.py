@@ -1,9 +1,11 @@
 """What numbers of several seeds say of a claim: a mean, an interval, a verdict."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import mean, stdev
 from typing import Literal, NamedTuple, get_args
+
+from gradflow_jax.trees import real_array
 
 CONFIDENCE = 0.95
 """Every interval covers the true mean in this share of repeated experiments."""
@@ -80,11 +82,22 @@ def finding(claim: str, values: Iterable[float], unit: str) -> Finding:
     Returns:
         The finding; it prints as a line.
 
+    Raises:
+        TypeError: for values that are no real numbers.
+        ValueError: if they are not one or more along one axis.
+
     Example:
         >>> finding("b exceeds a", [2.0, 3.0, 4.0], "nats").verdict
         'held'
     """
-    values = tuple(map(float, values))
+    array = real_array(
+        list(values) if isinstance(values, Iterator) else values, "values"
+    )
+    if array.ndim != 1 or not array.size:
+        raise ValueError(
+            f"values have the shape {array.shape}: pass a list of one number a seed."
+        )
+    values = tuple(map(float, array))
     center, interval = mean(values), confidence_interval(values)
     verdict = verdict_on(center, interval, strict=True)
     return Finding(claim, unit, values, center, interval, verdict)

@@ -7,7 +7,8 @@ import numpy as np
 
 from gradflow_jax.masks import prune
 from gradflow_jax.observations.findings import Finding, finding
-from gradflow_jax.observations.study import Runs, Study
+from gradflow_jax.observations.runs import Runs
+from gradflow_jax.observations.study import Study, checked_runs
 from gradflow_jax.scores import magnitude, score
 
 
@@ -45,6 +46,10 @@ def larger_weights_converge_faster(study: Study, runs: Runs) -> LargerWeights:
     Returns:
         Losses in nats; areas are means over the steps.
 
+    Raises:
+        TypeError: for what is no study, and what are no runs.
+        ValueError: if there is no run.
+
     Example:
         >>> import jax, numpy as np
         >>> import gradflow_jax as gf
@@ -58,6 +63,7 @@ def larger_weights_converge_faster(study: Study, runs: Runs) -> LargerWeights:
         >>> first.largest.shape, first.magnitude_losses.shape
         ((2,), (2, 2))
     """
+    runs = checked_runs(study, runs)
     largest_losses, smallest_losses = [], []
     magnitude_curves, preservation_curves = [], []
     for run in runs:

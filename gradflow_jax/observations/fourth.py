@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradflow_jax.masks import report
+from gradflow_jax.observations.arguments import checked_items, checked_temperature
 from gradflow_jax.observations.findings import Finding, finding
-from gradflow_jax.observations.study import Runs, Study
+from gradflow_jax.observations.runs import Runs
+from gradflow_jax.observations.study import Study, checked_runs
 from gradflow_jax.scores import score
 from gradflow_jax.scores.rank_agreement import spearman
 from gradflow_jax.scores.rules import first_order, second_order
@@ -51,6 +53,11 @@ def increasing_gradient_norm_raises_loss(
     Returns:
         Correlations and shares, at each temperature.
 
+    Raises:
+        TypeError: for what is no study, what are no runs, or temperatures that are no
+            real numbers.
+        ValueError: if there is no run or no temperature, or one is not above 0.
+
     Example:
         >>> import jax, numpy as np
         >>> import gradflow_jax as gf
@@ -65,6 +72,10 @@ def increasing_gradient_norm_raises_loss(
         >>> fourth.layers, fourth.pruned.round(1).tolist()
         (('w',), [[[0.8]]])
     """
+    runs = checked_runs(study, runs)
+    temperatures = checked_items(
+        temperatures, "temperatures", checked_temperature, such_as="(1.0, 200.0)"
+    )
     # Gains are measured on the training loss (T = 1), not at the scoring temperature.
     gains = [first_order(study.derivatives(study.pruned_from(run))) for run in runs]
     correlation, pruned = [], []
@@ -90,7 +101,7 @@ def increasing_gradient_norm_raises_loss(
             ),
         ]
     return IncreasingGradientNorm(
-        tuple(temperatures), layers, correlations, shares, tuple(findings)
+        temperatures, layers, correlations, shares, tuple(findings)
     )
 
 

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from gradflow_jax.observations.findings import Finding, finding
-from gradflow_jax.observations.study import Runs, SeededRun, Study, at_moments
+from gradflow_jax.observations.runs import Runs, SeededRun, at_moments
+from gradflow_jax.observations.study import Study, checked_runs
 from gradflow_jax.scores import score
 from gradflow_jax.scores.rank_agreement import spearman
 
@@ -40,6 +41,10 @@ def loss_preservation_removes_the_slowest(study: Study, runs: Runs) -> SlowWeigh
     Returns:
         Correlations, and what they say.
 
+    Raises:
+        TypeError: for what is no study, and what are no runs.
+        ValueError: if there is no run.
+
     Example:
         >>> import jax, numpy as np
         >>> import gradflow_jax as gf
@@ -53,6 +58,7 @@ def loss_preservation_removes_the_slowest(study: Study, runs: Runs) -> SlowWeigh
         >>> bool(second.correlation[0, 0] > 0.9)
         True
     """
+    runs = checked_runs(study, runs)
 
     def correlation(run: SeededRun, moment: int) -> float:
         before, after = run.params[moment], run.soon[moment]

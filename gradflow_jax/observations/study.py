@@ -2,44 +2,24 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from gradflow_jax.dynamics.options import checked_count
 from gradflow_jax.masks import global_masks, prune
+from gradflow_jax.observations.arguments import checked_items, checked_seed
 from gradflow_jax.observations.fitting import Step, draw_batches, fit
 from gradflow_jax.observations.problem import Batch, Problem
+from gradflow_jax.observations.runs import Runs, SeededRun, checked_run, checked_seeds
 from gradflow_jax.scores import Derivatives, differentiate
 from gradflow_jax.transforms import apply_mask, replace_masks
-from gradflow_jax.trees import Masks, Params, Scores
-
-
-class SeededRun(NamedTuple):
-    """A network at several moments of its training.
-
-    Attributes:
-        seed: of the weights and of the order of the data.
-        initial: θ₀, the weights before training.
-        steps: after which params were kept, [moment].
-        params: θ after each of them.
-        soon: θ a few steps later, for finite differences.
-        losses: of each step's batch, before it, in nats.
-    """
-
-    seed: int
-    initial: Params
-    steps: tuple[int, ...]
-    params: list[Params]
-    soon: list[Params]
-    losses: np.ndarray
-
-
-Runs = Sequence[SeededRun]
+from gradflow_jax.trees import Masks, Params, Scores, check_floating, checked_fraction
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +46,7 @@ class Study:
         floor: the fraction of each layer that is kept; by the paper 5 %.
 
     Raises:
+        TypeError: if the problem or the optimizer is none, or a fraction is no number.
         ValueError: if a number is not as it must be.
     """
 
@@ -82,21 +63,25 @@ class Study:
     floor: float = 0.05
 
     def __post_init__(self) -> None:
-        """Checks the numbers, of which bools are none."""
+        """Checks the attributes, and makes numbers those of Python."""
+        if not isinstance(self.problem, Problem):
+            raise TypeError(
+                f"problem is a {type(self.problem).__name__}: pass a classifier and "
+                "its data, gf.observations.problem_of(model, inputs, labels)."
+            )
+        functions = [getattr(self.optimizer, name, None) for name in ("init", "update")]
+        if not all(map(callable, functions)):
+            raise TypeError(
+                f"optimizer is a {type(self.optimizer).__name__} without the functions "
+                "init and update: pass a transformation of optax, such as "
+                "optax.sgd(0.05)."
+            )
         for name in ("batch_size", "steps", "moments", "lag", "finetuning"):
-            count = getattr(self, name)
-            is_integer = isinstance(count, (int, np.integer))
-            if not is_integer or isinstance(count, bool) or count < 1:
-                raise ValueError(
-                    f"{name} is {count!r}: it is a whole number from 1 on."
-                )
+            count = checked_count(getattr(self, name), name)
+            object.__setattr__(self, name, count)
         for name in ("sparsity", "floor"):
-            fraction = getattr(self, name)
-            is_number = isinstance(fraction, (int, float, np.integer, np.floating))
-            if not is_number or isinstance(fraction, bool) or not 0 <= fraction <= 1:
-                raise ValueError(
-                    f"{name} is {fraction!r}: it is a fraction from 0 to 1."
-                )
+            fraction = checked_fraction(getattr(self, name), name)
+            object.__setattr__(self, name, fraction)
         if self.steps <= self.lag:
             raise ValueError(
                 f"steps is {self.steps}: finite differences take {self.lag} steps from "
@@ -104,8 +89,16 @@ class Study:
             )
 
     def run(self, seed: int) -> SeededRun:
-        """Trains a network from its first weights."""
+        """Trains a network from its first weights.
+
+        Raises:
+            TypeError: if the seed is no whole number, or `init` of the problem returns
+                no tree of real floating-point arrays.
+            ValueError: if the seed is not from 0 to 2³² − 1.
+        """
+        seed = checked_seed(seed, "seed")
         initial = self.problem.init(jax.random.key(seed))
+        check_floating(initial, "params")
         moments = self._steps_of_moments()
         keep = {*moments, *(step + self.lag for step in moments)}
         params_after, losses = self.train(initial, max(keep), seed=seed, keep=keep)
@@ -119,8 +112,8 @@ class Study:
         )
 
     def runs(self, seeds: Iterable[int]) -> list[SeededRun]:
-        """Trains a network of each seed."""
-        return [self.run(seed) for seed in seeds]
+        """Trains a network of each seed, as `run` does; no seed comes twice."""
+        return [self.run(seed) for seed in checked_seeds(seeds)]
 
     def pruned_from(self, run: SeededRun) -> Params:
         """Returns the network that is pruned: that of the middle moment.
@@ -150,7 +143,12 @@ class Study:
 
         Returns:
             Params by step, and the loss of each step's batch before it.
+
+        Raises:
+            TypeError: for a seed that is no whole number, and no list of them.
+            ValueError: if `steps` is no whole number above 0.
         """
+        steps = checked_count(steps, "steps")
         take_step, transform = self._compiled
         if masks is not None:
             params = prune(params, masks)
@@ -200,7 +198,7 @@ class Study:
         short run several moments fall on one step, which is looked at once.
         """
         last = max(1, self.steps - self.lag)
-        steps = np.linspace(1, last, self.moments).round().astype(int)
+        steps = np.linspace(1, last, min(self.moments, last)).round().astype(int)
         return tuple(sorted(set(steps.tolist())))
 
     @cached_property
@@ -228,11 +226,25 @@ class Study:
         return take_step, transform
 
 
-def at_moments(runs: Runs, measure: Callable[[SeededRun, int], float]) -> np.ndarray:
-    """Measures each run at each of its moments, [seed, moment].
+def checked_runs(study: Study, runs: Runs) -> tuple[SeededRun, ...]:
+    """Returns the runs of a study, of which there is one at least.
 
-    Args:
-        runs: one a seed.
-        measure: `measure(run, moment)`, with the moment's number from 0.
+    Raises:
+        TypeError: for what is no study, and what are no runs.
+        ValueError: if there is no run, or one without a moment.
     """
-    return np.array([[measure(run, i) for i in range(len(run.steps))] for run in runs])
+    check_study(study)
+    return checked_items(runs, "runs", checked_run, such_as="study.runs(range(5))")
+
+
+def check_study(study: Study) -> None:
+    """Checks that a value is a study.
+
+    Raises:
+        TypeError: naming what was found.
+    """
+    if not isinstance(study, Study):
+        raise TypeError(
+            f"study is a {type(study).__name__}: pass how networks are trained and "
+            "pruned, gf.observations.Study(problem)."
+        )

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradflow_jax.dynamics.options import checked_count
 from gradflow_jax.masks import prune
+from gradflow_jax.observations.arguments import checked_items
 from gradflow_jax.observations.findings import Finding, finding
-from gradflow_jax.observations.study import Runs, SeededRun, Study, at_moments
+from gradflow_jax.observations.runs import Runs, SeededRun, at_moments
+from gradflow_jax.observations.study import Study, checked_runs
 from gradflow_jax.scores import magnitude, score
 from gradflow_jax.scores.rank_agreement import spearman
 
@@ -53,6 +56,11 @@ def magnitude_preserves_loss(
     Returns:
         Correlations, and changes of the loss in nats.
 
+    Raises:
+        TypeError: for what is no study, what are no runs, or rounds that are no list.
+        ValueError: if there is no run, or rounds are not whole numbers above 0, each
+            larger than the last.
+
     Example:
         >>> import jax, numpy as np
         >>> import gradflow_jax as gf
@@ -66,6 +74,13 @@ def magnitude_preserves_loss(
         >>> third.change.shape, third.rounds
         ((2, 2), (1, 2))
     """
+    runs = checked_runs(study, runs)
+    rounds = checked_items(rounds, "rounds", checked_count, such_as="(1, 5, 25)")
+    if list(rounds) != sorted({*rounds}):
+        raise ValueError(
+            f"rounds are {list(rounds)}: name them from fewest to most, which are "
+            "compared."
+        )
 
     def correlation(run: SeededRun, moment: int) -> float:
         params = run.params[moment]
@@ -93,7 +108,7 @@ def magnitude_preserves_loss(
     return PreservingMagnitude(
         runs[0].steps,
         correlations,
-        tuple(rounds),
+        rounds,
         change,
         largest,
         biased,

@@ -1,8 +1,8 @@
 """Whatever is passed, a public function answers, or refuses in its own words.
 
-An answer takes five seconds and a GiB at most. `python -m tests.fuzz.fuzz_test FILE`
-writes what is found to a file, function by function; names of rooms after it, as
-`scores masks`, take these alone.
+An answer takes five seconds of the processor and a GiB at most. `python -m
+tests.fuzz.fuzz_test FILE` writes what is found to a file, function by function; names
+of rooms after it, as `scores masks`, take these alone.
 """
 
 import collections

@@ -444,7 +444,10 @@ PROBLEM = observations.Problem(init, model, X, LABELS)
 @functools.cache
 def study():
     sizes = {"batch_size": 2, "steps": 2, "moments": 1, "lag": 1, "finetuning": 1}
-    return observations.Study(PROBLEM, **sizes, sparsity=0.3)
+    study = observations.Study(PROBLEM, **sizes, sparsity=0.3)
+    # It is compiled once, which takes longer than an answer may.
+    observations.observe(study, seeds=(0,))
+    return study
 
 
 STUDY = Made(study)
@@ -468,7 +471,7 @@ add(
     step=lambda state, batch: (state, batch),
     state=0.0,
     batches=[1.0],
-    after=None,
+    after=lambda step: None,
 )
 add(
     "observations.problem_of",

@@ -48,3 +48,27 @@ def test_a_finding_is_a_line():
     assert str(held) == "b exceeds a: held (+3, +0.516 to +5.48 nats)"
     alone = finding("b exceeds a", [2.0], "ρ")
     assert str(alone) == "b exceeds a: too few seeds (+2, one seed ρ)"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "^values is None: pass real numbers"),
+        ("12", "^values is '12': pass real numbers"),
+        ([1.0, "2"], "^values is list: pass real numbers"),
+        ([1j], "^values is list: pass real numbers"),
+        ([True], "^values is list: pass real numbers"),
+        ({1.0: 2.0}, "^values is dict: pass real numbers"),
+        (1.0, r"^values have the shape \(\): pass a list of one number a seed"),
+        ([], r"^values have the shape \(0,\): pass a list"),
+        ([[1.0]], r"^values have the shape \(1, 1\): pass a list"),
+    ],
+    ids=str,
+)
+def test_values_that_are_no_list_of_numbers(values, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        finding("b exceeds a", values, "nats")
+
+
+def test_values_may_come_one_by_one():
+    assert finding("b exceeds a", (n for n in (2, 4)), "nats").values == (2.0, 4.0)

@@ -101,7 +101,7 @@ def checked_array(values: Any, what: str) -> jax.Array | np.ndarray:
         except (TypeError, ValueError):
             # NumPy makes no array of lists of several lengths.
             array = None
-    is_of_objects = getattr(array, "dtype", None) == object
+    is_of_objects = isinstance(array, np.ndarray) and array.dtype.kind == "O"
     array = None if is_of_objects else take_arrays(array, what)
     if not isinstance(array, (jax.Array, np.ndarray)):
         raise TypeError(

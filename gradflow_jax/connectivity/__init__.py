@@ -2,6 +2,7 @@
 
     effective   the masks of those that are
     report      effective sparsity by layer, collapsed layers, dead units
+    arguments   parameters, masks and inputs, checked
     reader      reads a program with signals in place of numbers
     signals     what is known of a value: where it can be nonzero, where it is reached
     rules       where signals pass each primitive

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from gradflow_jax.connectivity.arguments import check_arguments, parameters_in
 from gradflow_jax.connectivity.reader import Reader
 from gradflow_jax.connectivity.signals import Signal
 from gradflow_jax.masks.selection.placement import explicit_sharding, place_like
@@ -18,16 +19,13 @@ from gradflow_jax.programs.models import (
     kind_of,
     unwrap_apply,
 )
-from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.programs.rules import COUPLING_RULES, SIGNAL_RULES
-from gradflow_jax.programs.variables import variables_in
 from gradflow_jax.trees import (
     Masks,
     Params,
     Patterns,
     Prunable,
     default_prunable,
-    is_nnx_module,
     mask_leaves,
     prunable_flags,
 )
@@ -82,8 +80,8 @@ def effective_masks(
         A tree like params of bool, True where a weight is kept and on a path.
 
     Raises:
-        TypeError: if a mask is not bool, a parameter or an input no array, or params
-            are a model that holds none.
+        TypeError: if a mask is not bool, a parameter or an input no array, params are a
+            model that holds none, or the model returns anything but arrays of numbers.
         ValueError: if params and masks are different trees or no leaf is prunable.
 
     Example:
@@ -107,29 +105,6 @@ def effective_masks(
     check_arguments(params, masks, inputs)
     on_path = finder.on_paths(params, masks, inputs, constants=False)
     return replace_prunable(on_path.signals, params, masks, prunable, ignore)
-
-
-def check_arguments(params: Params, masks: Masks, inputs: Sequence[Any]) -> None:
-    """Checks that all are trees of arrays, and masks those of params.
-
-    Raises:
-        TypeError: naming the leaf and what was found.
-        ValueError: if params and masks are different trees.
-    """
-    check_numbers(params, "params")
-    check_numbers(inputs, "inputs")
-    mask_leaves(masks, params)
-
-
-def parameters_in(params: Params) -> Params:
-    """Returns the parameters that masks are of, where a module holds them.
-
-    Raises:
-        TypeError: at a model that holds none.
-    """
-    if is_nnx_module(params):
-        return params_of(params)
-    return variables_in(params, what="params")
 
 
 class PathFinder:
@@ -235,7 +210,13 @@ def on_paths(
     asked = mask_leaves(masks, params)
     # What is read of a program is multiplied without a word on where it lies.
     kept, leaves = _on_all_devices(asked), _on_all_devices(jax.tree.leaves(params))
-    closed = jax.make_jaxpr(apply)(params, *inputs)
+
+    def return_numbers(params: Params, *inputs: Any) -> Any:
+        outputs = apply(params, *inputs)
+        check_numbers(outputs, "what the model returns,")
+        return outputs
+
+    closed = jax.make_jaxpr(return_numbers)(params, *inputs)
     reader.begin()
     numbers = [
         jnp.where(mask, leaf, jnp.zeros_like(leaf)) if constants else None

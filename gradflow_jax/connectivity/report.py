@@ -6,12 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradflow_jax.connectivity.effective import (
-    check_arguments,
-    parameters_in,
-    path_finder,
-    replace_prunable,
-)
+from gradflow_jax.connectivity.arguments import check_arguments, parameters_in
+from gradflow_jax.connectivity.effective import path_finder, replace_prunable
 from gradflow_jax.masks.reports import Report, report
 from gradflow_jax.masks.tables import (
     html_table,
@@ -157,7 +153,8 @@ def effective_report(
         params: what the model is called with: of a linen module its variables, of an
             NNX module its `nnx.Param`s or all of its state, or the module itself.
         masks: the same tree of bool, True keeps.
-        *inputs: a batch as the model is called with. Only the shapes matter.
+        *inputs: a batch as the model is called with. Without units only the shapes
+            matter.
         units: of the same model, from `gf.find_units`; None looks for no dead units.
         prunable: `prunable(path, leaf) -> bool`; other leaves stay as the masks say.
         ignore: a path or shell pattern, or several: leaves that stay so too.
@@ -169,8 +166,9 @@ def effective_report(
         what is dead; whether a constant goes on is also up to the numbers in params.
 
     Raises:
-        TypeError: if a mask is not bool, a parameter or an input no array, units are
-            none, or params are a model that holds none.
+        TypeError: if a mask is not bool, a parameter or an input no array, or with
+            units a shape alone, units are none, params are a model that holds none, or
+            the model returns anything but arrays of numbers.
         ValueError: if params and masks are different trees, if no leaf is prunable, or
             if the units are another model's.
 
@@ -208,8 +206,8 @@ def effective_report(
     check_units(units, optional=True)
     params = parameters_in(params)
     finder = path_finder(model, options)
-    check_arguments(params, masks, inputs)
     constants_matter = units is not None
+    check_arguments(params, masks, inputs, or_shapes=not constants_matter)
     on_path = finder.on_paths(params, masks, inputs, constants=constants_matter)
     dead: tuple[DeadUnits, ...] = ()
     if units is not None:

@@ -10,6 +10,7 @@
     evolution        evaluates them along a trajectory
     rates            their predicted and measured derivatives in time
     tracking         follows them in training, as a link of an optax chain
+    reading          reads what the link tracked
     recording        follows them in training, from outside of the step
     effects          what removing weights does, beside what scores predict
 
@@ -78,10 +79,10 @@ from gradflow_jax.dynamics.rates import NormRates as NormRates
 from gradflow_jax.dynamics.rates import Rates as Rates
 from gradflow_jax.dynamics.rates import measured_rates as measured_rates
 from gradflow_jax.dynamics.rates import predicted_rates as predicted_rates
+from gradflow_jax.dynamics.reading import tracked as tracked
 from gradflow_jax.dynamics.recording import Recorder as Recorder
 from gradflow_jax.dynamics.tracking import TrackState as TrackState
 from gradflow_jax.dynamics.tracking import track as track
-from gradflow_jax.dynamics.tracking import tracked as tracked
 from gradflow_jax.dynamics.trajectory import Trajectory as Trajectory
 from gradflow_jax.exports import exported_names as _exported_names
 

@@ -19,6 +19,7 @@ from gradflow_jax.trees import (
     Masks,
     Params,
     check_floating,
+    is_traced,
     mask_leaves,
     real_array,
     widen,
@@ -97,6 +98,8 @@ def removal_effects(
             f"scales has shape {shrinkages.shape}: pass a sequence of at least one ε, "
             "(1.0,) to remove."
         )
+    # Ranges and arrays too are then numbers of Python, which leave weights their dtype.
+    epsilons = list(shrinkages) if is_traced(shrinkages) else shrinkages.tolist()
     differentiated = differentiate(loss_fn, order=1, has_aux=has_aux)
     derivatives = drop_aux(differentiated, has_aux)
     # The loss's derivative along r, rᵀ∇L, is itself a loss of θ, also over batches. Its
@@ -114,11 +117,11 @@ def removal_effects(
             return d._replace(params=None)
 
         return _compare(
-            scales,
+            epsilons,
             removed,
             along=derivatives_along(params, *args, removed, **kwargs),
             before=derivatives_at(0.0),
-            after=[derivatives_at(scale) for scale in scales],
+            after=[derivatives_at(scale) for scale in epsilons],
         )
 
     return effects

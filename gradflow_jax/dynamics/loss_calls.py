@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gradflow_jax.scores.arguments import check_batches, take_arguments
 from gradflow_jax.scores.batching import BatchedLoss
 from gradflow_jax.scores.losses import LossFn
@@ -15,7 +17,12 @@ def drop_aux(evaluate: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
         evaluate: returns what is evaluated or, if the loss has an aux, a pair of that
             and the aux.
         has_aux: whether the loss returns `(loss, aux)`.
+
+    Raises:
+        TypeError: for what is neither True nor False.
     """
+    if not isinstance(has_aux, (bool, np.bool_)):
+        raise TypeError(f"has_aux is a {type(has_aux).__name__}: pass True or False.")
     if not has_aux:
         return evaluate
 

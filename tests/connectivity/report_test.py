@@ -213,3 +213,23 @@ def test_arguments_that_are_no_arrays_are_named():
         gf.connectivity.effective_report(
             apply, params, masks, np.ones((1, 2)), units={}
         )
+
+
+@pytest.mark.parametrize("output", ["logits", np.array(["a"]), (None, object())])
+def test_what_is_no_output_of_a_model_is_named(output):
+    params, masks = {"w": np.ones((2, 2))}, {"w": np.ones((2, 2), bool)}
+    message = "what the model returns, .* is .*, no array of numbers"
+    for call in (gf.connectivity.effective_masks, gf.connectivity.effective_report):
+        with pytest.raises(TypeError, match=message):
+            call(lambda params, x: output, params, masks, np.ones((1, 2)))
+
+
+def test_shapes_do_where_no_unit_asks_for_numbers():
+    shapes = jax.eval_shape(lambda *trees: trees, PARAMS, X)
+    masks = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), PARAMS)
+    gf.connectivity.effective_masks(apply, shapes[0], masks, X)
+    for params, x, what in ((shapes[0], X, "params"), (PARAMS, shapes[1], "inputs")):
+        with pytest.raises(
+            TypeError, match=f"^{what} .* is a shape without values: wit"
+        ):
+            effective_report(apply, params, masks, x, units=UNITS)

@@ -135,6 +135,13 @@ def test_what_has_no_order_is_refused(case):
         convergence_order(*arguments)
 
 
+@pytest.mark.parametrize("scales", [range(1, 3), np.array([1, 2]), (1.0, 2.0)])
+def test_scales_are_a_sequence_of_any_kind(scales):
+    effects = gf.dynamics.removal_effects(lambda w: jnp.sum(w**2), scales=scales)
+    removal = effects(jnp.array([2.0]), jnp.array([False]))
+    assert removal.loss.tolist() == [-4.0, 0.0]
+
+
 def test_scales_are_numbers():
     for scales, kind, message in (
         ((), ValueError, "scales has shape (0,): pass a sequence of at least one"),

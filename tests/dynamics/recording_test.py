@@ -88,6 +88,13 @@ def test_over_batches():
     np.testing.assert_allclose(record.evolution().loss, [4 * 14 / 3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("has_aux", [1, "True", np.ones(2), None])
+def test_has_aux_is_true_or_false(has_aux):
+    for make in (dynamics.Recorder, dynamics.follow, dynamics.track):
+        with pytest.raises(TypeError, match="^has_aux is .*: pass True or False"):
+            make(jnp.sum, has_aux=has_aux)
+
+
 def test_without_samples_there_is_no_evolution():
     with pytest.raises(ValueError, match="nothing was recorded yet: call it with"):
         dynamics.Recorder(jnp.sum).evolution()

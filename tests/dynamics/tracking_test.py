@@ -217,7 +217,11 @@ def test_states_that_hold_no_samples_of_these_params_are_refused():
 def test_a_state_that_track_did_not_make_is_refused():
     tx = gf.dynamics.track(loss_fn)
     _, state = tx.update(W, tx.init(W), W, loss_args=(X,))
-    for field, value in (("products", None), ("loss", 1.0), ("times", "now")):
+    keys, dates = jax.random.split(jax.random.key(0), 2), np.zeros((), "M8[D]")
+    for field, value in (
+        ("products", None), ("loss", 1.0), ("times", "now"), ("times", keys),
+        ("size", keys[0]), ("time", dates),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="a TrackState that gf.dynamics.track did"):
             dynamics.tracked(state._replace(**{field: value}), W)
     with pytest.raises(TypeError, match="opt_state is traced by jax.jit or a like"):

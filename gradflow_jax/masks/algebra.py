@@ -19,6 +19,7 @@ from gradflow_jax.trees import (
     mask_leaves,
     prunable_flags,
 )
+from gradflow_jax.trees.numbers import check_choice
 
 
 def prune(params: AnyTree, masks: Masks) -> AnyTree:
@@ -89,8 +90,7 @@ def combine(
         ([True, False, False], [True, True, False])
     """
     operations = {"intersection": jnp.logical_and, "union": jnp.logical_or}
-    if how not in ("intersection", "union"):
-        raise ValueError(f"how is {how!r}; choose 'intersection' or 'union'.")
+    check_choice(how, [*operations], "how")
     if not masks:
         raise TypeError("combine takes at least one mask tree, found none.")
     all_leaves = [

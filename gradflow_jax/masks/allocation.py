@@ -64,7 +64,7 @@ def quotas(
         >>> gf.quotas(params, {"conv": 0.5}, sparsity=0.9)
         {'conv': 5, 'dense': 2}
     """
-    check_floating(params, "params")
+    check_floating(params, "params", or_shapes=True)
     check_by_path(by_path, "sparsity=")
     checked_fraction(sparsity, "sparsity")
     paths_and_leaves = named_leaves(params)

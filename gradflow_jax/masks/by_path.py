@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradflow_jax.trees import Prunable, checked_fraction, match_paths
+from gradflow_jax.trees.numbers import quote
+from gradflow_jax.trees.prunable import ask
 
 
 def check_by_path(by_path: Mapping[str, float], instead: str) -> None:
@@ -14,7 +16,7 @@ def check_by_path(by_path: Mapping[str, float], instead: str) -> None:
     """
     if not isinstance(by_path, Mapping):
         raise TypeError(
-            f"by_path is {by_path!r}, not sparsities by path or pattern such as "
+            f"by_path is {quote(by_path)}, not sparsities by path or pattern such as "
             f"{{'*/kernel': 0.9}}; one for all leaves is {instead}."
         )
 
@@ -35,7 +37,7 @@ def first_matches(
             leaf.
     """
     paths = [path for path, _ in paths_and_leaves]
-    may_go = [bool(prunable(path, leaf)) for path, leaf in paths_and_leaves]
+    may_go = [ask(prunable, path, leaf) for path, leaf in paths_and_leaves]
     matches: list[str | None] = [None] * len(paths)
     for pattern, quota in by_path.items():
         checked_fraction(quota, f"the quota {pattern!r}")

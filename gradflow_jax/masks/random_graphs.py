@@ -163,7 +163,7 @@ def _allot_in_proportion(
     The numerator is that of the density, which times the number of weights is what a
     layer keeps.
     """
-    check_floating(params, "params")
+    check_floating(params, "params", or_shapes=True)
     leaves = jax.tree.leaves(params)
     flags = prunable_flags(params, prunable, ignore)
     maps = linear_maps(params, flags, what="params", roles=roles)

@@ -1,7 +1,7 @@
 """Reports what masks keep, layer by layer, of prunable and of all weights."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from gradflow_jax.trees import (
     named_leaves,
     prunable_flags,
 )
+from gradflow_jax.trees.prunable import ask
 
 # So many leaves are named below a table, and the others are counted.
 _NAMED = 3
@@ -123,10 +124,13 @@ def report(
     sizes = [math.prod(shape) for shape in shapes]
     # Two leaves may have one name, so that each is told by its place.
     is_pruned = [k < n for k, n in zip(kept, sizes, strict=True)]
+    if isinstance(ignore, Iterator):
+        # They are matched, and then named.
+        ignore = list(ignore)
+    is_ignored = match_paths(ignore, paths)
     patterns = [ignore] if isinstance(ignore, str) else list(ignore)
-    is_ignored = match_paths(patterns, paths)
     by_rule = [
-        bool(prunable(path, leaf)) and not ignored
+        ask(prunable, path, leaf) and not ignored
         for path, leaf, ignored in zip(paths, leaves, is_ignored, strict=True)
     ]
     counts = iter([a or b for a, b in zip(is_pruned, by_rule, strict=True)])

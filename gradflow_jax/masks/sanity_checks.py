@@ -27,6 +27,7 @@ from gradflow_jax.trees import (
     describe,
     prunable_flags,
 )
+from gradflow_jax.trees.numbers import check_choice
 
 
 def shuffle_masks(
@@ -72,8 +73,7 @@ def shuffle_masks(
         the Mark?, ICLR 2021. Su et al., Sanity-Checking Pruning Methods: Random
         Tickets can Win the Jackpot, NeurIPS 2020.
     """
-    if not isinstance(scope, str) or scope not in ("layer", "network"):
-        raise ValueError(f"scope is {scope!r}; choose 'layer' or 'network'.")
+    check_choice(scope, ["layer", "network"], "scope")
     check_key(key)
     check_masks(masks)
     leaves, structure = jax.tree.flatten(masks)

@@ -9,7 +9,7 @@ preservation) or outside (Taylor), is written once, and a filter's score comes f
 the signed terms, never from scores that have lost their sign.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import chex
@@ -27,9 +27,11 @@ from gradflow_jax.trees import (
     ArrayTree,
     Params,
     Scores,
+    aligned_leaves,
     check_floating,
     widen,
 )
+from gradflow_jax.trees.numbers import quote
 
 Field = Literal["gradient", "hessian_gradient", "squared_gradient"]
 
@@ -128,8 +130,13 @@ def rule_of(measure: str) -> Rule:
     """Returns a measure's rule by its public name: of channels, that of their scales.
 
     Raises:
+        TypeError: for what is no name.
         ValueError: for an unknown name, listing the known ones.
     """
+    if not isinstance(measure, str):
+        raise TypeError(
+            f"measure is {quote(measure)}: pass the name of one, such as 'taylor'."
+        )
     name = _OTHER_NAMES.get(measure, measure)
     if name in CHANNEL_MEASURES:
         name = CHANNEL_MEASURES[name].of_parameters
@@ -141,7 +148,7 @@ def rule_of(measure: str) -> Rule:
             "weights; for units draw numbers, one for each of units[name].size."
         )
     known = ", ".join([*RULES, *_OTHER_NAMES, *CHANNEL_MEASURES])
-    raise ValueError(f"there is no measure {measure!r}; known are {known}.")
+    raise ValueError(f"there is no measure {quote(measure)}; known are {known}.")
 
 
 def derivatives_for(measure: str, d: Derivatives | Params) -> Derivatives:
@@ -152,8 +159,10 @@ def derivatives_for(measure: str, d: Derivatives | Params) -> Derivatives:
         d: derivatives; or parameters, or an `nnx.Module`, which are enough for some.
 
     Raises:
-        TypeError: if a leaf of the parameters is not a real floating-point array.
-        ValueError: naming what is lacking and how to get it.
+        TypeError: if a leaf of the parameters, or of what the measure is made of, is
+            not a real floating-point array.
+        ValueError: naming what is lacking and how to get it, or where a tree differs
+            from that of the parameters.
     """
     needs = rule_of(measure).needs
     if not isinstance(d, Derivatives):
@@ -163,7 +172,7 @@ def derivatives_for(measure: str, d: Derivatives | Params) -> Derivatives:
                 "(params, batch) returns, not parameters alone."
             )
         d = Derivatives.without_loss(params_of(d))
-        check_floating(d.params, "params")
+    d = align(d, needs)
     for field in needs:
         if getattr(d, field) is None:
             remedy = "squares='batch'" if field == "squared_gradient" else "order=2"
@@ -172,6 +181,30 @@ def derivatives_for(measure: str, d: Derivatives | Params) -> Derivatives:
                 f"them by gf.differentiate(loss_fn, {remedy})."
             )
     return d
+
+
+def align(d: Derivatives, fields: Iterable[Field]) -> Derivatives:
+    """Returns derivatives with trees like params, which were checked.
+
+    Args:
+        d: derivatives, maybe read from a file or made by hand.
+        fields: those that are looked at, beside params and origin.
+
+    Raises:
+        TypeError: if a leaf is not a real floating-point array.
+        ValueError: if a tree is another than that of params.
+    """
+    check_floating(d.params, "params")
+    structure = jax.tree.structure(d.params)
+    aligned = {}
+    for field in (*fields, "origin"):
+        held = "gradient_rms" if field == "squared_gradient" else field
+        tree = getattr(d, held)
+        if tree is not None:
+            check_floating(tree, held)
+            leaves = aligned_leaves(tree, d.params, what=held, like_what="params")
+            aligned[held] = structure.unflatten(leaves)
+    return d._replace(**aligned)
 
 
 def per_weight(rule: Rule, d: Derivatives) -> Scores:

@@ -11,7 +11,12 @@ from gradflow_jax.structured.cutting import cut
 from gradflow_jax.structured.plans import removal_masks
 from gradflow_jax.structured.shrinking import Shrunk
 from gradflow_jax.structured.units import Keep, Units, check_units
-from gradflow_jax.trees import ArrayTree, aligned_leaves
+from gradflow_jax.trees import (
+    ArrayTree,
+    aligned_leaves,
+    check_number,
+    widen,
+)
 from gradflow_jax.trees.checks import check_numbers
 
 CUT_TOLERANCE = 1e-4
@@ -53,7 +58,8 @@ def cut_error(variables: ArrayTree, units: Units, keep: Keep, *inputs: Any) -> f
     """
     check_units(units)
     variables = variables_in(variables, what="variables")
-    check_numbers(inputs, "inputs")
+    check_numbers(variables, "variables", or_shapes=False)
+    check_numbers(inputs, "inputs", or_shapes=False)
     if not jax.tree.leaves(inputs):
         raise TypeError(
             "cut_error(variables, units, keep, *inputs) lacks the inputs: a batch as "
@@ -105,8 +111,9 @@ def check_cut(
         Nothing.
 
     Raises:
-        ValueError: if they differ by more, if one is not a number, or if they are
-            trees of other paths or shapes.
+        TypeError: if a leaf is no array of numbers, or the tolerance no number.
+        ValueError: if they differ by more, if one is not a number, if they are trees
+            of other paths or shapes, or if they hold no number at all.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np
@@ -121,6 +128,9 @@ def check_cut(
         >>> masked = gf.prune(params, units.masks(keep, params))
         >>> gf.structured.check_cut(outputs, apply(masked, x))
     """
+    check_number(tolerance, "tolerance", least=0.0)
+    for name, tree in (("outputs", outputs), ("expected", expected)):
+        check_numbers(tree, name, or_shapes=False)
     leaves = aligned_leaves(outputs, expected, what="outputs", like_what="expected")
     error = _relative(_jitted_distances(leaves, jax.tree.leaves(expected)))
     # The comparison is negated, so that an error that is NaN is refused too.
@@ -137,9 +147,22 @@ def _distances(
     outputs: list[jax.Array], expected: list[jax.Array]
 ) -> list[tuple[jax.Array, jax.Array]]:
     """Returns of each array the largest difference, and the largest expected value."""
-    return [
-        (jnp.max(jnp.abs(wanted - leaf)), jnp.max(jnp.abs(wanted)))
+    if not any(map(jnp.size, expected)):
+        raise ValueError(
+            "the outputs hold no number, so that nothing is compared: run both models "
+            "on a batch of examples."
+        )
+    # Bools have no difference, and those of narrow floats are computed in float32.
+    pairs = [
+        (widen(leaf), widen(wanted))
         for leaf, wanted in zip(outputs, expected, strict=True)
+    ]
+    return [
+        (
+            jnp.max(jnp.abs(wanted - leaf), initial=0),
+            jnp.max(jnp.abs(wanted), initial=0),
+        )
+        for leaf, wanted in pairs
     ]
 
 

@@ -5,12 +5,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import chex
-import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.masks.ties import Tie, tie_at_the_cut, warn_of_ties
 from gradflow_jax.structured.families import Family, Ignored, ignored_by
 from gradflow_jax.structured.units import Units, check_units
+from gradflow_jax.trees import (
+    check_number,
+    checked_fraction,
+    is_traced,
+    real_array,
+)
+from gradflow_jax.trees.numbers import check_choice
 
 Budget = Literal["units", "parameters", "flops"] | Callable[[dict], float]
 Scope = Literal["global", "family", "isomorphic"]
@@ -80,7 +86,21 @@ def choose_units(
         {'in[1]': array([ True, False,  True])}
     """
     check_units(units)
-    _check_options(sparsity, floor, min_units, round_to, scope, budget)
+    sparsity = checked_fraction(sparsity, "sparsity")
+    if sparsity == 1:
+        raise ValueError("sparsity is 1, outside [0, 1): some units have to stay.")
+    floor, round_to = (
+        checked_fraction(floor, "floor"),
+        _checked_count(round_to, "round_to"),
+    )
+    if isinstance(min_units, Mapping):
+        min_units = {k: _checked_count(n, "min_units") for k, n in min_units.items()}
+    else:
+        min_units = _checked_count(min_units, "min_units")
+    check_choice(scope, ["global", "family", "isomorphic"], "scope")
+    if not callable(budget):
+        choices = "units", "parameters", "flops"
+        check_choice(budget, choices, "budget, no function keep -> cost,")
     if not units.families:
         raise ValueError(f"there is nothing to choose from: {units}")
     stays_whole = ignored_by(ignore, units.families, units.leaves)
@@ -169,38 +189,12 @@ def _ranked_with(family: Family, scope: Scope) -> str:
     return {"global": "", "family": family.name, "isomorphic": family.kind}[scope]
 
 
-def _check_options(
-    sparsity: float,
-    floor: float,
-    min_units: int | Mapping[str, int],
-    round_to: int,
-    scope: str,
-    budget: Any,
-) -> None:
-    floors = min_units.values() if isinstance(min_units, Mapping) else [min_units]
-    numbers = [("min_units", value) for value in floors] + [("round_to", round_to)]
-    for name, value in [("sparsity", sparsity), ("floor", floor), *numbers]:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(
-            value, (int, float, np.number)
-        ):
-            raise TypeError(f"{name} is {value!r}, which is not a number.")
-    if not 0 <= sparsity < 1:
-        hint = f"; did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else "."
-        raise ValueError(f"sparsity is {sparsity}, outside [0, 1){hint}")
-    if not 0 <= floor <= 1:
-        raise ValueError(f"floor is {floor}, outside [0, 1]: a fraction kept.")
-    for name, value in numbers:
-        if value < 1 or value != int(value):
-            raise ValueError(f"{name} is {value}; it is a whole number from 1 on.")
-    if scope not in ("global", "family", "isomorphic"):
-        raise ValueError(
-            f'scope is {scope!r}; it is "global", "family" or "isomorphic".'
-        )
-    if not callable(budget) and budget not in ("units", "parameters", "flops"):
-        raise ValueError(
-            f'budget is {budget!r}; it is "units", "parameters", "flops" or a function '
-            "keep -> cost."
-        )
+def _checked_count(value: chex.Numeric, what: str) -> int:
+    """Returns a number of units, 1 or above, as an int; 2.0 is one too."""
+    check_number(value, what)
+    if is_traced(value) or value != int(value) or value < 1:
+        raise ValueError(f"{what} is {value}; it is a whole number from 1 on.")
+    return int(value)
 
 
 def _rounded_down(fraction: float) -> float:
@@ -212,6 +206,11 @@ def _checked_scores(
     units: Units,
     stays_whole: Callable[[Family], bool],
 ) -> dict[str, np.ndarray]:
+    if not isinstance(scores, Mapping):
+        raise TypeError(
+            f"scores is a {type(scores).__name__}: pass the scores of units by family, "
+            "as gf.score_units returns them."
+        )
     result = {}
     for family in units.families:
         if stays_whole(family):
@@ -222,13 +221,13 @@ def _checked_scores(
                 f"scores lack the family {family.name!r}: score its units, or let "
                 f"them stay by ignore={family.name!r}."
             )
-        if not jnp.issubdtype(np.asarray(scores[family.name]).dtype, np.number):
+        values = real_array(scores[family.name], f"scores of {family.name!r}")
+        if is_traced(values):
             raise TypeError(
-                f"scores of {family.name!r} are of dtype "
-                f"{np.asarray(scores[family.name]).dtype}; they are numbers, one for "
-                f"each of {family.size} units."
+                f"scores of {family.name!r} are traced by jax.jit or a like "
+                "transformation: which units stay is chosen outside of it."
             )
-        values = np.asarray(scores[family.name], np.float64)
+        values = np.asarray(values, np.float64)
         if values.shape != (family.size,):
             raise ValueError(
                 f"scores of {family.name!r} have shape {values.shape}, but the family "
@@ -289,9 +288,8 @@ def _cost(budget: Budget, units: Units) -> Callable[[dict], float]:
         return lambda keep: float(getattr(units, budget)(keep))
 
     def cost(keep: dict) -> float:
-        value = float(budget(keep))
-        if not math.isfinite(value):
-            raise ValueError(f"budget(keep) is {value} where a cost is expected.")
-        return value
+        value: Any = budget(keep)
+        check_number(value, "budget(keep)")
+        return float(value)
 
     return cost

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from gradflow_jax.structured.units import Keep, Units, plan_cut, program_of
+from gradflow_jax.structured.units import (
+    Keep,
+    Units,
+    check_units,
+    plan_cut,
+    program_of,
+)
 
 # Which original indices stay, by the path of each leaf that is cut and by its axis.
 Indices = dict[str, dict[int, np.ndarray]]
@@ -19,6 +25,11 @@ def kept_indices(units: Units, keep: Keep) -> Indices:
         For each leaf that loses something, by path, for each axis that does, the
         indices that stay, ascending.
 
+    Raises:
+        TypeError: if units are not what `gf.find_units` returned, or keep is no
+            mapping.
+        ValueError: if keep is out of range or empty.
+
     Example:
         >>> import jax.numpy as jnp
         >>> import gradflow_jax as gf
@@ -28,6 +39,7 @@ def kept_indices(units: Units, keep: Keep) -> Indices:
         >>> gf.structured.kept_indices(units, {"in[1]": jnp.array([True, False, True])})
         {'in': {1: array([0, 2])}, 'out': {0: array([0, 2])}}
     """
+    check_units(units)
     plan = plan_cut(units, keep)
     result: Indices = {}
     for path, dims in program_of(units).dims.items():
@@ -53,6 +65,8 @@ def compose_keep(
         bool [units] for each family of the original model, by its name: True stays.
 
     Raises:
+        TypeError: if units are not what `gf.find_units` returned, or a cut is no
+            mapping.
         ValueError: if the second model is not what the first cut leaves, or if the two
             cuts are no cut of the original's units.
 
@@ -69,6 +83,8 @@ def compose_keep(
         >>> gf.structured.compose_keep(units, first, again, second)
         {'in[1]': array([ True, False, False,  True])}
     """
+    check_units(units)
+    check_units(again, what="again")
     shapes = units.shapes(first)
     for path, leaf in again.leaves.items():
         if shapes.get(path) != leaf.shape:

@@ -1,5 +1,6 @@
 """Families of units: the slices of leaves that can only be removed together."""
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -186,10 +187,12 @@ def ignored_by(
         paths: of its leaves.
 
     Raises:
+        TypeError: if a pattern is no string; where the function is called, if it
+            returns neither True nor False.
         ValueError: if a pattern matches neither a leaf nor a family.
     """
     if callable(ignore):
-        return ignore
+        return functools.partial(_is_ignored, ignore)
     names = [*paths, *(family.name for family in families)]
     matches = match_paths(ignore, names, of="neither a leaf nor a family")
     ignored = {name for name, match in zip(names, matches, strict=True) if match}
@@ -198,3 +201,15 @@ def ignored_by(
             [family.name, *(slices.path for slices in family.producers)]
         )
     )
+
+
+def _is_ignored(ignore: Callable[[Family], bool], family: Family) -> bool:
+    answer = ignore(family)
+    try:
+        return bool(answer)
+    except (TypeError, ValueError):
+        # Of several numbers Python cannot tell.
+        raise TypeError(
+            f"ignore of the family {family.name!r} returned a "
+            f"{type(answer).__name__}: return True or False."
+        ) from None

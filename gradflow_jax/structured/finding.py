@@ -6,6 +6,7 @@ from gradflow_jax.programs.models import ModelLike, as_model
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.grouping import families_of
 from gradflow_jax.structured.units import Units
+from gradflow_jax.trees.numbers import check_choice
 
 
 def find_units(
@@ -51,8 +52,7 @@ def find_units(
           axis 0 of 8: 8 units of in[1], which are removed with in[1]
           axis 1 of 2: cannot be cut: it is an axis of the model's output
     """
-    if leaks not in ("refuse", "fold"):
-        raise ValueError(f'leaks is {leaks!r}; it is "refuse" or "fold".')
+    check_choice(leaks, ["refuse", "fold"], "leaks")
     known = as_model(model, args, options, caller="find_units")
     traced = Traced(known.apply, known.variables, known.inputs)
     families, refused = families_of(traced, known.is_parameter, leaks)

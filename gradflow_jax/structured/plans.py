@@ -1,8 +1,8 @@
 """What a keep set does to a model: to the axes of its program, its masks, its biases.
 
-Everything here takes flags for every family, `units.checked(keep)`; `Units` and the
-verbs that cut ask these functions, so that `Units` itself shows what was found and no
-more.
+What is not its check takes flags for every family, `units.check_keep(keep)`; `Units`
+and the verbs that cut ask these functions, so that `Units` itself shows what was found
+and no more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,76 @@ from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Place
 from gradflow_jax.structured.proof.folds import Fold
 from gradflow_jax.structured.running.cut_program import Plan
-from gradflow_jax.trees import ArrayTree, Masks, named_leaves
+from gradflow_jax.trees import ArrayTree, Masks, describe, is_traced, named_leaves
+from gradflow_jax.trees.numbers import quote
 
 # Flags [unit] of every family, by its name: True keeps.
 Flags = Mapping[str, np.ndarray]
+
+
+def check_keep(keep: Any, families: Sequence[Family]) -> dict[str, np.ndarray]:
+    """Returns flags for every family, where a keep set names some.
+
+    Raises:
+        TypeError: if it is no mapping, or traced by `jax.jit`.
+        ValueError: if a family is unknown, its flags are not one bool for each unit, or
+            none of its units would stay.
+    """
+    if not isinstance(keep, Mapping):
+        raise TypeError(
+            f"keep is {quote(keep)}: pass bools [units] by the names of families, as "
+            "gf.choose_units returns them."
+        )
+    known = {family.name: family for family in families}
+    complete = {name: np.ones(family.size, bool) for name, family in known.items()}
+    for name, value in keep.items():
+        if name not in known:
+            raise ValueError(
+                f"keep names the family {quote(name)}; {known_names(families)}."
+            )
+        size = known[name].size
+        flags = _as_flags(name, value, size)
+        if flags.shape != (size,):
+            raise ValueError(
+                f"keep of {name!r} has shape {flags.shape}, but the family has {size} "
+                "units."
+            )
+        if not flags.any():
+            raise ValueError(
+                f"keep of {name!r} keeps none of its {size} units: a layer of width 0 "
+                "lets nothing through. Keep at least one."
+            )
+        complete[name] = flags
+    return complete
+
+
+def _as_flags(name: str, value: Any, size: int) -> np.ndarray:
+    """Returns what a keep set says of a family, which are bools, as an array."""
+    if is_traced(value):
+        raise TypeError(
+            f"keep of {name!r} is traced by jax.jit or a like transformation, and the "
+            "shapes of a cut model depend on it: cut outside."
+        )
+    flags: Any = value
+    try:
+        flags = np.asarray(value)
+    # NumPy makes no array of lists of several lengths, nor of keys.
+    except (TypeError, ValueError):
+        pass
+    if getattr(flags, "dtype", None) != np.bool_:
+        raise ValueError(
+            f"keep of {name!r} is {describe(flags)}; it is one bool for each of its "
+            f"{size} units, True keeps. Of indices i make it by "
+            f"np.isin(np.arange({size}), i)."
+        )
+    return flags
+
+
+def known_names(families: Sequence[Family]) -> str:
+    """Returns what an error says of the families that there are."""
+    names = [family.name for family in families]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"there are {', '.join(names[:5])}{more}" if names else "there are none"
 
 
 def axis_flags(families: Sequence[Family], flags: Flags) -> dict[Axis, np.ndarray]:

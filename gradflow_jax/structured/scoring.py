@@ -26,6 +26,7 @@ from gradflow_jax.structured.sums import (
 )
 from gradflow_jax.structured.units import Units, check_units, program_of
 from gradflow_jax.trees import Params, Scores, is_nnx_module
+from gradflow_jax.trees.numbers import check_choice
 
 UnitScores = Mapping[str, np.ndarray]
 Normalization = Literal["mean", "max", "parameters", "flops"]
@@ -87,6 +88,8 @@ def score_units(
         {'in[1]': array([5., 1.])}
     """
     check_units(units)
+    choices = None, "mean", "max", "parameters", "flops"
+    check_choice(normalize, choices, "normalize")
     if not isinstance(d, Derivatives):
         d = params_of(d) if is_nnx_module(d) else variables_in(d, what="params")
     is_ignored = ignored_by(ignore, units.families, units.leaves)
@@ -194,13 +197,8 @@ def _scale(
     if normalize in ("mean", "max"):
         magnitudes = np.abs(values)
         return float(getattr(magnitudes, normalize)()) or 1.0
-    if normalize in ("parameters", "flops"):
-        count = getattr(units, normalize)
-        flags = np.arange(family.size) > 0
-        if not flags.any():
-            return 1.0
-        return float(count() - count({family.name: flags})) or 1.0
-    raise ValueError(
-        f"normalize is {normalize!r}; it is None, 'mean', 'max', 'parameters' or "
-        "'flops'."
-    )
+    count = getattr(units, normalize)
+    flags = np.arange(family.size) > 0
+    if not flags.any():
+        return 1.0
+    return float(count() - count({family.name: flags})) or 1.0

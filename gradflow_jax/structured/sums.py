@@ -15,8 +15,17 @@ import numpy as np
 
 from gradflow_jax.structured.alignment import align
 from gradflow_jax.structured.families import Family, Slices, shares
-from gradflow_jax.structured.units import Units
-from gradflow_jax.trees import ArrayTree, Params, describe, fetch, named_leaves, widen
+from gradflow_jax.structured.units import Units, check_units
+from gradflow_jax.trees import (
+    ArrayTree,
+    Params,
+    describe,
+    fetch,
+    named_leaves,
+    widen,
+)
+from gradflow_jax.trees.checks import check_numbers
+from gradflow_jax.trees.numbers import check_choice
 
 Scope = Literal["producing", "all"]
 # Which of a family's slices count.
@@ -44,8 +53,10 @@ def sum_over_units(
         float64 [units] for each family, by its name.
 
     Raises:
-        ValueError: if the terms are not those of the units' model, or hold none of
-            the leaves of a family.
+        TypeError: if units are not what `gf.find_units` returned, or a term is no
+            array of numbers.
+        ValueError: if there is no such scope, or if the terms are not those of the
+            units' model, or hold none of the leaves of a family.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,6 +71,8 @@ def sum_over_units(
         >>> gf.structured.sum_over_units(params, units, scope="all")
         {'in[1]': array([8., 2.])}
     """
+    check_units(units)
+    check_numbers(terms, "terms", or_shapes=False)
     plan = UnitSums(terms, units, chosen=slices_in(scope), what="terms")
     partial = _jitted_partial_sums(jax.tree.leaves(terms), plan.partial_sums)
     return plan.add_up([fetch_in_float64(table) for table in partial])
@@ -123,8 +136,7 @@ def slices_in(scope: Scope) -> Chosen:
     Raises:
         ValueError: if there is no such scope.
     """
-    if scope not in ("producing", "all"):
-        raise ValueError(f'scope is {scope!r}; it is "producing" or "all".')
+    check_choice(scope, ["producing", "all"], "scope")
     return lambda family: family.producers if scope == "producing" else family.slices
 
 

@@ -16,7 +16,12 @@ from gradflow_jax.programs.models import Model
 from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.tracing import Traced
 from gradflow_jax.structured.families import Family, Refused
-from gradflow_jax.structured.plans import axis_flags, removal_masks
+from gradflow_jax.structured.plans import (
+    axis_flags,
+    check_keep,
+    known_names,
+    removal_masks,
+)
 from gradflow_jax.structured.running.cut_program import Plan
 from gradflow_jax.trees import ArrayTree, Masks, describe, is_traced
 
@@ -71,7 +76,7 @@ class Units:
         for family in self.families:
             if family.name == name:
                 return family
-        raise KeyError(f"there is no family {name!r}; {self._known()}")
+        raise KeyError(f"there is no family {name!r}; {known_names(self.families)}")
 
     def __iter__(self) -> Iterator[Family]:
         return iter(self.families)
@@ -80,42 +85,15 @@ class Units:
         """Returns how many families there are."""
         return len(self.families)
 
-    def _known(self) -> str:
-        names = [family.name for family in self.families]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        return f"there are {', '.join(names[:5])}{more}" if names else "there are none"
-
     def check_keep(self, keep: Keep) -> dict[str, np.ndarray]:
         """Returns flags for every family, where a keep set names some.
 
         Raises:
+            TypeError: if they are no mapping, or traced by `jax.jit`.
             ValueError: if a family is unknown, its flags are not one bool for each
                 unit, or none of its units would stay.
         """
-        known = {family.name: family for family in self.families}
-        complete = {name: np.ones(family.size, bool) for name, family in known.items()}
-        for name, flags in keep.items():
-            if name not in known:
-                raise ValueError(f"keep names the family {name!r}; {self._known()}.")
-            flags, size = np.asarray(flags), known[name].size
-            if flags.dtype != bool:
-                raise ValueError(
-                    f"keep of {name!r} is {describe(flags)}; it is one bool for each "
-                    f"of its {size} units, True keeps. Of indices i make it by "
-                    f"np.isin(np.arange({size}), i)."
-                )
-            if flags.shape != (size,):
-                raise ValueError(
-                    f"keep of {name!r} has shape {flags.shape}, but the family has "
-                    f"{size} units."
-                )
-            if not flags.any():
-                raise ValueError(
-                    f"keep of {name!r} keeps none of its {size} units: a layer of "
-                    "width 0 lets nothing through. Keep at least one."
-                )
-            complete[name] = flags
-        return complete
+        return check_keep(keep, self.families)
 
     def shapes(self, keep: Keep) -> dict[str, tuple[int, ...]]:
         """Returns the shape of each leaf after a cut, by path."""
@@ -131,7 +109,7 @@ class Units:
 
     def parameters(self, keep: Keep | None = None) -> int:
         """Counts the parameters, of the model or of what a keep set leaves."""
-        shapes = self.shapes(keep or {})
+        shapes = self.shapes({} if keep is None else keep)
         trained = [path for path in shapes if self.model.is_parameter(path)]
         return sum(int(np.prod(shapes[path], dtype=np.int64)) for path in trained)
 
@@ -142,7 +120,7 @@ class Units:
         are counted from the program: padding counts as computed, a scan's body as
         often as it runs, a `while` loop's once, a `cond` with all of its branches.
         """
-        kept = axis_flags(self.families, self.check_keep(keep or {}))
+        kept = axis_flags(self.families, self.check_keep({} if keep is None else keep))
         total = 0
         for product in self._program.coupling.products:
             number = product.number
@@ -221,11 +199,12 @@ class Units:
         return f"{table}\n{units} units in {kinds}"
 
 
-def check_units(units: Any, *, optional: bool = False) -> None:
+def check_units(units: Any, *, what: str = "units", optional: bool = False) -> None:
     """Checks that units are what `find_units` returned.
 
     Args:
         units: what was handed over.
+        what: what an error calls them.
         optional: whether they may be None.
 
     Raises:
@@ -235,7 +214,7 @@ def check_units(units: Any, *, optional: bool = False) -> None:
         return
     where = "" if optional else ": they stand after the variables, or the scores"
     raise TypeError(
-        f"units is a {type(units).__name__}, not what gf.find_units returned for this "
+        f"{what} is a {type(units).__name__}, not what gf.find_units returned for this "
         f"model{', or None' if optional else ''}{where}."
     )
 

@@ -20,6 +20,7 @@ from gradflow_jax.trees import (
 from gradflow_jax.trees.dtypes import is_numeric
 from gradflow_jax.trees.mirroring import is_masked_node
 from gradflow_jax.trees.names import keyed_leaves
+from gradflow_jax.trees.numbers import check_bool
 
 
 class MaskState(NamedTuple):
@@ -96,6 +97,7 @@ def apply_mask(
     Reference:
         The form is that of `optax.keep_params_nonnegative`.
     """
+    check_bool(packed, "packed")
     initial_masks = masks
 
     def init(params: Params) -> MaskState:

@@ -26,6 +26,7 @@ from gradflow_jax.trees import (
 )
 from gradflow_jax.trees.mirroring import Mirror, find_mirrors, is_masked_node
 from gradflow_jax.trees.names import Keys, keyed_leaves
+from gradflow_jax.trees.numbers import check_bool
 
 
 def replace_masks(
@@ -55,7 +56,8 @@ def replace_masks(
         and its shape: factored moments (Adafactor) and histories (L-BFGS) are kept.
 
     Raises:
-        TypeError: if a mask is not bool.
+        TypeError: if a mask is not bool, if `tx` is no optimizer, or `reset` neither
+            True nor False.
         ValueError: if masks are another tree than params, if opt_state holds no masks,
             or none for a leaf that the new ones prune, or is no state of `tx`.
 
@@ -70,6 +72,8 @@ def replace_masks(
         >>> state[0].trace["w"].tolist(), state[1].masks["w"].tolist()
         ([1.0, 0.0], [True, False])
     """
+    _check_optimizer(tx)
+    check_bool(reset, "reset")
     new: dict[str | None, Any] = dict(
         zip(
             [path for path, _ in named_leaves(params)],
@@ -171,6 +175,15 @@ def masks_of(opt_state: ArrayTree, params: Params | None = None) -> Masks:
             structure.unflatten(completed), params, what="the state's masks"
         )
     )
+
+
+def _check_optimizer(tx: Any) -> None:
+    """Raises TypeError at what has not the two functions of an optax optimizer."""
+    if not (callable(getattr(tx, "init", None)) and hasattr(tx, "update")):
+        raise TypeError(
+            f"tx is {describe(tx)}, not an optimizer of optax with init and "
+            "update: pass the one that made opt_state."
+        )
 
 
 def _nodes(opt_state: ArrayTree) -> list[Any]:

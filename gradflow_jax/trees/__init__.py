@@ -15,7 +15,7 @@ dataclasses, Flax and Equinox modules alike.
     mistaken       refuses a module or a function in place of a tree
     trained        parameters, told from what frameworks keep beside them
     checks         errors that name the leaf, the value found and the remedy
-    numbers        numbers that are options, and lists of numbers, checked
+    numbers        numbers and bools that are options, and lists of numbers, checked
 
 Every room imports this one; it imports none. To add a check that two rooms need, open
 `checks`.

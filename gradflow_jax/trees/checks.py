@@ -11,19 +11,27 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from gradflow_jax.trees.dtypes import describe, is_numeric, is_real_floating, is_traced
+from gradflow_jax.trees.dtypes import (
+    describe,
+    has_values,
+    is_numeric,
+    is_real_floating,
+    is_traced,
+)
 from gradflow_jax.trees.flax_objects import is_nnx_state
 from gradflow_jax.trees.mistaken import check_is_tree
 from gradflow_jax.trees.names import label, named_leaves
 from gradflow_jax.trees.types import ArrayTree, Masks
 
 
-def check_floating(tree: ArrayTree, what: str) -> None:
+def check_floating(tree: ArrayTree, what: str, *, or_shapes: bool = False) -> None:
     """Checks that a tree has leaves and that all of them are real floating arrays.
 
     Args:
         tree: any pytree.
         what: what the caller calls it: "params", "scores".
+        or_shapes: whether leaves may be shapes without values, which some functions
+            need not look at.
 
     Raises:
         TypeError: at an `nnx.Module`, an integer, bool, complex or non-array leaf.
@@ -43,6 +51,8 @@ def check_floating(tree: ArrayTree, what: str) -> None:
         )
     for path, leaf in paths_and_leaves:
         if is_real_floating(leaf):
+            if not or_shapes:
+                check_has_values(path, leaf, what)
             continue
         if is_numeric(leaf) and jnp.issubdtype(
             jnp.result_type(leaf), jnp.complexfloating
@@ -74,6 +84,24 @@ def check_floating(tree: ArrayTree, what: str) -> None:
                 "eqx.partition(model, eqx.is_inexact_array))."
             )
         raise TypeError(f"{what} {label(path)} is {describe(leaf)}; {remedy}")
+
+
+def check_has_values(path: str, leaf: Any, what: str) -> None:
+    """Checks that a leaf is not the shape of an array, as `jax.eval_shape` makes it.
+
+    Args:
+        path: the leaf's name.
+        leaf: what `is_numeric` is true of.
+        what: what an error calls the tree that holds it.
+
+    Raises:
+        TypeError: at a shape.
+    """
+    if not has_values(leaf):
+        raise TypeError(
+            f"{what} {label(path)} is {describe(leaf)}, a shape without values "
+            f"({type(leaf).__name__}): pass an array of it."
+        )
 
 
 def check_finite(path: str, leaf: chex.Numeric, *, or_never_kept: bool = False) -> None:
@@ -193,6 +221,7 @@ def check_masks(masks: Masks, *, what: str = "masks") -> None:
                 "weight). Masks come from gf.global_masks and its like, or from a "
                 "comparison such as scores > threshold."
             )
+        check_has_values(path, leaf, what)
 
 
 def mask_leaves(
@@ -226,19 +255,26 @@ def mask_leaves(
     return aligned_leaves(masks, like, what=what, like_what=like_what)
 
 
-def check_numbers(tree: ArrayTree, what: str, *, objects: bool = False) -> None:
+def check_numbers(
+    tree: ArrayTree, what: str, *, objects: bool = False, or_shapes: bool = True
+) -> None:
     """Checks that every leaf of a tree is a number, a key or an array of these.
 
     Args:
         tree: any pytree.
         what: what an error calls it.
         objects: whether leaves without a dtype may be anything.
+        or_shapes: whether leaves may be shapes without values.
 
     Raises:
         TypeError: naming the first that is not.
     """
     for path, leaf in named_leaves(tree):
-        if (objects and not hasattr(leaf, "dtype")) or is_numeric(leaf):
+        if objects and not hasattr(leaf, "dtype"):
+            continue
+        if is_numeric(leaf):
+            if not or_shapes:
+                check_has_values(path, leaf, what)
             continue
         raise TypeError(
             f"{what} {label(path)} is {describe(leaf)}, no array of numbers: keep what "

@@ -22,6 +22,8 @@ def describe(leaf: object) -> str:
         >>> describe(jnp.ones((3, 4))), describe("weights")
         ('float32[3,4]', 'str')
     """
+    if isinstance(leaf, int) and not is_numeric(leaf):
+        return f"a whole number that {jnp.result_type(int)} cannot hold"
     if is_numeric(leaf):
         return f"{jnp.result_type(leaf)}{_sizes(jnp.shape(leaf))}"
     kind = type(leaf).__name__
@@ -60,16 +62,21 @@ def is_numeric(leaf: object) -> TypeGuard[chex.Numeric]:
 
     Returns:
         True of real and complex numbers, bools and keys; False of texts, dates, objects
-        and records, and of arrays whose dtype only another library knows.
+        and records, of arrays whose dtype only another library knows, and of a whole
+        number of Python that JAX's integers cannot hold.
 
     Example:
         >>> is_numeric(np.ones(2, np.int8)), is_numeric(np.array(["relu"]))
         (True, False)
     """
-    if isinstance(leaf, (bool, int, float, complex)):
+    if isinstance(leaf, int):
+        limits = jnp.iinfo(jnp.result_type(int))
+        return limits.min <= leaf <= limits.max
+    if isinstance(leaf, (float, complex)):
         return True
     dtype: Any = getattr(leaf, "dtype", None)
-    if dtype is None or not hasattr(leaf, "shape"):
+    # What only calls something its dtype and its shape has others.
+    if isinstance(dtype, str) or not isinstance(getattr(leaf, "shape", None), tuple):
         return False
     # JAX takes no arrays of which some entries are hidden.
     if isinstance(leaf, np.ma.MaskedArray):
@@ -80,6 +87,16 @@ def is_numeric(leaf: object) -> TypeGuard[chex.Numeric]:
     # NumPy does not know the dtype.
     except TypeError:
         return False
+
+
+def has_values(leaf: chex.Numeric | jax.ShapeDtypeStruct) -> bool:
+    """Says whether a leaf is a number or an array, and not the shape of one.
+
+    Args:
+        leaf: what `is_numeric` is true of.
+    """
+    protocols = ("__array__", "__jax_array__")
+    return not hasattr(leaf, "dtype") or any(hasattr(leaf, name) for name in protocols)
 
 
 def is_traced(value: object) -> bool:

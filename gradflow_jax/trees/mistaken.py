@@ -29,8 +29,7 @@ def check_is_tree(tree: ArrayTree, what: str) -> None:
 
 def _check_not_function(tree: ArrayTree, what: str) -> None:
     """Raises TypeError at a measure, or a loss, in place of what it is called with."""
-    leaves = jax.tree.leaves(tree)
-    if len(leaves) != 1 or leaves[0] is not tree or not callable(tree):
+    if not (callable(tree) and jax.tree_util.all_leaves([tree])):
         return
     name = getattr(tree, "__name__", type(tree).__name__)
     if what == "params":

@@ -3,8 +3,8 @@
 Dicts, lists, NamedTuples, dataclasses, Flax and Equinox modules name theirs alike.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,7 +35,8 @@ def named_leaves(tree: ArrayTree) -> list[tuple[str, Any]]:
         A pair for each leaf; paths join names and numbers by slashes.
 
     Raises:
-        ValueError: if two leaves cannot be told apart by their keys.
+        ValueError: if two leaves cannot be told apart by their keys, or the keys of a
+            dict are of types that have no order, as 1 and "1" are.
 
     Example:
         >>> named_leaves({"conv": {"kernel": 1.0, "bias": 2.0}})
@@ -101,7 +102,7 @@ def routed_leaves(
         tree: any pytree.
         is_leaf: what else is a leaf, as `jax.tree.leaves` takes it.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
+    leaves, _ = flatten_with_routes(tree, is_leaf)
     wrappers = {path[:-1] for path, _ in leaves if path[1:] and path[-1] == _WRAPPER}
     # The leaves below are counted: a lone `value` is a wrapper and no field.
     counts = Counter(
@@ -117,6 +118,48 @@ def routed_leaves(
         )
         for path, leaf in leaves
     ]
+
+
+def flatten_with_routes(
+    tree: ArrayTree, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[tuple[tuple[Any, ...], Any]], jax.tree_util.PyTreeDef]:
+    """Flattens a tree as JAX does, but says which dict cannot be.
+
+    Args:
+        tree: any pytree.
+        is_leaf: what else is a leaf, as `jax.tree.leaves` takes it.
+
+    Raises:
+        ValueError: at a dict whose keys have no order, since JAX sorts them.
+    """
+    try:
+        return jax.tree_util.tree_flatten_with_path(tree, is_leaf)
+    # JAX says so of its own dicts by a ValueError, those of Flax by a TypeError.
+    except (TypeError, ValueError):
+        _check_keys_have_order(tree)
+        raise
+
+
+def _check_keys_have_order(tree: ArrayTree) -> None:
+    """Raises ValueError at a dict whose keys cannot be sorted."""
+
+    def has_no_order(node: Any) -> bool:
+        # JAX leaves an ordered dict in its order.
+        if not isinstance(node, Mapping) or isinstance(node, OrderedDict):
+            return False
+        try:
+            sorted(node)
+        except TypeError:
+            return True
+        return False
+
+    for route, node in jax.tree_util.tree_flatten_with_path(tree, has_no_order)[0]:
+        if has_no_order(node):
+            kinds = " and ".join(sorted({type(key).__name__ for key in node}))
+            raise ValueError(
+                f"the dict tree{jax.tree_util.keystr(route)} has keys of {kinds}, and "
+                "its leaves have no order for lack of one of these: name all by texts."
+            )
 
 
 def plain_key(key: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Checks numbers that are options, and lists of numbers, whoever made them."""
+"""Checks numbers and bools that are options, and lists of numbers."""
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import chex
@@ -39,7 +40,7 @@ def checked_fraction(value: chex.Numeric, what: str) -> float:
             raise TypeError
         fraction = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{what} is {_say(value)}, not a number in [0, 1].") from None
+        raise TypeError(f"{what} is {quote(value)}, not a number in [0, 1].") from None
     if not 0.0 <= fraction <= 1.0:
         percent = " (a fraction, not per cent)" if fraction > 1 else ""
         raise ValueError(f"{what} is {fraction}, outside [0, 1]{percent}.")
@@ -72,7 +73,7 @@ def checked_whole_number(value: chex.Numeric, what: str) -> int:
             raise TypeError
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{what} is {value!r}, not a whole number.") from None
+        raise TypeError(f"{what} is {quote(value)}, not a whole number.") from None
 
 
 def check_number(value: object, what: str, *, least: float = -math.inf) -> None:
@@ -95,12 +96,44 @@ def check_number(value: object, what: str, *, least: float = -math.inf) -> None:
     """
     number = real_array(value, what)
     if number.ndim:
-        raise TypeError(f"{what} is {_say(value)}: pass one real number.")
+        raise TypeError(f"{what} is {quote(value)}: pass one real number.")
     if is_traced(number):
         return
     if not abs(float(number)) <= _LARGEST or number < least:
         bound = f", {least:g} or above" if math.isfinite(least) else ""
         raise ValueError(f"{what} is {value}: pass a finite number{bound}.")
+
+
+def check_bool(value: object, what: str) -> None:
+    """Checks that an option is True or False, and not what Python takes for such.
+
+    Args:
+        value: what was handed over.
+        what: what an error calls it: "has_aux".
+
+    Raises:
+        TypeError: for all else, numbers and texts too.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} is {quote(value)}: pass True or False.")
+
+
+def check_choice(value: object, choices: Sequence[str | int | None], what: str) -> None:
+    """Checks that an option is one of those that there are.
+
+    Args:
+        value: what was handed over.
+        choices: all that it may be.
+        what: what an error calls it: "order".
+
+    Raises:
+        ValueError: for all else; the message lists the choices.
+    """
+    # True equals 1, and a comparison of arrays is one for each number.
+    is_plain = value is None or type(value) in (str, int)
+    if not is_plain or value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(f"{what} is {quote(value)}; it is one of {listed}.")
 
 
 def real_array(values: object, what: str) -> np.ndarray:
@@ -131,15 +164,21 @@ def real_array(values: object, what: str) -> np.ndarray:
         # NumPy makes no array of lists of several lengths, and JAX knows no datetimes.
         is_real = False
     if not is_real:
-        raise TypeError(f"{what} is {_say(values)}: pass real numbers.")
+        raise TypeError(f"{what} is {quote(values)}: pass real numbers.")
     return array
 
 
-def _say(value: object) -> str:
-    """Returns what an error says of a value: itself, its dtype or its type."""
+def quote(value: object) -> str:
+    """Returns what an error says of an option: itself, its dtype or its type.
+
+    Args:
+        value: anything; a long text is cut, and of a huge number its size is said.
+    """
     if isinstance(value, int) and abs(value) >= 2**63:
         return "a number of more than 64 bits"
-    if value is None or isinstance(value, (str, bool, int, float, complex)):
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else f"{value[:60]}…")
+    if value is None or isinstance(value, (bool, int, float, complex)):
         return repr(value)
     if _is_bool(value) and jnp.ndim(value) == 0:  # type: ignore[arg-type]
         return str(value)

@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from gradflow_jax.trees.dtypes import describe
 from gradflow_jax.trees.names import named_leaves
+from gradflow_jax.trees.numbers import quote
 from gradflow_jax.trees.types import ArrayTree
 
 Prunable = Callable[[str, jax.Array], bool]
@@ -46,12 +48,19 @@ def default_prunable(path: str, leaf: chex.Array | jax.ShapeDtypeStruct) -> bool
     Returns:
         True where the leaf's weights may be removed.
 
+    Raises:
+        TypeError: if the path is no text.
+
     Example:
         >>> default_prunable("dense/kernel", jnp.ones((3, 4)))
         True
         >>> default_prunable("attention/bias", jnp.ones((3, 4)))
         False
     """
+    if not isinstance(path, str):
+        raise TypeError(
+            f"the path of a leaf is {describe(path)}: pass its name, 'conv1/kernel'."
+        )
     return len(jnp.shape(leaf)) >= 2 and path.split("/")[-1] not in _NOT_PRUNABLE_NAMES
 
 
@@ -93,7 +102,7 @@ def match_paths(
     for pattern in several:
         if not isinstance(pattern, str):
             raise TypeError(
-                f"{what} is {pattern!r}, not a path or a pattern of paths such as "
+                f"{what} is {quote(pattern)}, not a path or a pattern of paths such as "
                 "'*/embedding'."
             )
         # Names of lists hold brackets, which shell patterns read as sets of letters.
@@ -145,13 +154,8 @@ def prunable_flags(
     if not paths_and_leaves:
         raise ValueError(f"no leaf is prunable: the tree {tree!r} has no leaves.")
     ignored = match_paths(ignore, [path for path, _ in paths_and_leaves])
-    if not callable(prunable):
-        raise TypeError(
-            f"prunable is a {type(prunable).__name__}: pass a function of a leaf's "
-            "path and array, lambda path, leaf: ..., that says whether it is pruned."
-        )
     flags = [
-        _answer(prunable, path, leaf) and not is_ignored
+        ask(prunable, path, leaf) and not is_ignored
         for (path, leaf), is_ignored in zip(paths_and_leaves, ignored, strict=True)
     ]
     if not any(flags):
@@ -168,7 +172,22 @@ def prunable_flags(
     return flags
 
 
-def _answer(prunable: Prunable, path: str, leaf: jax.Array) -> bool:
+def ask(prunable: Prunable, path: str, leaf: Any) -> bool:
+    """Returns what a rule says of a leaf, as a bool.
+
+    Args:
+        prunable: `prunable(path, leaf) -> bool`.
+        path: the leaf's name.
+        leaf: an array, or anything with a shape.
+
+    Raises:
+        TypeError: if `prunable` is no function or returns neither True nor False.
+    """
+    if not callable(prunable):
+        raise TypeError(
+            f"prunable is a {type(prunable).__name__}: pass a function of a leaf's "
+            "path and array, lambda path, leaf: ..., that says whether it is pruned."
+        )
     answer = prunable(path, leaf)
     try:
         return bool(answer)

@@ -11,6 +11,7 @@ import jax
 from jax.tree_util import DictKey
 
 from gradflow_jax.trees.flax_objects import is_nnx_state
+from gradflow_jax.trees.names import flatten_with_routes
 from gradflow_jax.trees.types import Params
 
 # Under this name Flax keeps running means and variances; no layer is called so.
@@ -48,8 +49,8 @@ def _nodes(params: Params) -> Iterator[tuple[str, dict[str, bool]]]:
     Of a child it says whether it is a collection: a tree by a key of a dict.
     """
     children: dict[str, dict[str, bool]] = {}
-    paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    for path, _ in paths:
+    leaves, _ = flatten_with_routes(params)
+    for path, _ in leaves:
         for depth, key in enumerate(path):
             parent = jax.tree_util.keystr(path[:depth], simple=True, separator="/")
             name = jax.tree_util.keystr((key,), simple=True)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen
 from matplotlib.figure import Figure
 
 import gradflow_jax as gf
@@ -225,13 +226,25 @@ add(
 add("masks.combine", masks=MASKS, how="union")
 add("masks.overlap", a=MASKS, b=MASKS, **PRUNABLE)
 add("masks.prune", params=PARAMS, masks=MASKS)
-add("masks.erdos_renyi", params=PARAMS, sparsity=0.5, **PRUNABLE)
-add("masks.erdos_renyi_kernel", params=PARAMS, sparsity=0.5, **PRUNABLE)
+for allocation in ("erdos_renyi", "erdos_renyi_kernel"):
+    add(f"masks.{allocation}", params=PARAMS, sparsity=0.5, roles=None, **PRUNABLE)
 add("masks.quotas", params=PARAMS, by_path={"in/*": 0.5}, sparsity=0.5, **PRUNABLE)
 add("masks.pack_masks", masks=MASKS)
 add("masks.unpack_masks", packed=Made(lambda: gf.pack_masks(MASKS)), like=PARAMS)
-add("masks.n_of_m_masks", scores=SCORES, n=1, m=1, axis=-2, **PRUNABLE)
-add("masks.report", masks=MASKS, **PRUNABLE)
+add(
+    "masks.n_of_m_masks",
+    scores=SCORES,
+    n=1,
+    m=2,
+    axis=-1,
+    floor=0.1,
+    previous=None,
+    roles=None,
+    prunable=lambda path, leaf: path == "out/kernel",
+    ignore=(),
+)
+add("masks.report", masks=MASKS, params=PARAMS, scores=SCORES, **PRUNABLE)
+add("masks.sparsity", masks=MASKS, **PRUNABLE)
 add("masks.invert_scores", scores=SCORES, **PRUNABLE)
 add("masks.shuffle_labels", key=jax.random.key(0), labels=np.arange(4))
 add(
@@ -246,8 +259,23 @@ add(
     previous=None,
     **PRUNABLE,
 )
-add("masks.group_masks", scores=SCORES, by_path={"in/*": 0.5}, ignore="in/bias")
-add("masks.layerwise_masks", scores=SCORES, sparsity=0.5, allocation=None, **PRUNABLE)
+add(
+    "masks.group_masks",
+    scores=SCORES,
+    by_path={"in/*": 0.5},
+    floor=0.1,
+    previous=None,
+    **PRUNABLE,
+)
+add(
+    "masks.layerwise_masks",
+    scores=SCORES,
+    sparsity=0.8,
+    allocation=None,
+    floor=0.1,
+    previous=MASKS,
+    **PRUNABLE,
+)
 
 # Units
 CUT = Made(functools.cache(lambda: gf.cut(PARAMS, units(), KEEP)))
@@ -289,7 +317,15 @@ add(
 )
 add("structured.kept_indices", units=UNITS, keep=KEEP)
 add("structured.cut", tree=PARAMS, units=UNITS, keep=KEEP, like=CUT)
-add("structured.forward_time", variables=PARAMS, units=UNITS, inputs=X, calls=1)
+add(
+    "structured.forward_time",
+    lambda seconds, keep: seconds(keep),
+    {"keep": KEEP},
+    variables=PARAMS,
+    units=UNITS,
+    inputs=X,
+    calls=1,
+)
 add(
     "structured.save_cut",
     path="cut.safetensors",
@@ -312,6 +348,7 @@ add(
     measure="taylor",
     scope="producing",
     normalize=None,
+    ignore=(),
 )
 add(
     "structured.shrink",
@@ -322,6 +359,15 @@ add(
     keep=KEEP,
 )
 add("structured.sum_over_units", terms=PARAMS, units=UNITS, scope="producing")
+add("structured.axis_roles", **{"model": model, "args": PARAMS, "args 2": X})
+
+
+def normalized():
+    net = linen.BatchNorm(use_running_average=True)
+    return {"model": net, "args": net.init(jax.random.key(0), X), "args 2": [X]}
+
+
+add("structured.recalibrate", **normalized())
 
 # Transforms
 add(
@@ -340,6 +386,7 @@ add(
     masks=MASKS,
     reset=True,
 )
+add("transforms.masks_of", opt_state=TX.init(PARAMS), params=PARAMS)
 
 # Dynamics
 RUN = Made(

@@ -169,7 +169,7 @@ class TestCombine:
 
     def test_another_way_to_combine_is_an_error(self):
         with pytest.raises(
-            ValueError, match="how is 'xor'; choose 'intersection' or 'union'"
+            ValueError, match="how is 'xor'; it is one of 'intersection', 'union'"
         ):
             gf.combine(jnp.ones(2, bool), how="xor")
 

@@ -33,7 +33,10 @@ SCORES = {"fc": {"kernel": np.arange(8.0).reshape(4, 2)}}
         ),
         (lambda: gf.global_masks(SCORES, sparsity={"a": 0.5}), "gf.group_masks"),
         (lambda: gf.layerwise_masks(SCORES, sparsity={"a": 0.5}), "gf.quotas"),
-        (lambda: gf.group_masks(SCORES, 0.9), "by_path is 0.9, not .*gf.global_masks"),
+        (
+            lambda: gf.group_masks(SCORES, 0.9),
+            "by_path is 0.9, not .*gf.global_masks",
+        ),
         (lambda: gf.quotas(SCORES, 0.9), "by_path is 0.9, not .*sparsity="),
         (lambda: gf.group_masks(SCORES, {3: 0.5}), "the quota is a int: pass a path"),
     ],

@@ -109,7 +109,7 @@ def test_each_image_keeps_its_numbers_in_an_order_of_its_own():
 
 def test_what_cannot_be_shuffled_is_an_error():
     key, mask = jax.random.key(0), jnp.ones((2, 2), bool)
-    with pytest.raises(ValueError, match="scope is 'block'; choose"):
+    with pytest.raises(ValueError, match="scope is 'block'; it is one of"):
         gf.masks.shuffle_masks(key, mask, scope="block")
     with pytest.raises(TypeError, match="not bool"):
         gf.masks.shuffle_masks(key, jnp.ones((2, 2)))

@@ -141,5 +141,5 @@ def test_sums_over_units_are_those_of_the_weights_that_go_with_them():
         np.testing.assert_allclose(sums[unit], total - left, rtol=1e-6)
     made = gf.structured.sum_over_units(params, units)[name]
     np.testing.assert_allclose(made, np.abs(FIRST).sum(0), rtol=1e-6)
-    with pytest.raises(ValueError, match="scope is 'some'; it is \"producing\" or"):
+    with pytest.raises(ValueError, match="scope is 'some'; it is one of 'producing',"):
         gf.structured.sum_over_units(params, units, scope="some")

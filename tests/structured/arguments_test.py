@@ -157,7 +157,7 @@ def test_a_leaf_that_is_no_array_of_numbers_is_named(linen, odd):
     with pytest.raises(TypeError, match="inputs leaf '0' is .*, no array of num"):
         gf.find_units(net, variables, odd)
     scores = {units.families[0].name: np.resize(odd, 8)}
-    with pytest.raises(TypeError, match="they are numbers, one for each of 8 units"):
+    with pytest.raises(TypeError, match=r"scores of '.*' is .*: pass real numbers"):
         gf.choose_units(scores, units, sparsity=0.5)
 
 
@@ -166,7 +166,7 @@ def test_a_leaf_that_is_no_array_of_numbers_is_named(linen, odd):
 def test_a_bool_is_no_number(linen, name, value):
     _, variables, units = linen
     scores = gf.score_units(variables["params"], units)
-    with pytest.raises(TypeError, match=f"{name} is .*, which is not a number"):
+    with pytest.raises(TypeError, match=f"{name} is .*(not a number in|: pass real)"):
         gf.choose_units(scores, units, **{"sparsity": 0.5, name: value})
 
 

@@ -201,18 +201,15 @@ SCORES = {name: np.arange(size) for name, size in SIZES.items()}
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sparsity": 50}, r"sparsity is 50, outside \[0, 1\); did you mean 0.5\?"),
-        ({"sparsity": -0.1}, r"sparsity is -0.1, outside \[0, 1\)\."),
-        ({"sparsity": 100}, r"sparsity is 100, outside \[0, 1\)\."),
-        ({"sparsity": math.nan}, r"sparsity is nan, outside \[0, 1\)\."),
-        ({"floor": 5}, r"floor is 5, outside \[0, 1\]: a fraction kept"),
+        ({"sparsity": 50}, r"sparsity is 50.0, outside \[0, 1\] \(a fraction"),
+        ({"sparsity": -0.1}, r"sparsity is -0.1, outside \[0, 1\]\."),
+        ({"sparsity": 1}, r"sparsity is 1, outside \[0, 1\): some units have to stay"),
+        ({"sparsity": math.nan}, r"sparsity is nan, outside \[0, 1\]\."),
+        ({"floor": 5}, r"floor is 5.0, outside \[0, 1\] \(a fraction"),
         ({"min_units": 0}, "min_units is 0; it is a whole number from 1 on"),
         ({"round_to": 1.5}, "round_to is 1.5; it is a whole number from 1 on"),
-        ({"scope": "layer"}, 'scope is \'layer\'; it is "global", "family" or'),
-        (
-            {"budget": "weights"},
-            'budget is \'weights\'; it is "units", "parameters", "flops"',
-        ),
+        ({"scope": "layer"}, "scope is 'layer'; it is one of 'global', 'family', 'iso"),
+        ({"budget": "weights"}, "budget, no function .*, is 'weights'; it is"),
         (
             {"ignore": "stam/w"},
             "ignore 'stam/w' matches neither a leaf nor a family; near it are stem/w",

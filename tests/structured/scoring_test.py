@@ -255,8 +255,8 @@ NAN, WIDE = ({"in": jnp.ones((2, n)).at[0, 1].set(jnp.nan)} for n in (2, 3))
     ("given", "options", "message"),
     [
         (PARAMS, {"measure": "size"}, "no measure 'size'; known are magnitude, "),
-        (PARAMS, {"scope": "next"}, 'scope is \'next\'; it is "producing" or "all"'),
-        (PARAMS, {"normalize": "sum"}, "normalize is 'sum'; it is None, 'mean'"),
+        (PARAMS, {"scope": "next"}, "scope is 'next'; it is one of 'producing', 'all'"),
+        (PARAMS, {"normalize": "sum"}, "normalize is 'sum'; it is one of None, 'mean'"),
         (PARAMS, {"measure": "taylor"}, "taylor needs gradient: pass what gf.differ"),
         (GRADIENT, {"measure": "grasp"}, "grasp needs hessian_gradient, .* order=2"),
         (GRADIENT, {"measure": "fisher"}, "fisher needs squared_gradient, .* squares="),

@@ -22,7 +22,7 @@ from gradflow_jax.structured.saving.leaf_arrays import (
     values_of,
 )
 from gradflow_jax.structured.saving.tensor_files import pack_tensors, read_tensors
-from gradflow_jax.structured.units import Keep, Units, program_of
+from gradflow_jax.structured.units import Keep, Units, check_units, program_of
 from gradflow_jax.trees import (
     ArrayTree,
     fetch,
@@ -100,11 +100,7 @@ def save_cut(
         ((3, 2), {0: array([0, 2])})
     """
     file = _as_path(path)
-    if not isinstance(units, Units):
-        raise TypeError(
-            f"units is a {type(units).__name__}: pass the units of the original model, "
-            "from gf.find_units."
-        )
+    check_units(units)
     variables = _variables(variables)
     arrays = {name: values_of(name, leaf) for name, leaf in named_leaves(variables)}
     remedy = "pass gf.cut(variables, units, keep) of the same units"

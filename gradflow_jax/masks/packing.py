@@ -74,7 +74,8 @@ def unpack_masks(packed: ArrayTree, like: ArrayTree) -> Masks:
         >>> gf.unpack_masks(packed, {"w": jnp.zeros(10)})["w"].nonzero()[0].tolist()
         [0, 2, 8]
     """
-    return jax.tree.structure(like).unflatten(unpacked_leaves(packed, like))
+    leaves = unpacked_leaves(packed, like)
+    return jax.tree.structure(like).unflatten(leaves)
 
 
 def unpacked_leaves(

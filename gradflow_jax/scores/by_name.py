@@ -16,7 +16,13 @@ from gradflow_jax.scores.normalization import (
     ChannelScores,
     channel_scores,
 )
-from gradflow_jax.scores.rules import RULES, derivatives_for, per_weight, rule_of
+from gradflow_jax.scores.rules import (
+    RULES,
+    align,
+    derivatives_for,
+    per_weight,
+    rule_of,
+)
 from gradflow_jax.trees import (
     ArrayTree,
     Axes,
@@ -69,11 +75,12 @@ def score(
         a dict from each layer's path to scores of shape [channel].
 
     Raises:
-        TypeError: if an axis is no whole number, roles are no tuples of words, or a
-            leaf of parameters is not a real floating-point array.
+        TypeError: if the measure is no name, an axis no whole number, roles are no
+            tuples of words, or a leaf is not a real floating-point array.
         ValueError: if the measure is unknown, if `d` lacks what it needs (the message
-            says how to get it), if a leaf lacks the axis, or if its roles are unknown;
-            if scores of channels are given an axis or roles, or find no normalization.
+            says how to get it) or holds different trees, if a leaf lacks the axis, or
+            if its roles are unknown; if scores of channels are given an axis or roles,
+            or find no normalization.
 
     Example:
         >>> import jax.numpy as jnp
@@ -111,7 +118,9 @@ def score_all(d: Derivatives) -> dict[str, Scores]:
         only with `order=2`.
 
     Raises:
-        TypeError: for parameters in place of derivatives.
+        TypeError: for parameters in place of derivatives, and at a leaf that is not a
+            real floating-point array.
+        ValueError: if a tree of `d` is another than that of its params.
 
     Example:
         >>> import jax.numpy as jnp
@@ -125,6 +134,7 @@ def score_all(d: Derivatives) -> dict[str, Scores]:
             f"score_all was given {type(d).__name__}: pass what "
             "gf.differentiate(loss_fn)(params, batch) returns."
         )
+    d = align(d, RULES.values())
     return {
         name: per_weight(rule, d)
         for name, rule in RULES.items()

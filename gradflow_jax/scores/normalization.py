@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from gradflow_jax.trees import ArrayTree, Prunable, named_leaves
+from gradflow_jax.trees.numbers import quote
+from gradflow_jax.trees.prunable import ask
 
 ChannelScores = dict[str, jax.Array]
 
@@ -44,14 +46,27 @@ def channel_scores(
         names: of γ and β in the layer.
 
     Raises:
+        TypeError: if `prunable` is no function or `names` are not two texts.
         ValueError: if there is no normalization layer.
     """
+    _check_names(names)
     counted = names if CHANNEL_MEASURES[measure].of_shift else names[:1]
     return {
         path: jnp.sum(jnp.stack(layer), axis=0)
         for path, leaves in norm_layers(scores, prunable, names).items()
         if (layer := [leaves[name] for name in counted if name in leaves])
     }
+
+
+def _check_names(names: object) -> None:
+    """Raises TypeError at what are not the names of γ and β."""
+    is_pair = isinstance(names, (tuple, list)) and len(names) == 2
+    if not (is_pair and all(isinstance(name, str) for name in names)):
+        found = f"a {type(names).__name__} of {len(names)}" if is_pair else quote(names)
+        raise TypeError(
+            f"names is {found}: pass the names of a layer's scale and shift, two texts "
+            'such as ("scale", "bias").'
+        )
 
 
 def norm_layers(
@@ -63,6 +78,7 @@ def norm_layers(
     stands nothing but, perhaps, a leaf called `names[1]` of the same shape.
 
     Raises:
+        TypeError: if `prunable` is no function.
         ValueError: if there is none.
     """
     layers: dict[str, dict[str, Any]] = {}
@@ -74,7 +90,7 @@ def norm_layers(
         parent: leaves
         for parent, leaves in layers.items()
         if _is_norm(leaves, names)
-        and (prunable is None or prunable(f"{parent}/{scale}", leaves[scale]))
+        and (prunable is None or ask(prunable, f"{parent}/{scale}", leaves[scale]))
     }
     if not norms:
         condition = "" if prunable is None else " that `prunable` accepts"

@@ -44,6 +44,7 @@ class Rule(NamedTuple):
         outer: what is applied to the sum of terms over the weights of a set, which
             is an array of JAX or of NumPy.
         needs: the fields of `Derivatives` the term is made of, beside params.
+        optional: fields that it is made of too, if they are there.
         alone: the score of each weight alone, where the terms are its squares and
             `outer` is their root: a square under- and overflows where it does not, in
             float32 below 1e-19 or so. None where outer(term) is as good.
@@ -52,6 +53,7 @@ class Rule(NamedTuple):
     term: Callable[[Derivatives], Scores]
     outer: Callable[[chex.Array], chex.Array]
     needs: tuple[Field, ...]
+    optional: tuple[Literal["origin"], ...] = ()
     alone: Callable[[Derivatives], Scores] | None = None
 
 
@@ -113,7 +115,7 @@ _HESSIAN_GRADIENT: tuple[Field, ...] = ("hessian_gradient",)
 RULES: dict[str, Rule] = {
     "magnitude": Rule(squared_weight, _root, (), alone=absolute_weight),
     "loss_preservation": Rule(absolute_first_order, _identity, ("gradient",)),
-    "biased_loss_preservation": Rule(biased, _identity, ("gradient",)),
+    "biased_loss_preservation": Rule(biased, _identity, ("gradient",), ("origin",)),
     "taylor": Rule(first_order, abs, ("gradient",)),
     "fisher": Rule(squared_first_order, _identity, ("squared_gradient",)),
     "grasp": Rule(second_order, _identity, _HESSIAN_GRADIENT),
@@ -164,7 +166,8 @@ def derivatives_for(measure: str, d: Derivatives | Params) -> Derivatives:
         ValueError: naming what is lacking and how to get it, or where a tree differs
             from that of the parameters.
     """
-    needs = rule_of(measure).needs
+    rule = rule_of(measure)
+    needs = rule.needs
     if not isinstance(d, Derivatives):
         if needs:
             raise ValueError(
@@ -172,7 +175,7 @@ def derivatives_for(measure: str, d: Derivatives | Params) -> Derivatives:
                 "(params, batch) returns, not parameters alone."
             )
         d = Derivatives.without_loss(params_of(d))
-    d = align(d, needs)
+    d = align(d, [rule])
     for field in needs:
         if getattr(d, field) is None:
             remedy = "squares='batch'" if field == "squared_gradient" else "order=2"
@@ -183,12 +186,12 @@ def derivatives_for(measure: str, d: Derivatives | Params) -> Derivatives:
     return d
 
 
-def align(d: Derivatives, fields: Iterable[Field]) -> Derivatives:
-    """Returns derivatives with trees like params, which were checked.
+def align(d: Derivatives, rules: Iterable[Rule]) -> Derivatives:
+    """Returns derivatives whose trees are like params, those that rules look at.
 
     Args:
         d: derivatives, maybe read from a file or made by hand.
-        fields: those that are looked at, beside params and origin.
+        rules: of measures.
 
     Raises:
         TypeError: if a leaf is not a real floating-point array.
@@ -197,7 +200,8 @@ def align(d: Derivatives, fields: Iterable[Field]) -> Derivatives:
     check_floating(d.params, "params")
     structure = jax.tree.structure(d.params)
     aligned = {}
-    for field in (*fields, "origin"):
+    fields = [field for rule in rules for field in rule.needs + rule.optional]
+    for field in dict.fromkeys(fields):
         held = "gradient_rms" if field == "squared_gradient" else field
         tree = getattr(d, held)
         if tree is not None:

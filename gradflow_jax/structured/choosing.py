@@ -16,7 +16,7 @@ from gradflow_jax.trees import (
     is_traced,
     real_array,
 )
-from gradflow_jax.trees.numbers import check_choice
+from gradflow_jax.trees.numbers import check_choice, checked_count
 
 Budget = Literal["units", "parameters", "flops"] | Callable[[dict], float]
 Scope = Literal["global", "family", "isomorphic"]
@@ -91,12 +91,12 @@ def choose_units(
         raise ValueError("sparsity is 1, outside [0, 1): some units have to stay.")
     floor, round_to = (
         checked_fraction(floor, "floor"),
-        _checked_count(round_to, "round_to"),
+        checked_count(round_to, "round_to"),
     )
     if isinstance(min_units, Mapping):
-        min_units = {k: _checked_count(n, "min_units") for k, n in min_units.items()}
+        min_units = {k: checked_count(n, "min_units") for k, n in min_units.items()}
     else:
-        min_units = _checked_count(min_units, "min_units")
+        min_units = checked_count(min_units, "min_units")
     check_choice(scope, ["global", "family", "isomorphic"], "scope")
     if not callable(budget):
         choices = "units", "parameters", "flops"
@@ -187,14 +187,6 @@ def ties_of_units(
 def _ranked_with(family: Family, scope: Scope) -> str:
     """Returns what the families that are ranked together have in common."""
     return {"global": "", "family": family.name, "isomorphic": family.kind}[scope]
-
-
-def _checked_count(value: chex.Numeric, what: str) -> int:
-    """Returns a number of units, 1 or above, as an int; 2.0 is one too."""
-    check_number(value, what)
-    if is_traced(value) or value != int(value) or value < 1:
-        raise ValueError(f"{what} is {value}; it is a whole number from 1 on.")
-    return int(value)
 
 
 def _rounded_down(fraction: float) -> float:

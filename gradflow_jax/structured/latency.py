@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 
+from gradflow_jax.programs.variables import variables_in
 from gradflow_jax.structured.cutting import cut
 from gradflow_jax.structured.shrinking import Shrunk
-from gradflow_jax.structured.units import Keep, Units
+from gradflow_jax.structured.units import Keep, Units, check_units
 from gradflow_jax.trees import ArrayTree
+from gradflow_jax.trees.checks import check_numbers
+from gradflow_jax.trees.numbers import checked_count
 
 
 def forward_time(
@@ -32,6 +35,11 @@ def forward_time(
     Returns:
         A function from a keep set to seconds.
 
+    Raises:
+        TypeError: if units are not what `gf.find_units` returned, if a leaf of the
+            variables or the inputs is no array of numbers, or calls are no number.
+        ValueError: if calls are below 1.
+
     Example:
         >>> import jax, jax.numpy as jnp, numpy as np
         >>> import gradflow_jax as gf
@@ -43,6 +51,11 @@ def forward_time(
         >>> seconds({"in[1]": np.arange(64) < 8}) > 0
         True
     """
+    check_units(units)
+    variables = variables_in(variables, what="variables")
+    check_numbers(variables, "variables", or_shapes=False)
+    check_numbers(inputs, "inputs", or_shapes=False)
+    calls = checked_count(calls, "calls")
     known: dict[tuple[int, ...], float] = {}
 
     def seconds(keep: Keep) -> float:

@@ -12,7 +12,7 @@ from gradflow_jax.programs.parameters import params_of
 from gradflow_jax.programs.variables import variables_in
 from gradflow_jax.scores.derivatives import Derivatives
 from gradflow_jax.scores.normalization import CHANNEL_MEASURES
-from gradflow_jax.scores.rules import derivatives_for, rule_of
+from gradflow_jax.scores.rules import Rule, derivatives_for, rule_of
 from gradflow_jax.structured.coupling.normalizations import normalizations_of
 from gradflow_jax.structured.families import Family, Ignored, Slices, ignored_by
 from gradflow_jax.structured.sums import (
@@ -95,7 +95,7 @@ def score_units(
     is_ignored = ignored_by(ignore, units.families, units.leaves)
     families = [family for family in units.families if not is_ignored(family)]
     rule = rule_of(measure)
-    d = derivatives_for(measure, d)
+    d = _read_by(rule, derivatives_for(measure, d))
     if measure in CHANNEL_MEASURES:
         chosen = _normalizing(families, units, measure)
         rule = rule._replace(term=rule.alone or rule.term, outer=abs, alone=None)
@@ -124,6 +124,17 @@ def score_units(
             )
         result[family.name] = values / _scale(values, family, units, normalize)
     return result
+
+
+def _read_by(rule: Rule, d: Derivatives) -> Derivatives:
+    """Returns the derivatives that a rule reads, and no others."""
+    fields = {
+        "gradient_rms" if field == "squared_gradient" else field
+        for field in (*rule.needs, *rule.optional)
+    }
+    return Derivatives.without_loss(d.params)._replace(
+        **{field: getattr(d, field) for field in fields}
+    )
 
 
 def _normalizing(families: Sequence[Family], units: Units, measure: str) -> Chosen:

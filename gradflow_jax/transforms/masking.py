@@ -162,9 +162,8 @@ def _select_by_bits(mask: jax.Array, if_true: Any, if_false: Any) -> jax.Array:
 
 def _is_part_without_leaves(params: Params) -> bool:
     """Says whether params are a group of `optax.partition` to which no leaf belongs."""
-    return jax.tree.structure(params).num_leaves == 0 and any(
-        is_masked_node(leaf) for _, leaf in keyed_leaves(params, is_masked_node)
-    )
+    leaves = [leaf for _, leaf in keyed_leaves(params, is_masked_node)]
+    return bool(leaves) and all(map(is_masked_node, leaves))
 
 
 def _leave_out(masks: Masks, params: Params) -> Masks:

@@ -24,6 +24,7 @@ from gradflow_jax.trees import (
     mask_leaves,
     named_leaves,
 )
+from gradflow_jax.trees.checks import check_numbers
 from gradflow_jax.trees.mirroring import Mirror, find_mirrors, is_masked_node
 from gradflow_jax.trees.names import Keys, keyed_leaves
 from gradflow_jax.trees.numbers import check_bool
@@ -130,6 +131,7 @@ def masks_of(opt_state: ArrayTree, params: Params | None = None) -> Masks:
         `optax.MaskedNode`.
 
     Raises:
+        TypeError: if params hold what are no numbers.
         ValueError: if the state holds no masks, several for one leaf, or others than
             those of params.
 
@@ -160,6 +162,7 @@ def masks_of(opt_state: ArrayTree, params: Params | None = None) -> Masks:
         mask_of[keys] = mask
     if params is None:
         return jax.tree.map(lambda mask: mask, functools.reduce(_merge, trees))
+    check_numbers(params, "params")
     completed = [
         mask_of.pop(keys) if keys in mask_of else all_true_like(weight)
         for keys, weight in keyed_leaves(params)
@@ -188,7 +191,10 @@ def _check_optimizer(tx: Any) -> None:
 
 def _nodes(opt_state: ArrayTree) -> list[Any]:
     """Returns the leaves of a state, of which each `MaskState` is one."""
-    return jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, MaskState))
+    return [
+        node
+        for _, node in keyed_leaves(opt_state, lambda node: isinstance(node, MaskState))
+    ]
 
 
 def _flag_masks(opt_state: ArrayTree) -> list[bool]:

@@ -75,8 +75,10 @@ def is_numeric(leaf: object) -> TypeGuard[chex.Numeric]:
     if isinstance(leaf, (float, complex)):
         return True
     dtype: Any = getattr(leaf, "dtype", None)
-    # What only calls something its dtype and its shape has others.
-    if isinstance(dtype, str) or not isinstance(getattr(leaf, "shape", None), tuple):
+    if dtype is None or not isinstance(getattr(leaf, "shape", None), tuple):
+        return False
+    # Objects of any kind may call a text their dtype, which is the name of one.
+    if isinstance(dtype, str):
         return False
     # JAX takes no arrays of which some entries are hidden.
     if isinstance(leaf, np.ma.MaskedArray):

@@ -197,8 +197,10 @@ def map_named(fn: Callable[..., Any], tree: ArrayTree, *more_trees: ArrayTree) -
         >>> map_named(lambda path, leaf: f"{path}: {leaf}", {"conv": {"bias": 2}})
         {'conv': {'bias': 'conv/bias: 2'}}
     """
-    paths = jax.tree.structure(tree).unflatten(path for path, _ in named_leaves(tree))
-    return jax.tree.map(fn, paths, tree, *more_trees)
+    paths = [path for path, _ in named_leaves(tree)]
+    return jax.tree.map(
+        fn, jax.tree.structure(tree).unflatten(paths), tree, *more_trees
+    )
 
 
 def label(path: str) -> str:

@@ -76,6 +76,23 @@ def checked_whole_number(value: chex.Numeric, what: str) -> int:
         raise TypeError(f"{what} is {quote(value)}, not a whole number.") from None
 
 
+def checked_count(value: chex.Numeric, what: str) -> int:
+    """Returns a whole number from 1 on as an int; 2.0 is one too.
+
+    Args:
+        value: a number of Python, NumPy or JAX.
+        what: what an error calls it: "round_to".
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is below 1, has a fraction, or is not known yet.
+    """
+    check_number(value, what)
+    if is_traced(value) or value != int(value) or value < 1:
+        raise ValueError(f"{what} is {value}; it is a whole number from 1 on.")
+    return int(value)
+
+
 def check_number(value: object, what: str, *, least: float = -math.inf) -> None:
     """Checks that a value is one finite real number, not below the least.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import chex
 import jax
-import jax.numpy as jnp
 
 from gradflow_jax.trees.dtypes import describe
 from gradflow_jax.trees.names import named_leaves
@@ -61,7 +60,9 @@ def default_prunable(path: str, leaf: chex.Array | jax.ShapeDtypeStruct) -> bool
         raise TypeError(
             f"the path of a leaf is {describe(path)}: pass its name, 'conv1/kernel'."
         )
-    return len(jnp.shape(leaf)) >= 2 and path.split("/")[-1] not in _NOT_PRUNABLE_NAMES
+    # An array of NumPy is not made of a list, whose parts may be of several lengths.
+    shape = getattr(leaf, "shape", ())
+    return len(shape) >= 2 and path.split("/")[-1] not in _NOT_PRUNABLE_NAMES
 
 
 def match_paths(

@@ -9,11 +9,10 @@ of [16, 4, 4] and [4, 4, 16] each is a kernel of attention, with other inputs.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
-from gradflow_jax.trees.names import label, named_leaves
-from gradflow_jax.trees.numbers import checked_whole_number
+from gradflow_jax.trees.names import flatten_with_routes, label, named_leaves
+from gradflow_jax.trees.numbers import checked_whole_number, quote
 from gradflow_jax.trees.prunable import match_paths
 from gradflow_jax.trees.types import ArrayTree, Axes, Roles
 
@@ -96,13 +95,14 @@ def words_of_leaves(
     """
     if roles is None:
         return dict.fromkeys(shapes)
-    boxed = jax.tree.map(_Words, roles, is_leaf=_is_words)
+    leaves, structure = flatten_with_routes(roles, _is_words)
+    boxed = structure.unflatten(_Words(words) for _, words in leaves)
     by_path = {}
     for path, box in named_leaves(boxed):
         if not _is_words(box.words):
             raise TypeError(
-                f"roles {label(path)} is {box.words!r}, not a tuple with a word for "
-                f"each axis, such as ('in', 'out'): pass {BY_ROLES}."
+                f"roles {label(path)} is {quote(box.words)}, not a tuple with a word "
+                f"for each axis, such as ('in', 'out'): pass {BY_ROLES}."
             )
         by_path[path] = tuple(box.words)
     result = dict.fromkeys(shapes)
@@ -197,8 +197,8 @@ def _checked_axes(
     for number in axes:
         if not -len(shape) <= number < len(shape):
             raise ValueError(
-                f"{what} {label(path)} of shape {shape} has no axis {number}: name the "
-                "axes of some leaves alone, axis={'*/kernel': ...}."
+                f"{what} {label(path)} of shape {shape} has no axis {quote(number)}: "
+                "name the axes of some leaves alone, axis={'*/kernel': ...}."
             )
     counted = tuple(number % len(shape) for number in axes)
     if len(set(counted)) != len(counted) or not counted:

@@ -362,8 +362,14 @@ add("structured.sum_over_units", terms=PARAMS, units=UNITS, scope="producing")
 add("structured.axis_roles", **{"model": model, "args": PARAMS, "args 2": X})
 
 
+class Normalized(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.BatchNorm(use_running_average=True)(x)
+
+
 def normalized():
-    net = linen.BatchNorm(use_running_average=True)
+    net = Normalized()
     return {"model": net, "args": net.init(jax.random.key(0), X), "args 2": [X]}
 
 

@@ -93,6 +93,9 @@ def _is_right(error, frames, function):
     innermost = frames[-1]
     if _is_ours(innermost) and _OF_ARGUMENTS.match(str(error)):
         return isinstance(error, TypeError)
+    if isinstance(error, OSError):
+        # What the system says names the path, whoever asked it.
+        return _is_promised(error, function)
     if _is_ours(innermost):
         return _is_raised(innermost) and _is_promised(error, function)
     if _file(innermost).startswith(HERE) and not any(map(_is_ours, frames)):
@@ -110,8 +113,10 @@ def _is_raised(frame):
 
 
 def _is_promised(error, function):
-    promised = f"{type(error).__name__}:" in (inspect.getdoc(function) or "")
-    return isinstance(error, (TypeError, ValueError)) or promised
+    kinds = (TypeError, ValueError)
+    doc = inspect.getdoc(function) or ""
+    is_documented = any(f"  {kind.__name__}:" in doc for kind in type(error).__mro__)
+    return isinstance(error, kinds) or is_documented
 
 
 def _last(frames):

@@ -247,3 +247,30 @@ class TestOverlap:
     def test_no_leaf_is_an_error(self):
         with pytest.raises(ValueError, match="a has no leaves"):
             gf.overlap({}, {})
+
+
+@pytest.mark.parametrize("how", [None, 1, np.ones(2), np.array(["union"]), 10**5000])
+def test_what_names_no_operation_is_an_error(how):
+    with pytest.raises(ValueError, match="how is .*; it is one of 'intersection', 'u"):
+        gf.combine(np.ones(2, bool), how=how)
+
+
+def test_shapes_without_values_are_an_error():
+    shape, mask = jax.ShapeDtypeStruct((2,), bool), np.ones(2, bool)
+    for call in (
+        lambda: gf.prune({"a": np.ones(2, np.float32)}, {"a": shape}),
+        lambda: gf.prune({"a": jax.ShapeDtypeStruct((2,), "float32")}, {"a": mask}),
+        lambda: gf.combine({"a": mask}, {"a": shape}),
+        lambda: gf.report({"a": shape}),
+    ):
+        with pytest.raises(TypeError, match="leaf 'a' is .*2., a shape without values"):
+            call()
+
+
+def test_keys_without_an_order_are_an_error():
+    tree = {1: np.ones(2, np.uint8), "b": np.ones(2, np.uint8)}
+    for packed, like in ((tree, {}), ({}, tree)):
+        with pytest.raises(
+            ValueError, match="keys of int and str, which have no order"
+        ):
+            gf.unpack_masks(packed, like)

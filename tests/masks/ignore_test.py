@@ -1,5 +1,7 @@
 """`ignore=`: leaves left out by patterns of their paths, wherever masks are made."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,7 +110,36 @@ def test_a_report_counts_what_was_ignored_apart():
     assert gf.report(masks, ignore="head/*").size == 80
 
 
+def test_a_report_reads_patterns_once():
+    masks = gf.global_masks(SCORES, sparsity=0.5, ignore="embed/*")
+    report = gf.report(masks, ignore=iter(["embed/*"]))
+    assert report.sparsity == 0.5 and "but for embed/*" in str(report)
+
+
+def test_a_rule_that_is_none_is_refused_where_it_is_asked():
+    masks = gf.global_masks(SCORES, sparsity=0.5)
+    calls = (
+        lambda rule: gf.report(masks, prunable=rule),
+        lambda rule: gf.quotas(SCORES, {"embed/*": 0.5}, prunable=rule),
+    )
+    rules = {
+        "prunable is a dict: pass a function": {},
+        "prunable is a Fraction: pass a function": Fraction(1, 2),
+        "returned a ndarray: return True": lambda path, leaf: np.ones(2, bool),
+        "returned a ShapeDtypeStruct: return": lambda path, leaf: jax.eval_shape(
+            lambda: 1.0
+        ),
+    }
+    for call in calls:
+        for message, rule in rules.items():
+            with pytest.raises(TypeError, match=message):
+                call(rule)
+
+
 def test_errors():
+    for ignore in (3, np.nan, np.int64(1)):
+        with pytest.raises(TypeError, match="ignore is a .*: pass a path or a pattern"):
+            gf.report(gf.global_masks(SCORES, sparsity=0.5), ignore=ignore)
     with pytest.raises(TypeError, match=r"ignore is 3, not a path or a pattern"):
         gf.global_masks(SCORES, sparsity=0.5, ignore=[3])
     with pytest.raises(ValueError, match=r"there are embed/embedding.*no leaf|no leaf"):

@@ -127,6 +127,11 @@ def test_units_in_another_place_are_refused(linen):
         lambda: gf.cut(variables, keep, units),
         lambda: gf.shrink(net, keep, units),
         lambda: gf.cut_error(variables, keep, units, X),
+        lambda: gf.structured.kept_indices(keep, units),
+        lambda: gf.structured.compose_keep(keep, units, units, keep),
+        lambda: gf.structured.compose_keep(units, keep, keep, keep),
+        lambda: gf.structured.sum_over_units(variables["params"], variables),
+        lambda: gf.structured.forward_time(variables, keep, X),
     ):
         with pytest.raises(TypeError, match="not what gf.find_units returned"):
             call()
@@ -140,6 +145,85 @@ ODD = [
     np.array(["2020-01-01"], "datetime64[D]"),
     np.zeros(2, [("a", "f4")]),
 ]
+
+
+@pytest.mark.parametrize("keep", [3, "all", None, [True], np.ones(8, bool), {1.0}])
+def test_a_keep_set_is_a_mapping(linen, keep):
+    net, variables, units = linen
+    for call in (
+        lambda: gf.cut(variables, units, keep),
+        lambda: gf.shrink(net, units, keep),
+        lambda: gf.structured.kept_indices(units, keep),
+        lambda: gf.structured.compose_keep(units, {}, units, keep),
+        lambda: units.widths(keep),
+        lambda: units.masks(keep, variables),
+        *([lambda: units.flops(keep)] if keep is not None else []),
+    ):
+        with pytest.raises(
+            TypeError, match="keep is .*: pass bools .units. by the nam"
+        ):
+            call()
+
+
+def test_flags_that_are_no_bools_are_named(linen):
+    _, _, units = linen
+    (family,) = units
+    for flags, said in (
+        ([[True], [True, False]], "is list; it is one bool for each of its 8"),
+        (jax.random.key(0), r"is key<fry>\[\]; it is one bool"),
+        (None, r"is object\[\]; it is one bool"),
+        (np.zeros(8, [("a", "?")]), "it is one bool"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            units.widths({family.name: flags})
+    with pytest.raises(ValueError, match="keep names the family a number of more"):
+        units.widths({10**5000: np.ones(8, bool)})
+    with pytest.raises(TypeError, match="keep of .* is traced by jax.jit"):
+        jax.eval_shape(
+            lambda flags: units.widths({family.name: flags}), np.ones(8, bool)
+        )
+
+
+def test_variables_and_inputs_have_values(linen):
+    _, variables, units = linen
+    shapes = jax.eval_shape(lambda: variables)
+    time = gf.structured.forward_time
+    for call in (
+        lambda: gf.cut_error(shapes, units, {}, X),
+        lambda: gf.cut_error(variables, units, {}, jax.eval_shape(lambda: X)),
+        lambda: gf.structured.sum_over_units(shapes["params"], units),
+        lambda: time(shapes, units, X),
+        lambda: time(variables, units, jax.eval_shape(lambda: X)),
+    ):
+        with pytest.raises(TypeError, match="leaf '.*' is .*, a shape without values"):
+            call()
+    with pytest.raises(TypeError, match="calls is 1j: pass real numbers"):
+        time(variables, units, X, calls=1j)
+    with pytest.raises(ValueError, match="calls is 0; it is a whole number from 1 on"):
+        time(variables, units, X, calls=0)
+
+
+def test_scores_and_costs_that_are_none_are_named(linen):
+    _, _, units = linen
+    (family,) = units
+    scores = {family.name: np.arange(8.0)}
+    for odd in (None, 3, "scores", [scores], scores[family.name]):
+        with pytest.raises(
+            TypeError, match="scores is .*: pass the scores of units by"
+        ):
+            gf.choose_units(odd, units, sparsity=0.5)
+    with pytest.raises(TypeError, match="scores of .* are traced by jax.jit"):
+        jax.eval_shape(lambda s: gf.choose_units(s, units, sparsity=0.5), scores)
+    for cost in (None, "1", 1j, np.ones(2)):
+        with pytest.raises(TypeError, match=r"budget\(keep\) is .*: pass .*real num"):
+            gf.choose_units(scores, units, sparsity=0.5, budget=lambda keep: cost)  # noqa: B023
+    for option in ({"scope": np.ones(2)}, {"budget": 3}, {"budget": np.array("a")}):
+        with pytest.raises(ValueError, match="is .*; it is one of"):
+            gf.choose_units(scores, units, sparsity=0.5, **option)
+    with pytest.raises(TypeError, match=r"ignore of the family .* returned a ndarray"):
+        gf.choose_units(
+            scores, units, sparsity=0.5, ignore=lambda family: np.ones(2, bool)
+        )
 
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: odd.dtype.kind)

@@ -147,3 +147,31 @@ def test_replace_masks_refuses_the_state_of_another_optimizer():
     other_state = optax.chain(optax.sgd(0.1), gf.apply_mask(ALL)).init(W)
     with raises(ValueError, "tx.init(params) and opt_state are different trees"):
         gf.replace_masks(tx, other_state, W, ALL)
+
+
+@pytest.mark.parametrize("value", [1, None, "yes", np.ones(2, bool), np.ones((), bool)])
+def test_an_option_is_true_or_false(value):
+    with raises(TypeError, "packed is "):
+        gf.apply_mask(ALL, packed=value)
+    tx = optax.chain(optax.adam(0.1), gf.apply_mask(ALL))
+    with raises(TypeError, "reset is "):
+        gf.replace_masks(tx, tx.init(W), W, ALL, reset=value)
+
+
+def test_replace_masks_takes_an_optimizer():
+    tx = optax.chain(optax.adam(0.1), gf.apply_mask(ALL))
+    for value in (None, tx.init, tx._replace(init=None), W, jnp.ones(2)):
+        with raises(TypeError, "not an optimizer of optax with init and update"):
+            gf.replace_masks(value, tx.init(W), W, ALL)
+
+
+def test_trees_that_are_none_are_named():
+    tx = optax.chain(optax.sgd(0.1), gf.apply_mask(ALL))
+    state = tx.init(W)
+    with raises(TypeError, "params (the array itself) is object, no array of numbers"):
+        gf.masks_of(state, object())
+    with raises(TypeError, "params leaf 'b' is str, no array of numbers"):
+        gf.masks_of(state, W | {"b": "keep"})
+    for call in (gf.apply_mask().init, gf.masks_of):
+        with raises(ValueError, "keys of int and str, which have no order"):
+            call({1: jnp.ones(2), "b": jnp.ones(2)})

@@ -11,6 +11,7 @@ import numpy as np
 from gradflow_jax.programs.models import ModelLike, kind_of, unwrap_apply
 from gradflow_jax.trees import (
     ArrayTree,
+    describe,
     is_linen_module,
     is_nnx_module,
     named_leaves,
@@ -85,7 +86,20 @@ def recalibrate(model: ModelLike, *args: Any, **options: Any) -> Any:
             f"module, or what gf.shrink returned for one, not {_name(module)}."
         )
     batches = _checked_batches(args[1:], "model, variables, batches")
+    _check_collections(args[0])
     return _recalibrate_linen(module, args[0], batches, options)
+
+
+def _check_collections(variables: Any) -> None:
+    """Raises TypeError at what are not the variables of a linen module."""
+    check_numbers(variables, "variables", or_shapes=False)
+    is_dict = isinstance(variables, Mapping)
+    if not is_dict or not all(isinstance(part, Mapping) for part in variables.values()):
+        raise TypeError(
+            f"variables is {describe(variables)}, not the collections of a linen "
+            "module: pass {'params': ..., 'batch_stats': ...}, as init returned them "
+            "or training left them."
+        )
 
 
 def _is_recorded_linen(model: Any) -> bool:
@@ -129,7 +143,6 @@ def _recalibrate_linen(
             _, updated = anew(variables, *inputs, **options)
         return dict(named_leaves({"batch_stats": updated.get("batch_stats", {})}))
 
-    check_numbers(variables, "variables")
     marked = _replace(variables, _mark)
     measured = _average(lambda inputs: measure(marked, *inputs), batches, layers)
     return _replace(variables, lambda path, leaf: _filled(path, leaf, measured))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.structured.saving.tensor_files import is_native
-from gradflow_jax.trees import describe, is_traced, label
+from gradflow_jax.trees import describe, is_numeric, is_traced, label
 
 _NUMBERS = frozenset(
     """
@@ -36,9 +36,9 @@ def kind_of_leaf(path: str, leaf: Any) -> str:
         TypeError: if it is neither an array of numbers nor one of random keys, or its
             values are not known.
     """
-    is_number = isinstance(leaf, (bool, int, float, complex))
+    is_number = isinstance(leaf, (bool, int, float, complex)) and is_numeric(leaf)
     dtype = jnp.result_type(leaf) if is_number else getattr(leaf, "dtype", None)
-    what = f"a {type(leaf).__name__} of dtype {dtype}"
+    what = describe(leaf)
     if is_traced(leaf):
         what = "traced by jax.jit"
     elif isinstance(dtype, np.dtype) and dtype.name in _NUMBERS:

@@ -117,6 +117,10 @@ def test_a_new_nnx_module_holds_its_new_statistics():
         ((Module(), [np.float32(1)]), ValueError, "a batch has no first axis"),
         ((lambda p, x: x, {}, BATCHES), TypeError, "finds the batch norms of Flax"),
         (({}, {}, BATCHES), TypeError, "not dict"),
+        ((Net(), None, BATCHES), TypeError, "variables is NoneType, not the collect"),
+        ((Net(), np.ones(2), BATCHES), TypeError, "variables is float64.2., not"),
+        ((Net(), {"params": 1.0}, BATCHES), TypeError, "variables is dict, not the c"),
+        ((Net(), {"a": object()}, BATCHES), TypeError, "leaf 'a' is object, no array"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, error, message):

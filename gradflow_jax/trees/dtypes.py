@@ -83,6 +83,10 @@ def is_numeric(leaf: object) -> TypeGuard[chex.Numeric]:
     # JAX takes no arrays of which some entries are hidden.
     if isinstance(leaf, np.ma.MaskedArray):
         return False
+    # It computes with none of the other byte order, and with no long doubles.
+    is_numpys = isinstance(dtype, np.dtype)
+    if is_numpys and (not dtype.isnative or dtype.char in "gG"):
+        return False
     try:
         kinds = (jnp.number, jnp.bool_, jax.dtypes.extended)
         return any(jnp.issubdtype(dtype, kind) for kind in kinds)

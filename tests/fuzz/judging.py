@@ -102,8 +102,17 @@ def _is_right(error, frames, function):
         # Python's own, of a call with too few arguments, or of what is no function.
         return isinstance(error, TypeError)
     # Users see what their own function raises, itself or by what it called.
-    mixed = [frame for frame in frames if _is_ours(frame) or HERE in _file(frame)]
+    mixed = [
+        frame
+        for frame in frames
+        if HERE in _file(frame) or _is_ours(frame) and not _hands_on(frame)
+    ]
     return any(map(_is_ours, frames)) and not _is_ours(mixed[-1])
+
+
+def _hands_on(frame):
+    """Says whether a frame is one through which Flax calls a layer of the user's."""
+    return frame.tb_frame.f_code.co_qualname == "_measuring.<locals>.intercept"
 
 
 def _is_raised(frame):

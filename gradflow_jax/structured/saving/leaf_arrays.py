@@ -38,7 +38,6 @@ def kind_of_leaf(path: str, leaf: Any) -> str:
     """
     is_number = isinstance(leaf, (bool, int, float, complex)) and is_numeric(leaf)
     dtype = jnp.result_type(leaf) if is_number else getattr(leaf, "dtype", None)
-    what = describe(leaf)
     if is_traced(leaf):
         what = "traced by jax.jit"
     elif isinstance(dtype, np.dtype) and dtype.name in _NUMBERS:
@@ -47,6 +46,7 @@ def kind_of_leaf(path: str, leaf: Any) -> str:
         for kind in _KEYS:
             if dtype_of(kind) == dtype:
                 return kind
+        what = describe(leaf)
     raise TypeError(
         f"variables {label(path)} is {what}, but saved are arrays of numbers and of "
         "random keys of JAX's own generators. Convert the leaf, or leave it out."

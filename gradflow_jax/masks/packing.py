@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradflow_jax.masks.selection.placement import explicit_sharding, place_like
@@ -97,7 +98,7 @@ def unpacked_leaves(
         if getattr(leaf, "dtype", None) != jnp.uint8 or not jnp.ndim(leaf):
             return leaf
         target = leaf_like.get(path)
-        if target is not None and jnp.shape(leaf) == packed_shape(jnp.shape(target)):
+        if target is not None and np.shape(leaf) == packed_shape(np.shape(target)):
             return unpacked_leaf(leaf, target)
         # Bytes that fit no leaf are unpacked whole: the check below then names them.
         return jnp.unpackbits(jnp.asarray(leaf), axis=-1).astype(bool)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradflow_jax.trees import ArrayTree, describe, named_leaves
 from gradflow_jax.trees.mirroring import Mirror, find_mirrors
@@ -45,7 +46,7 @@ def _check_number_of_no_weight(
 ) -> None:
     """Raises ValueError at an array that mirrors nothing; counts and keys may be."""
     path, leaf, owner, _ = mirror
-    if math.prod(jnp.shape(leaf)) <= 1:
+    if math.prod(np.shape(leaf)) <= 1:
         return
     if owner is not None:
         raise ValueError(

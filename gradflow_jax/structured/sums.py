@@ -21,6 +21,7 @@ from gradflow_jax.trees import (
     Params,
     describe,
     fetch,
+    label,
     named_leaves,
     widen,
 )
@@ -54,7 +55,7 @@ def sum_over_units(
 
     Raises:
         TypeError: if units are not what `gf.find_units` returned, or a term is no
-            array of numbers.
+            array of real numbers.
         ValueError: if there is no such scope, or if the terms are not those of the
             units' model, or hold none of the leaves of a family.
 
@@ -73,6 +74,12 @@ def sum_over_units(
     """
     check_units(units)
     check_numbers(terms, "terms", or_shapes=False)
+    for path, leaf in named_leaves(terms):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+            raise TypeError(
+                f"terms {label(path)} is {describe(leaf)}, and sums over units are "
+                "real: pass the real part or the absolute value."
+            )
     plan = UnitSums(terms, units, chosen=slices_in(scope), what="terms")
     partial = _jitted_partial_sums(jax.tree.leaves(terms), plan.partial_sums)
     return plan.add_up([fetch_in_float64(table) for table in partial])

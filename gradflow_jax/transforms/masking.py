@@ -17,7 +17,8 @@ from gradflow_jax.trees import (
     describe,
     mask_leaves,
 )
-from gradflow_jax.trees.dtypes import is_numeric
+from gradflow_jax.trees.checks import check_numbers
+from gradflow_jax.trees.dtypes import has_values, is_numeric
 from gradflow_jax.trees.mirroring import is_masked_node
 from gradflow_jax.trees.names import keyed_leaves
 from gradflow_jax.trees.numbers import check_bool
@@ -131,6 +132,8 @@ def apply_mask(
         )
         weights = jax.tree.leaves(params)
         steps = aligned_leaves(updates, params, what="updates", like_what="params")
+        _check_leaves(weights, params, "params")
+        _check_leaves(steps, updates, "updates")
         edited = [
             _select_by_bits(mask, step, -jnp.asarray(weight))
             for mask, step, weight in zip(kept, steps, weights, strict=True)
@@ -138,6 +141,12 @@ def apply_mask(
         return jax.tree.structure(updates).unflatten(edited), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_leaves(leaves: list[Any], tree: Any, what: str) -> None:
+    """Raises TypeError at a leaf that is no array; only then are leaves named."""
+    if not all(is_numeric(leaf) and has_values(leaf) for leaf in leaves):
+        check_numbers(tree, what, or_shapes=False)
 
 
 def _select_by_bits(mask: jax.Array, if_true: Any, if_false: Any) -> jax.Array:
@@ -205,9 +214,9 @@ def _check_not_flattened(masks: Masks, params: Params) -> None:
         return
     ((_, vector),) = weights
     if (
-        jnp.ndim(vector) == 1
-        and sum(jnp.size(mask) for _, mask in flags) == jnp.size(vector)
-        and [(keys, jnp.ndim(mask)) for keys, mask in flags] != [((), 1)]
+        np.ndim(vector) == 1
+        and sum(np.size(mask) for _, mask in flags) == np.size(vector)
+        and [(keys, np.ndim(mask)) for keys, mask in flags] != [((), 1)]
     ):
         raise ValueError(
             f"params is one vector, {describe(vector)}, as optax.flatten makes of a "

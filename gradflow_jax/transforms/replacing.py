@@ -163,15 +163,16 @@ def masks_of(opt_state: ArrayTree, params: Params | None = None) -> Masks:
     if params is None:
         return jax.tree.map(lambda mask: mask, functools.reduce(_merge, trees))
     check_numbers(params, "params")
-    completed = [
-        mask_of.pop(keys) if keys in mask_of else all_true_like(weight)
-        for keys, weight in keyed_leaves(params)
-    ]
-    if mask_of:
+    weights = keyed_leaves(params)
+    if lacking := mask_of.keys() - dict(weights).keys():
         raise ValueError(
-            f"opt_state holds masks of the {label('/'.join(next(iter(mask_of))))}, "
+            f"opt_state holds masks of the {label('/'.join(min(lacking)))}, "
             "which params lack: pass the params that the optimizer was made for."
         )
+    completed = [
+        mask_of[keys] if keys in mask_of else all_true_like(weight)
+        for keys, weight in weights
+    ]
     structure = jax.tree.structure(params)
     return structure.unflatten(
         unpacked_leaves(

@@ -10,6 +10,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradflow_jax.trees.dtypes import (
     describe,
@@ -182,10 +183,10 @@ def aligned_leaves(
             f"Make {what} from this very tree of {like_what}."
         )
     for (path, leaf), (_, like_leaf) in zip(actual, expected, strict=True):
-        if jnp.shape(leaf) != jnp.shape(like_leaf):
+        if np.shape(leaf) != np.shape(like_leaf):
             raise ValueError(
-                f"{what} {label(path)} has shape {jnp.shape(leaf)}, but {like_what} "
-                f"has {jnp.shape(like_leaf)} there. Make {what} from this very tree of "
+                f"{what} {label(path)} has shape {np.shape(leaf)}, but {like_what} "
+                f"has {np.shape(like_leaf)} there. Make {what} from this very tree of "
                 f"{like_what}."
             )
     return [leaf for _, leaf in actual]

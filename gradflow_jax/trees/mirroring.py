@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gradflow_jax.trees.dtypes import is_numeric
@@ -120,7 +121,7 @@ def find_mirrors(tree: ArrayTree, of: ArrayTree) -> list[Mirror]:
         owner = None
         if not _is_count(leaf):
             owner = _best_owner(entry, views, copies, model_leaves)
-        kind = None if owner is None else _kind(leaf, jnp.shape(model_leaves[owner]))
+        kind = None if owner is None else _kind(leaf, np.shape(model_leaves[owner]))
         mirrors.append(Mirror(path, leaf, owner, kind))
     return mirrors
 
@@ -133,10 +134,10 @@ def is_masked_node(node: Any) -> bool:
 def is_packed(leaf: Any, shape: tuple[int, ...]) -> bool:
     """Says whether a leaf holds a mask of this shape as bits."""
     return (
-        jnp.shape(leaf) != shape
+        np.shape(leaf) != shape
         and getattr(leaf, "dtype", None) == jnp.uint8
         and bool(shape)
-        and jnp.shape(leaf) == packed_shape(shape)
+        and np.shape(leaf) == packed_shape(shape)
     )
 
 
@@ -148,7 +149,7 @@ def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _kind(
     leaf: Any, shape: tuple[int, ...]
 ) -> Literal["same", "stacked", "packed"] | None:
-    leaf_shape = jnp.shape(leaf)
+    leaf_shape = np.shape(leaf)
     if leaf_shape == shape:
         return "same"
     if is_packed(leaf, shape):
@@ -159,7 +160,7 @@ def _kind(
 def _is_count(leaf: Any) -> bool:
     return (
         is_numeric(leaf)
-        and jnp.shape(leaf) == ()
+        and np.shape(leaf) == ()
         and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
     )
 
@@ -219,7 +220,7 @@ def _find_copies(
                 fitting[place] += 1
                 covered[place] += view.starts[inside]
                 if not is_left_out:
-                    shape = jnp.shape(model_leaves[view.path_of[inside]])
+                    shape = np.shape(model_leaves[view.path_of[inside]])
                     shaped[place] += _kind(entry.leaf, shape) is not None
     return {
         place: _Copy(
@@ -249,6 +250,6 @@ def _best_owner(
             owner = view.path_of.get(keys[depth:])
             if owner is not None:
                 copy = copy_at[keys[:depth]]
-                if copy.is_complete or jnp.ndim(model_leaves[owner]):
+                if copy.is_complete or np.ndim(model_leaves[owner]):
                     candidates.append((copy, owner))
     return max(candidates)[1] if candidates else None

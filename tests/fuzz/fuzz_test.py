@@ -18,20 +18,52 @@ from tests.fuzz.inputs import ENTRIES, NOT_CALLED
 from tests.fuzz.judging import judge, whole_tracebacks
 
 # Of each function: so many inputs in the tier of runs, and so few in that of units,
-# of the functions that compile nothing.
+# of the functions that refuse most of them before they compile anything.
 MANY, FEW = 60, 20
 LEAST = 30
 COMPILE_NOTHING = (
+    "dynamics.convergence_order",
     "dynamics.measured_rates",
     "dynamics.predicted_rates",
-    "dynamics.convergence_order",
+    "masks.combine",
+    "masks.erdos_renyi",
+    "masks.erdos_renyi_kernel",
+    "masks.invert_scores",
+    "masks.layerwise_masks",
+    "masks.n_of_m_masks",
+    "masks.overlap",
+    "masks.pack_masks",
+    "masks.prune",
+    "masks.quotas",
+    "masks.shuffle_labels",
+    "masks.shuffle_masks",
     "masks.shuffle_pixels",
+    "masks.sparsity",
+    "masks.unpack_masks",
     "plotting.correlation_matrix",
     "plotting.look",
     "plotting.measured_and_predicted",
     "plotting.observations.convergence",
     "plotting.score_histograms",
     "plotting.training_curves",
+    "structured.axis_roles",
+    "structured.check_cut",
+    "structured.choose_units",
+    "structured.compose_keep",
+    "structured.cut",
+    "structured.cut_error",
+    "structured.find_units",
+    "structured.forward_time",
+    "structured.kept_indices",
+    "structured.load_cut",
+    "structured.recalibrate",
+    "structured.register_rule",
+    "structured.save_cut",
+    "structured.shrink",
+    "structured.sum_over_units",
+    "transforms.apply_mask",
+    "transforms.masks_of",
+    "transforms.replace_masks",
 )
 
 

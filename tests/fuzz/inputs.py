@@ -306,7 +306,7 @@ add(
     floor=0.1,
     min_units=1,
     round_to=1,
-    ignore=(),
+    ignore=lambda family: False,
 )
 add(
     "structured.compose_keep",
@@ -348,7 +348,7 @@ add(
     measure="taylor",
     scope="producing",
     normalize=None,
-    ignore=(),
+    ignore=lambda family: False,
 )
 add(
     "structured.shrink",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import gradflow_jax as gf
+from gradflow_jax.transforms import MaskState
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
@@ -195,6 +196,9 @@ def test_variables_and_inputs_have_values(linen):
     ):
         with pytest.raises(TypeError, match="leaf '.*' is .*, a shape without values"):
             call()
+    terms = jax.tree.map(lambda leaf: leaf * np.complex64(1j), variables["params"])
+    with pytest.raises(TypeError, match="terms leaf .* is complex64.*: pass the real"):
+        gf.structured.sum_over_units(terms, units)
     with pytest.raises(TypeError, match="calls is 1j: pass real numbers"):
         time(variables, units, X, calls=1j)
     with pytest.raises(ValueError, match="calls is 0; it is a whole number from 1 on"):
@@ -278,3 +282,12 @@ def test_scores_of_a_tree_with_numbers_of_python(linen):
         X,
     )
     assert [family.size for family in units] == [8]
+
+
+@pytest.mark.parametrize("odd", [jax.nn.relu, int, range(3), "relu", object()])
+def test_what_is_no_array_is_carried_over(linen, odd):
+    _, variables, units = linen
+    small = gf.cut({**variables, "odd": odd}, units, half(units))
+    assert small["odd"] is odd
+    with pytest.raises(ValueError, match=r"updates .* has shape .*, but params has"):
+        gf.apply_mask().update({"a": odd}, MaskState({"a": X > 0}), {"a": X})

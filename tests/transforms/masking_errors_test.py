@@ -177,3 +177,20 @@ def test_trees_that_are_none_are_named():
             ValueError, "has keys of int and str, and its leaves have no order"
         ):
             call({1: jnp.ones(2), "b": jnp.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (np.zeros(2, [("a", "f4")]), "no array of numbers"),
+        (np.array([None, 1.0]), "no array of numbers"),
+        (jax.ShapeDtypeStruct((2,), np.float32), "a shape without values"),
+    ],
+)
+def test_updates_are_arrays_of_numbers(odd, said):
+    tx = gf.apply_mask(ALL)
+    state = tx.init(W)
+    with pytest.raises(TypeError, match=f"updates leaf 'b' is .*, {said}"):
+        tx.update(W | {"b": odd}, state, W)
+    with pytest.raises(TypeError, match=f"params leaf 'b' is .*, {said}"):
+        tx.update(W, state, W | {"b": odd})

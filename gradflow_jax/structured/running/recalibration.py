@@ -93,13 +93,19 @@ def recalibrate(model: ModelLike, *args: Any, **options: Any) -> Any:
 def _check_collections(variables: Any) -> None:
     """Raises TypeError at what are not the variables of a linen module."""
     check_numbers(variables, "variables", or_shapes=False)
-    is_dict = isinstance(variables, Mapping)
-    if not is_dict or not all(isinstance(part, Mapping) for part in variables.values()):
+    parts = [variables]
+    if isinstance(variables, Mapping):
+        parts += variables.values()
+    if not all(isinstance(part, Mapping) and _is_named(part) for part in parts):
         raise TypeError(
             f"variables is {describe(variables)}, not the collections of a linen "
             "module: pass {'params': ..., 'batch_stats': ...}, as init returned them "
             "or training left them."
         )
+
+
+def _is_named(part: Mapping[Any, Any]) -> bool:
+    return all(isinstance(name, str) for name in part)
 
 
 def _is_recorded_linen(model: Any) -> bool:

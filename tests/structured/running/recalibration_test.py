@@ -120,6 +120,7 @@ def test_a_new_nnx_module_holds_its_new_statistics():
         ((Net(), None, BATCHES), TypeError, "variables is NoneType, not the collect"),
         ((Net(), np.ones(2), BATCHES), TypeError, "variables is float.*2., not"),
         ((Net(), {"params": 1.0}, BATCHES), TypeError, "variables is dict, not the c"),
+        ((Net(), {"params": {0: 1.0}}, BATCHES), TypeError, "variables is dict, not"),
         ((Net(), {"a": object()}, BATCHES), TypeError, "leaf 'a' is object, no array"),
     ],
 )

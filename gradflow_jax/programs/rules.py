@@ -20,6 +20,8 @@ parameters again, connectivity lets every operand reach every result.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gradflow_jax.trees.numbers import quote
+
 Rule = Callable[..., Any]
 
 
@@ -122,7 +124,7 @@ def register_rule(
     if not isinstance(primitive, str):
         raise TypeError(
             f"register_rule takes the name of a primitive, a str such as 'my_norm', "
-            f"not {primitive!r}."
+            f"not {quote(primitive)}."
         )
     rules = {
         "coupling": (COUPLING_RULES, coupling),
@@ -134,7 +136,8 @@ def register_rule(
         optional = rule is None and word != "coupling"
         if not optional and not callable(rule):
             raise TypeError(
-                f"register_rule({primitive!r}): {word} is {rule!r}, not a function; "
+                f"register_rule({primitive!r}): {word} is {quote(rule)}, not a "
+                "function; "
                 "gf.structured.elementwise is the coupling of primitives that compute "
                 "index by index."
             )

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradflow_jax.trees import describe, is_numeric, label, map_named, named_leaves
+from gradflow_jax.trees.checks import check_has_values
+from gradflow_jax.trees.names import flatten_with_routes
 
 _FLAGS = (bool, np.bool_, str, enum.Enum)
 _ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
@@ -45,7 +47,11 @@ class Flag:
 
 
 def take_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any], *, first: int = 0
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    first: int = 0,
+    or_shapes: bool = False,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Returns arguments as JAX takes them; `release_flags` undoes it for the loss.
 
@@ -53,16 +59,18 @@ def take_arguments(
         args: what the loss takes after params, in whole or from `first` on.
         kwargs: what it takes by keyword.
         first: the place of the first of `args`, for errors.
+        or_shapes: whether shapes stand for arrays, as where a program is lowered.
 
     Raises:
         TypeError: at what is neither an array nor a flag; it names the argument.
     """
     taken = tuple(
-        _take(value, f"argument {place} after params")
+        _take(value, f"argument {place} after params", or_shapes)
         for place, value in enumerate(args, first + 1)
     )
     return taken, {
-        name: _take(value, f"argument {name!r}") for name, value in kwargs.items()
+        name: _take(value, f"argument {name!r}", or_shapes)
+        for name, value in kwargs.items()
     }
 
 
@@ -78,7 +86,7 @@ def release_flags(
     return tuple(map(release, args)), released
 
 
-def take_arrays(tree: Any, what: str) -> Any:
+def take_arrays(tree: Any, what: str, *, or_shapes: bool = False) -> Any:
     """Returns a tree whose leaves are arrays and numbers that JAX takes.
 
     What NumPy reads, such as the tensors of another library, is taken as NumPy takes
@@ -87,16 +95,21 @@ def take_arrays(tree: Any, what: str) -> Any:
     Args:
         tree: any pytree.
         what: what an error calls it.
+        or_shapes: whether shapes stand for arrays.
 
     Raises:
         TypeError: at a leaf that is no array of numbers.
     """
     # An iterator is named by its place, which JAX itself would warn of.
-    leaves, structure = jax.tree.flatten(
+    routes_and_leaves, structure = flatten_with_routes(
         tree, is_leaf=lambda node: isinstance(node, Iterator)
     )
+    leaves = [leaf for _, leaf in routes_and_leaves]
     places = named_leaves(structure.unflatten(range(len(leaves))))
     taken = [_as_array(path, leaves[place], what) for path, place in places]
+    if not or_shapes:
+        for (path, _), leaf in zip(places, taken, strict=True):
+            check_has_values(path, leaf, what)
     is_same = all(new is old for new, old in zip(taken, leaves, strict=True))
     return tree if is_same else structure.unflatten(taken)
 
@@ -184,8 +197,10 @@ def check_batches(source: Any, passes: int) -> None:
         )
 
 
-def _take(value: Any, what: str) -> Any:
-    return Flag(value) if isinstance(value, _FLAGS) else take_arrays(value, what)
+def _take(value: Any, what: str, or_shapes: bool) -> Any:
+    if isinstance(value, _FLAGS):
+        return Flag(value)
+    return take_arrays(value, what, or_shapes=or_shapes)
 
 
 def _as_array(path: str, leaf: Any, what: str) -> Any:

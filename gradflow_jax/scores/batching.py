@@ -16,7 +16,8 @@ from gradflow_jax.scores.arguments import (
     take_arrays,
 )
 from gradflow_jax.scores.losses import LossFn, of_a_loss, scalar_loss, take_module
-from gradflow_jax.trees import Params
+from gradflow_jax.trees import Params, checked_whole_number, describe, real_array
+from gradflow_jax.trees.numbers import quote
 
 Batches = Iterable[Any] | Callable[[], Iterable[Any]]
 """Batches of any kind that the loss takes, or a function that yields them anew."""
@@ -161,7 +162,13 @@ class BatchedLoss:
 
     def _weigh(self, batch: Any) -> float:
         """Returns what a batch counts for, checked to be positive and finite."""
-        weight = float((self.weight or batch_size)(batch))
+        answer = (self.weight or batch_size)(batch)
+        number = real_array(answer, "the weight of a batch")
+        if number.ndim:
+            raise TypeError(
+                f"weight(batch) returned {describe(answer)}: return one number."
+            )
+        weight = float(number)
         if not (weight > 0 and math.isfinite(weight)):
             raise ValueError(
                 f"a batch has weight {weight}; weights are positive and finite, "
@@ -220,11 +227,12 @@ def over_batches(
         arrays of NumPy are taken to be the same in all.
 
     Raises:
-        TypeError: if `loss_fn` is no function, `micro_batch` no whole number or `dtype`
-            no floating dtype; at the call, for a one-shot iterator where two passes are
-            needed, for a single batch instead of an iterable of batches, for a loss
-            that takes other arguments, or where `micro_batch` would change the measure
-            (Fisher's batches).
+        TypeError: if `loss_fn`, `weight` or `progress` is no function, `micro_batch` no
+            whole number or `dtype` no floating dtype; at the call, for a weight that is
+            no number, for a one-shot iterator where two passes are needed, for a single
+            batch instead of an iterable of batches, for a loss that takes other
+            arguments, or where `micro_batch` would change the measure (Fisher's
+            batches).
         ValueError: if `micro_batch` is below 1, or `dtype` is float64 and JAX has not
             enabled it; at the call, if there is no batch, if the arrays of a batch have
             different lengths, or if the second pass saw other data than the first.
@@ -242,15 +250,26 @@ def over_batches(
         >>> round(float(grasp(params, batches)["w"]), 3)
         87.111
     """
+    for what, function in {"weight": weight, "progress": progress}.items():
+        if function is not None and not callable(function):
+            raise TypeError(
+                f"{what} is {quote(function)}: pass a function, as over_batches calls "
+                "weight(batch) and progress(done, total)."
+            )
     if micro_batch is not None:
-        if not isinstance(micro_batch, int) or isinstance(micro_batch, bool):
-            raise TypeError(f"micro_batch is {micro_batch!r}, not a whole number.")
+        micro_batch = checked_whole_number(micro_batch, "micro_batch")
         if micro_batch < 1:
             raise ValueError(
                 f"micro_batch is {micro_batch}: compute one example at a time or more."
             )
     if dtype is not None:
-        dtype = jnp.dtype(dtype)
+        try:
+            dtype = jnp.dtype(dtype)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"dtype is {quote(dtype)}, which is none: pass a floating dtype, such "
+                "as jnp.float32."
+            ) from None
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
                 f"dtype is {dtype.name}: sums of gradients need a floating dtype, such "

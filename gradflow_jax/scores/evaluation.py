@@ -19,7 +19,14 @@ from gradflow_jax.scores.losses import LossFn, of_a_loss, take_module
 from gradflow_jax.scores.passes import derivatives_over_batches
 from gradflow_jax.scores.sharding import shardings_of
 from gradflow_jax.scores.vanishing import Vanished, find_vanished, tell_vanished
-from gradflow_jax.trees import Params, aligned_leaves, check_floating, check_trained
+from gradflow_jax.trees import (
+    Params,
+    aligned_leaves,
+    check_floating,
+    check_trained,
+    map_named,
+)
+from gradflow_jax.trees.numbers import check_choice
 
 
 class Jitted(Protocol):
@@ -68,9 +75,10 @@ def differentiate(
     Raises:
         TypeError: at the call, for params that are not real floating-point arrays
             or a loss that is not a scalar.
-        ValueError: at the call, for params without leaves, an origin that is another
-            tree than params or holds their very arrays, or examples whose gradients
-            are 0 where the batch's is not.
+        ValueError: for another order, or squares of anything else; at the call, for
+            params without leaves, an origin that is another tree than params or holds
+            their very arrays, or examples whose gradients are 0 where the batch's is
+            not.
 
     Example:
         >>> import jax.numpy as jnp
@@ -83,6 +91,8 @@ def differentiate(
         >>> gf.score(d, "grasp").tolist()
         [10.0, 15.0]
     """
+    check_choice(order, (1, 2), "order")
+    check_choice(squares, ("batch", "example", None), "squares")
     return evaluate_then(
         lambda derivatives: derivatives,
         loss_fn,
@@ -128,11 +138,13 @@ def evaluate_then(
         evaluate = derivatives_of_batch(finish_and_look, loss_fn, **options)
     kept_origin = None if origin is None else _keep(params_of(origin))
 
-    def take(params: Params, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+    def take(
+        params: Params, args: Any, kwargs: Any, *, or_shapes: bool = False
+    ) -> tuple[Any, Any, Any]:
         """Returns parameters and the loss's arguments as JAX takes them, checked."""
         params, kwargs = take_module(params, kwargs)
         check_trained(params)
-        check_floating(params, "params")
+        check_floating(params, "params", or_shapes=or_shapes)
         if kept_origin is not None:
             _check_origin(kept_origin, params)
         if is_batched and not args:
@@ -142,7 +154,9 @@ def evaluate_then(
             )
         # Batches are taken one by one, as they are fetched.
         batches, rest = args[:is_batched], args[is_batched:]
-        rest, kwargs = take_arguments(rest, kwargs, first=len(batches))
+        rest, kwargs = take_arguments(
+            rest, kwargs, first=len(batches), or_shapes=or_shapes
+        )
         return params, (*batches, *rest), kwargs
 
     @functools.wraps(finish)
@@ -159,7 +173,7 @@ def evaluate_then(
                 "a measure over batches is a Python loop over a jitted step and "
                 "cannot be lowered whole; lower the measure of the plain loss."
             )
-        params, args, kwargs = take(params, args, kwargs)
+        params, args, kwargs = take(params, args, kwargs, or_shapes=True)
         shardings = shardings_of(params)
         return evaluate.lower(shardings, kept_origin, params, *args, **kwargs)
 
@@ -174,10 +188,10 @@ def _keep(origin: Params) -> Params:
     be written to; JAX's arrays are never changed.
     """
 
-    def keep(leaf: Any) -> Any:
+    def keep(path: str, leaf: Any) -> Any:
         return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
-    return jax.tree.map(keep, origin)
+    return map_named(keep, origin)
 
 
 def _check_origin(origin: Params, params: Params) -> None:

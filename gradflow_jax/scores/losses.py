@@ -12,6 +12,8 @@ from gradflow_jax.programs.models import kind_of
 from gradflow_jax.programs.parameters import HeldModule, part_module
 from gradflow_jax.scores.arguments import release_flags
 from gradflow_jax.trees import Params, describe, is_real_floating
+from gradflow_jax.trees.dtypes import has_values
+from gradflow_jax.trees.numbers import check_bool
 
 LossFn = Callable[..., Any]
 """`loss_fn(params, *args, **kwargs)`: a scalar, or `(scalar, aux)` with `has_aux`."""
@@ -37,16 +39,19 @@ def of_a_loss(call: str) -> Callable[[_Transformation], _Transformation]:
 
     Returns:
         A decorator. What it makes raises a TypeError for parameters or a model in place
-        of the loss, and for what is the loss's own and stands beside it.
+        of the loss, for what is the loss's own and stands beside it, and for an option
+        that is neither True nor False where it is one of these by default.
     """
 
     def decorate(transformation: _Transformation) -> _Transformation:
         name = transformation.__name__
+        parameters = inspect.signature(transformation).parameters.values()
         positional = [
             parameter.name
-            for parameter in inspect.signature(transformation).parameters.values()
+            for parameter in parameters
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         ]
+        switches = {p.name for p in parameters if isinstance(p.default, bool)}
         phrase = f"{name}({', '.join(positional)}){call}"
 
         @functools.wraps(transformation)
@@ -59,6 +64,8 @@ def of_a_loss(call: str) -> Callable[[_Transformation], _Transformation]:
                     f"than it takes: what the loss takes goes to the function that it "
                     f"returns, {phrase}."
                 )
+            for switch in switches & set(options):
+                check_bool(options[switch], switch)
             return transformation(*args, **options)
 
         return transform  # type: ignore[return-value]
@@ -116,7 +123,8 @@ def scalar_loss(loss_fn: LossFn, has_aux: bool) -> LossFn:
                 f"the loss returned a tuple of {len(value)}: return the loss alone, "
                 "or (loss, aux) with has_aux=True."
             )
-        if not is_real_floating(value) or jnp.shape(value) != ():
+        is_number = is_real_floating(value) and has_values(value)
+        if not is_number or jnp.shape(value) != ():
             raise TypeError(
                 f"the loss returned {describe(value)}, not a scalar: return one real "
                 "number, the mean over the batch (jnp.mean)."

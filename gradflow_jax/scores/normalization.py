@@ -60,13 +60,15 @@ def channel_scores(
 
 def _check_names(names: object) -> None:
     """Raises TypeError at what are not the names of γ and β."""
-    is_pair = isinstance(names, (tuple, list)) and len(names) == 2
-    if not (is_pair and all(isinstance(name, str) for name in names)):
-        found = f"a {type(names).__name__} of {len(names)}" if is_pair else quote(names)
-        raise TypeError(
-            f"names is {found}: pass the names of a layer's scale and shift, two texts "
-            'such as ("scale", "bias").'
-        )
+    found = quote(names)
+    if isinstance(names, (tuple, list)):
+        if [isinstance(name, str) for name in names] == [True, True]:
+            return
+        found = f"({', '.join(map(quote, names))})"
+    raise TypeError(
+        f"names is {found}: pass the names of a layer's scale and shift, two texts "
+        'such as ("scale", "bias").'
+    )
 
 
 def norm_layers(

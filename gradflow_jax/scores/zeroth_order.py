@@ -122,7 +122,8 @@ def batch_norm_scale(
         units of γ.
 
     Raises:
-        TypeError: if a leaf is not a real floating-point array.
+        TypeError: if a leaf is not a real floating-point array, `names` are not two
+            texts, or `prunable` is no function.
         ValueError: if no normalization layer is found.
 
     Example:

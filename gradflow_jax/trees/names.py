@@ -36,7 +36,7 @@ def named_leaves(tree: ArrayTree) -> list[tuple[str, Any]]:
 
     Raises:
         ValueError: if two leaves cannot be told apart by their keys, or the keys of a
-            dict are of types that have no order, as 1 and "1" are.
+            dict cannot be sorted, as 1 and "1" cannot.
 
     Example:
         >>> named_leaves({"conv": {"kernel": 1.0, "bias": 2.0}})
@@ -130,7 +130,7 @@ def flatten_with_routes(
         is_leaf: what else is a leaf, as `jax.tree.leaves` takes it.
 
     Raises:
-        ValueError: at a dict whose keys have no order, since JAX sorts them.
+        ValueError: at a dict whose keys cannot be sorted.
     """
     try:
         return jax.tree_util.tree_flatten_with_path(tree, is_leaf)
@@ -157,8 +157,8 @@ def _check_keys_have_order(tree: ArrayTree) -> None:
         if has_no_order(node):
             kinds = " and ".join(sorted({type(key).__name__ for key in node}))
             raise ValueError(
-                f"the dict tree{jax.tree_util.keystr(route)} has keys of {kinds}, and "
-                "its leaves have no order for lack of one of these: name all by texts."
+                f"the dict tree{jax.tree_util.keystr(route)} has keys of {kinds}, "
+                "which cannot be sorted, as JAX does: name all of its leaves by texts."
             )
 
 

@@ -164,7 +164,7 @@ def trees_near(tree):
         "another shape": lambda: mapped(
             lambda leaf: np.ones((2, *leaf.shape), leaf.dtype)
         ),
-        "of one array": lambda: tree["out"]["kernel"],
+        "of one array": lambda: jax.tree.leaves(tree)[0],
         "of shapes": lambda: mapped(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         ),
@@ -179,7 +179,7 @@ def trees_near(tree):
 def values_near(valid):
     """Returns hostile values for an argument of which a valid one is known, by name."""
     values = dict(VALUES)
-    if isinstance(valid, dict) and "in" in valid and "out" in valid:
+    if _is_tree_of_arrays(valid):
         values |= trees_near(valid)
     if isinstance(valid, dict) or isinstance(valid, (list, tuple)) and valid:
         values |= _containers_near(valid)
@@ -188,6 +188,14 @@ def values_near(valid):
         del values["class"]
         values |= FUNCTIONS
     return values
+
+
+def _is_tree_of_arrays(valid):
+    return (
+        isinstance(valid, dict)
+        and {"in", "out"} <= {*valid}
+        and all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(valid))
+    )
 
 
 def _containers_near(valid):

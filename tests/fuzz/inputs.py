@@ -61,6 +61,12 @@ class Made(NamedTuple):
     make: Callable[[], Any]
 
 
+class Trusted(NamedTuple):
+    """A valid argument of which callers in the library alone take care."""
+
+    argument: Any
+
+
 class Entry(NamedTuple):
     """A valid call.
 
@@ -105,6 +111,8 @@ class Entry(NamedTuple):
         chosen, rng = [], random.Random(seed)
         by_argument = {}
         for name, valid in (self.arguments | self.more).items():
+            if isinstance(valid, Trusted):
+                continue
             makers = [*values_near(_real(valid)).items()]
             by_argument[name] = [(name, text, make) for text, make in makers]
             rng.shuffle(by_argument[name])
@@ -115,6 +123,8 @@ class Entry(NamedTuple):
 
 
 def _real(argument):
+    if isinstance(argument, Trusted):
+        return argument.argument
     return argument.make() if isinstance(argument, Made) else argument
 
 
@@ -193,13 +203,13 @@ add(
     weight=lambda batch: 1.0,
     micro_batch=2,
     dtype=jnp.float32,
-    progress=None,
+    progress=lambda done, total: None,
 )
 add(
     "scores.batch_norm_scale",
     params=NORMED,
-    prunable=gf.default_prunable,
-    names=("scale",),
+    prunable=lambda path, leaf: True,
+    names=("scale", "bias"),
 )
 add("scores.magnitude", params=PARAMS)
 add(
@@ -208,7 +218,11 @@ add(
     {"params": PARAMS},
     key=jax.random.key(0),
 )
-add("scores.score", d=DERIVATIVES, measure="grasp", axis=-1)
+ROLES = {
+    "in": {"kernel": ("in", "out"), "bias": ("out",)},
+    "out": {"kernel": ("in", "out")},
+}
+add("scores.score", d=DERIVATIVES, measure="grasp", axis={"in/bias": -1}, roles=ROLES)
 add("scores.score_all", d=DERIVATIVES)
 add("scores.spearman", a=SCORES, b=PARAMS, prunable=gf.default_prunable)
 add("scores.kendall", a=SCORES, b=PARAMS, prunable=gf.default_prunable)
@@ -663,33 +677,37 @@ add(
 
 # Trees
 add("trees.aligned_leaves", tree=PARAMS, like=PARAMS, what="scores", like_what="params")
-add("trees.check_finite", path="in/kernel", leaf=PARAMS["in"]["kernel"])
-add("trees.check_floating", tree=PARAMS, what="params")
+add("trees.check_floating", tree=PARAMS, what="params", or_shapes=Trusted(False))
 add("trees.check_masks", masks=MASKS, what="masks")
+add("trees.check_trained", params=PARAMS)
 add("trees.checked_fraction", value=0.5, what="sparsity")
 add("trees.mask_leaves", masks=MASKS, like=PARAMS, what="masks", like_what="params")
 add("trees.fetch", tree=PARAMS, what="scores")
 add("trees.check_key", key=jax.random.key(0))
-add("trees.check_number", value=0.5, what="rate", least=0.0)
+add("trees.check_number", value=0.5, what="rate", least=Trusted(0.0))
+add("trees.checked_whole_number", value=2, what="n")
 add("trees.real_array", values=[0.5, 1.0], what="times")
-for function in ("describe", "is_real_floating", "widen"):
+for function in ("describe", "is_numeric", "is_real_floating"):
     add(f"trees.{function}", leaf=PARAMS["in"]["kernel"])
 for function in ("is_traced", "is_linen_module", "is_nnx_module", "is_nnx_state"):
     add(f"trees.{function}", value=PARAMS)
-add("trees.label", path="in/kernel")
-add("trees.map_named", fn=lambda path, *leaves: path, tree=PARAMS, more_trees=PARAMS)
 add("trees.named_leaves", tree=PARAMS)
 add("trees.default_prunable", path="in/kernel", leaf=PARAMS["in"]["kernel"])
 add(
     "trees.match_paths",
     patterns="in/*",
-    paths=["in/kernel"],
+    paths=Trusted(["in/kernel"]),
     what="ignore",
     of="no leaf",
 )
 add("trees.prunable_flags", tree=PARAMS, **PRUNABLE)
 add("models.normalized_kernels", params=PARAMS)
 
+# Why each takes but what another function has checked.
 NOT_CALLED = {
+    "trees.check_finite": "takes leaves that check_floating has seen",
+    "trees.label": "takes a path of named_leaves",
+    "trees.map_named": "takes a function of the library's own, and trees of one kind",
+    "trees.widen": "takes leaves that check_floating has seen",
     "structured.elementwise": "is handed to register_rule, which calls it",
 }

@@ -415,6 +415,8 @@ def test_a_rule_registered_before_its_room_is_loaded_stays():
         ((gf.structured.elementwise, "my_fft"), {}, "the name of a primitive, a str"),
         (("my_fft", None), {}, "'my_fft'\\): coupling is None, not a function"),
         (("my_fft", mix), {"values": 1}, "values is 1, not a function"),
+        (("my_fft", mix), {"signals": 10**5000}, "signals is a number of more than 64"),
+        ((10**5000, mix), {}, "a str such as 'my_norm', not a number of more than 64"),
     ],
 )
 def test_what_is_no_rule_is_refused(arguments, options, message):

@@ -2,6 +2,7 @@
 
 import enum
 import functools
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -186,6 +187,10 @@ NO_ARRAYS = {
     "a masked array": (np.ma.array([1.0]), "'z'.* masked array"),
     "a function": (len, "'z'.* not an array.*functools.partial"),
     "unreadable": (Tensor(X, RuntimeError("detach()")), r"'z'.*numpy cannot.*detach"),
+    "a shape": (jax.ShapeDtypeStruct((2,), np.float32), "'z'.*a shape without values"),
+    "a huge number": (2**70, "'z'.* is a whole number that int32 cannot hold"),
+    "a namespace": (SimpleNamespace(shape=(), dtype="f4"), "'z'.* SimpleNamespace"),
+    "keys of no order": ({1: X, "b": X}, r"\['z'\] has keys of int and str"),
     "a generator": ((b for b in [X]), "'z'.*generator.*gf.over_batches"),
 }
 
@@ -203,8 +208,13 @@ def test_what_is_no_array_is_named_by_its_key(case):
         lambda: gf.dynamics.removal_effects(dict_loss)(PARAMS, masks, batch),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match=words):
+        with pytest.raises((TypeError, ValueError), match=words):
             call()
+
+
+def test_shapes_suffice_to_lower_a_measure():
+    shapes = jax.eval_shape(lambda *trees: trees, PARAMS, {"x": X, "y": Y})
+    assert "func" in gf.loss_preservation(dict_loss).lower(*shapes).as_text()
 
 
 def test_a_data_set_without_over_batches_is_told_of_it():

@@ -1,6 +1,7 @@
 """Losses of one batch and of many: equal results, memory, progress, errors."""
 
 import weakref
+from collections import OrderedDict
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 import gradflow_jax as gf
+from gradflow_jax.scores import Derivatives
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(23, 6)).astype(np.float32)
@@ -259,11 +261,28 @@ def test_bad_weights(weight):
         gf.taylor(loss)(PARAMS, RAGGED)
 
 
+@pytest.mark.parametrize(
+    "weight, words",
+    [
+        (np.ones(2), r"weight\(batch\) returned float32\[2\]: return one number"),
+        ((1.0, 2.0), r"weight\(batch\) returned tuple: return one number"),
+        (None, "the weight of a batch is None: pass real numbers"),
+        ("four", "the weight of a batch is 'four': pass real numbers"),
+    ],
+    ids=str,
+)
+def test_weights_that_are_no_number(weight, words):
+    mean_loss = gf.over_batches(loss_fn, weight=lambda batch: weight)
+    with pytest.raises(TypeError, match=words):
+        mean_loss(PARAMS, RAGGED)
+
+
 BAD_LOSSES = {
     "a vector": (lambda p: p["w"], False, r"float32\[2\], not a scalar.*jnp.mean"),
     "an integer": (lambda p: 3, False, "not a scalar"),
     "complex": (lambda p: jnp.sum(p["w"]) + 0j, False, r"complex64\[\], not a scalar"),
     "nothing": (lambda p: None, False, "the loss returned NoneType"),
+    "a shape": (lambda p: jax.eval_shape(jnp.sum, p["w"]), False, "not a scalar"),
     "a pair": (lambda p: (jnp.sum(p["w"]), 1), False, "has_aux=True"),
     "no pair": (lambda p: jnp.sum(p["w"]), True, r"return \(loss, aux\)"),
 }
@@ -281,6 +300,7 @@ BAD_PARAMS = {
     "bool": ({"m": jnp.array([True])}, TypeError, r"'m' is bool\[1\]"),
     "complex": ({"z": jnp.ones(2) + 0j}, TypeError, r"'z' is complex64\[2\].*real and"),
     "a key": ({"k": jax.random.key(0)}, TypeError, r"'k' is key<fry>\[\]"),
+    "a shape": ({"s": jax.ShapeDtypeStruct((2,), "f4")}, TypeError, "'s'.*without val"),
     "a function": ({"f": jnp.tanh}, TypeError, "leaf 'f' is "),
     "a string": ({"s": "relu"}, TypeError, "leaf 's' is str"),
     "empty": ({}, ValueError, "params has no leaves: {}"),
@@ -354,3 +374,82 @@ def test_batch_norm_layers_are_found_by_their_leaves():
         gf.batch_norm_scale({"conv": params["conv"]})
     with pytest.raises(ValueError, match="layer that `prunable` accepts"):
         gf.batch_norm_scale(params, prunable=lambda path, leaf: False)
+    with pytest.raises(TypeError, match="prunable is a set: pass a function of a leaf"):
+        gf.batch_norm_scale(params, prunable={"bn"})
+
+
+@pytest.mark.parametrize(
+    "names, found",
+    [
+        (("scale",), r"\('scale'\)"),
+        ("scale", "'scale'"),
+        (None, "None"),
+        (("scale", None), r"\('scale', None\)"),
+        ([{}, "bias"], r"\(dict, 'bias'\)"),
+        (frozenset({"scale", "bias"}), "frozenset"),
+    ],
+)
+def test_names_of_normalization_are_two_texts(names, found):
+    params = {"bn": {"scale": np.ones(2, np.float32), "bias": np.ones(2, np.float32)}}
+    with pytest.raises(TypeError, match=f"names is {found}: pass the names of a layer"):
+        gf.batch_norm_scale(params, names=names)
+
+
+@pytest.mark.parametrize("value", [1, None, "yes", np.ones((2, 3))])
+def test_switches_of_every_measure_are_true_or_false(value):
+    for measure, switch in (
+        (gf.grasp, "has_aux"),
+        (gf.fisher, "per_example"),
+        (gf.dynamics.follow, "has_aux"),
+    ):
+        with pytest.raises(TypeError, match=f"{switch} is .*: pass True or False"):
+            measure(loss_fn, **{switch: value})
+
+
+def test_orders_and_squares_are_those_that_there_are():
+    for options, words in (
+        ({"order": 3}, "order is 3; it is one of 1, 2"),
+        ({"order": np.ones(2)}, "order is float64; it is"),
+        ({"squares": "examples"}, "squares is 'examples'; it is one of 'batch', 'exam"),
+        ({"squares": True}, "squares is True; it is one of"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            gf.differentiate(loss_fn, **options)
+
+
+def test_trees_of_derivatives_are_those_of_params():
+    w = np.ones((2, 2), np.float32)
+    d = Derivatives({"w": w}, 0.0, {"w": w}, {"w": w}, {"w": w}, {"w": w})
+    fields = {
+        "gradient": "taylor",
+        "hessian_gradient": "grasp",
+        "gradient_rms": "fisher",
+        "origin": "biased_loss_preservation",
+    }
+    bad = [
+        ({"v": w}, ValueError, "are different trees: .* lacks the leaf 'w'"),
+        ({"w": w[0]}, ValueError, r"leaf 'w' has shape \(2,\), but params has"),
+        ({"w": None}, ValueError, "has no leaves"),
+        ({"w": "no"}, TypeError, "leaf 'w' is str; "),
+        ({"w": w > 0}, TypeError, r"leaf 'w' is bool\[2,2\]; "),
+        (1j, TypeError, r"\(the array itself\) is complex64\[\]; "),
+    ]
+    for field, measure in fields.items():
+        for tree, error, words in bad:
+            odd = d._replace(**{field: tree})
+            for take in (gf.score_all, lambda d, name=measure: gf.score(d, name)):
+                with pytest.raises(error, match=f"{field} {words}|{field}.*{words}"):
+                    take(odd)
+            # What a measure does not look at is not its affair.
+            gf.score(odd, "magnitude")
+    with pytest.raises(TypeError, match="params leaf 'w' is str; "):
+        gf.score_all(d._replace(params={"w": "no"}))
+    # Containers may differ, as after a file was read.
+    read = d._replace(params=OrderedDict(w=w))
+    np.testing.assert_array_equal(gf.score(read, "taylor")["w"], w)
+
+
+@pytest.mark.parametrize("measure", [None, ["taylor"], {"taylor"}, 2**70, b"taylor"])
+def test_a_measure_is_named_by_a_text(measure):
+    with pytest.raises(TypeError, match="measure is .*: pass the name of one"):
+        gf.score({"w": np.ones((2, 2), np.float32)}, measure)

@@ -9,7 +9,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gradflow_jax.trees import check_key, check_number, prunable_flags, real_array
+from gradflow_jax.trees import (
+    check_key,
+    check_number,
+    checked_whole_number,
+    default_prunable,
+    prunable_flags,
+    real_array,
+)
+from gradflow_jax.trees.numbers import check_bool, check_choice
 
 NO_NUMBERS = {
     "none": (None, "None"),
@@ -47,6 +55,37 @@ def test_one_number_is_one():
         assert real_array(number, "rate") == number
     # What is traced is not known yet.
     jax.eval_shape(lambda rate: check_number(rate, "rate", least=0.0), 1.0)
+
+
+def test_no_whole_number_is_said():
+    for value, said in ((0.5, "0.5"), ([1], "list"), (np.ones(2), "float64")):
+        with pytest.raises(TypeError, match=f"n is {said}, not a whole number"):
+            checked_whole_number(value, "n")
+
+
+@pytest.mark.parametrize("value", [0, None, "yes", 1.0, np.ones(2, bool), [True]])
+def test_a_switch_is_true_or_false(value):
+    with pytest.raises(TypeError, match="reset is .*: pass True or False"):
+        check_bool(value, "reset")
+    check_bool(np.bool_(True), "reset")
+
+
+@pytest.mark.parametrize("value", [3, True, 1.0, "1", None, np.ones(2), [1], 2**70])
+def test_a_choice_is_one_of_those_that_there_are(value):
+    with pytest.raises(ValueError, match=r"order is .*; it is one of 1, 2\."):
+        check_choice(value, (1, 2), "order")
+    check_choice(2, (1, 2), "order")
+
+
+@pytest.mark.parametrize("path", [None, 0, ("a", "kernel"), b"kernel"])
+def test_a_path_is_a_text(path):
+    with pytest.raises(TypeError, match="the path of a leaf is .*: pass its name"):
+        default_prunable(path, np.ones((2, 2)))
+
+
+def test_long_texts_are_cut_in_errors():
+    with pytest.raises(TypeError, match="rate is '0{60}…': pass real numbers"):
+        real_array("0" * 100, "rate")
 
 
 def test_one_key_is_a_key_of_either_kind():

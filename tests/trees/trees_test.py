@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import OrderedDict
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.core import FrozenDict
 
 from gradflow_jax import trees
 
@@ -232,6 +234,12 @@ class TestCheckFloating:
         ):
             trees.check_floating({"net": {"a": leaf}}, "params")
 
+    def test_a_shape_without_values_passes_where_shapes_suffice(self):
+        params = {"a": jax.ShapeDtypeStruct((2,), np.float32)}
+        trees.check_floating(params, "params", or_shapes=True)
+        with pytest.raises(TypeError, match=r"'a' is float32\[2\], a shape with"):
+            trees.check_floating(params, "params")
+
     def test_complex_leaves_have_a_remedy_of_their_own(self):
         with pytest.raises(TypeError, match=r"'a' is complex64\[\]; .*two leaves"):
             trees.check_floating({"a": 1j}, "params")
@@ -264,6 +272,10 @@ class TestCheckMasks:
             match=f"masks leaf 'a' is {shown}, not bool .*gf.global_masks",
         ):
             trees.check_masks({"a": leaf})
+
+    def test_a_shape_is_no_mask(self):
+        with pytest.raises(TypeError, match=r"masks leaf 'a' is bool\[2\], a shape"):
+            trees.check_masks({"a": jax.ShapeDtypeStruct((2,), bool)})
 
     def test_a_tree_without_leaves_is_an_error(self):
         with pytest.raises(ValueError, match="previous has no leaves: {}"):
@@ -358,6 +370,63 @@ class TestCheckFinite:
             return leaf
 
         assert np.isnan(checked(jnp.nan))
+
+
+class TestOrderOfKeys:
+    @pytest.mark.parametrize(
+        "tree, place",
+        [
+            ({1: np.ones(2), "b": np.ones(2)}, "tree has keys of int and str"),
+            (
+                {"in": [{None: 1, "b": 2}]},
+                r"tree\['in'\]\[0\] has keys of NoneType",
+            ),
+            (FrozenDict({(0,): 1.0, 1: 2.0}), "tree has keys of int and tuple"),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize(
+        "function", [trees.named_leaves, trees.check_trained, trees.check_masks]
+    )
+    def test_a_dict_whose_keys_have_none_is_named(self, function, tree, place):
+        with pytest.raises(
+            ValueError, match=f"the dict {place}.*name all of its leaves"
+        ):
+            function(tree)
+
+    def test_an_ordered_dict_keeps_its_own(self):
+        assert names(OrderedDict([("b", 1.0), (1, 2.0)])) == ["b", "1"]
+
+    def test_errors_of_other_containers_are_theirs(self):
+        class Broken(dict):
+            pass
+
+        def flatten(tree):
+            raise ValueError("broken")
+
+        jax.tree_util.register_pytree_node(Broken, flatten, lambda _, x: Broken())
+        with pytest.raises(ValueError, match="^broken$"):
+            names([Broken()])
+
+
+class TestIsNumeric:
+    @pytest.mark.parametrize(
+        "leaf",
+        [
+            SimpleNamespace(shape=(2,), dtype="float32"),
+            SimpleNamespace(shape="wide", dtype=np.dtype("float32")),
+            np.dtype("float32"),
+            2**70,
+            -(10**5000),
+        ],
+        ids=lambda leaf: type(leaf).__name__,
+    )
+    def test_what_only_looks_like_numbers_is_none(self, leaf):
+        assert not trees.is_numeric(leaf) and not trees.is_real_floating(leaf)
+
+    def test_of_python_s_numbers_those_that_jax_holds(self):
+        assert all(map(trees.is_numeric, (True, 2**31 - 1, -(2**31), 1e308, 1j)))
+        assert trees.describe(2**31) == "a whole number that int32 cannot hold"
 
 
 class TestWiden:

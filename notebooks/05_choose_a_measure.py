@@ -69,6 +69,8 @@ if missing:
     importlib.invalidate_caches()
 
 # %%
+import warnings
+
 import flax.linen as nn
 import jax
 import matplotlib.pyplot as plt
@@ -77,6 +79,9 @@ from sklearn.datasets import load_digits
 
 import gradflow_jax as gf
 from gradflow_jax import observations, plotting
+
+# Weights behind dead units have the score 0, and of these positions decide below.
+warnings.simplefilter("ignore", gf.masks.EqualScoresWarning)
 
 plt.rcParams["figure.dpi"] = 72
 

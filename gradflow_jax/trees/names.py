@@ -121,8 +121,8 @@ def routed_leaves(
 
 
 def flatten_with_routes(
-    tree: ArrayTree, is_leaf: Callable[[Any], bool] | None = None
-) -> tuple[list[tuple[tuple[Any, ...], Any]], jax.tree_util.PyTreeDef]:
+    tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[tuple[tuple[Any, ...], Any]], Any]:
     """Flattens a tree as JAX does, but says which dict cannot be.
 
     Args:

@@ -74,7 +74,7 @@ def test_seeds_are_those_of_numpy():
         ({"batches": np.ones(())}, "^batches is a ndarray: pass a list or an iterator"),
         ({"after": 3}, "^after is a int: pass a function, after.step., or None"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_a_loop_of_what_is_no_step_is_refused(wrong, message):
     step = {"step": lambda state, batch: (state, batch)}

@@ -51,6 +51,7 @@ def default_prunable(path: str, leaf: chex.Array | jax.ShapeDtypeStruct) -> bool
         TypeError: if the path is no text.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> default_prunable("dense/kernel", jnp.ones((3, 4)))
         True
         >>> default_prunable("attention/bias", jnp.ones((3, 4)))
@@ -147,6 +148,7 @@ def prunable_flags(
         ValueError: if no leaf of the tree is prunable, or a pattern matches none.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> params = {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}
         >>> prunable_flags(params, default_prunable)
         [False, True]

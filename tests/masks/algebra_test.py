@@ -271,7 +271,7 @@ def test_shapes_without_values_are_an_error():
 def test_keys_without_an_order_are_an_error():
     tree = {1: np.ones(2, np.uint8), "b": np.ones(2, np.uint8)}
     for packed, like in ((tree, {}), ({}, tree)):
-        with pytest.raises(ValueError, match="has keys of int and str, and its leav"):
+        with pytest.raises(ValueError, match="has keys of int and str"):
             gf.unpack_masks(packed, like)
 
 

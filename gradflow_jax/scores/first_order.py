@@ -231,8 +231,7 @@ def batch_norm_taylor(
     Raises:
         TypeError: for what is no loss; at scoring, for params that are not real
             floating-point arrays or hold statistics too, a loss that is not a scalar,
-            names that are not two texts, or `per_example` with several positional
-            arguments.
+            or `per_example` with several positional arguments.
         ValueError: at scoring, if no normalization layer is found, or `per_example`
             where the gradients of a leaf's examples are 0 and the batch's is not.
 

@@ -53,6 +53,8 @@ def judge(call, function):
         with _within(SECONDS), _memory_to_spare(), warnings.catch_warnings():
             # Those of the library are of this kind; what NumPy and JAX warn of is not.
             warnings.simplefilter("ignore", UserWarning)
+            # NumPy says so where a number beyond float32 becomes inf, which it stays.
+            warnings.filterwarnings("ignore", "overflow encountered", RuntimeWarning)
             # JAX says so of generators, before the library says what it thinks of them.
             warnings.filterwarnings(
                 "ignore", "Python iterable type", DeprecationWarning

@@ -264,6 +264,9 @@ def over_batches(
             )
     if dtype is not None:
         try:
+            # Of an array JAX would take the dtype, with a warning; NumPy takes none.
+            if isinstance(dtype, jax.Array):
+                raise TypeError
             dtype = jnp.dtype(dtype)
         except (TypeError, ValueError):
             raise TypeError(

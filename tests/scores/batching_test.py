@@ -113,6 +113,7 @@ def test_sums_are_held_in_the_dtype_asked_for(float64):
         ({"dtype": jnp.float64}, ValueError, "float64, which JAX has only after"),
         ({"dtype": "weights"}, TypeError, "dtype is 'weights', which is none: pass"),
         ({"dtype": np.ones(2)}, TypeError, "dtype is float64, which is none: pass"),
+        ({"dtype": jnp.asarray(X)}, TypeError, "dtype is float32, which is none: pass"),
         ({"dtype": {"a": 1}}, TypeError, "dtype is dict, which is none: pass"),
         ({"weight": 2.0}, TypeError, r"weight is 2.0: pass a function, .*weight\(b"),
         ({"progress": True}, TypeError, r"progress is True: pass a function, as "),

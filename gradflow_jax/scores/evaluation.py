@@ -1,6 +1,7 @@
 """Makes the functions that evaluate derivatives, or what a measure takes from them."""
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
@@ -24,6 +25,7 @@ from gradflow_jax.trees import (
     aligned_leaves,
     check_floating,
     check_trained,
+    is_traced,
     map_named,
 )
 from gradflow_jax.trees.numbers import check_choice
@@ -136,7 +138,9 @@ def evaluate_then(
         evaluate = derivatives_over_batches(finish_and_look, loss_fn, **options)
     else:
         evaluate = derivatives_of_batch(finish_and_look, loss_fn, **options)
-    kept_origin = None if origin is None else _keep(params_of(origin))
+    origin = None if origin is None else params_of(origin)
+    kept_origin = None if origin is None else map_named(_copy, origin)
+    made_of = [_refer_to(leaf) for leaf in jax.tree.leaves(origin)]
 
     def take(
         params: Params, args: Any, kwargs: Any, *, or_shapes: bool = False
@@ -146,7 +150,7 @@ def evaluate_then(
         check_trained(params)
         check_floating(params, "params", or_shapes=or_shapes)
         if kept_origin is not None:
-            _check_origin(kept_origin, params)
+            _check_origin(kept_origin, made_of, params)
         if is_batched and not args:
             raise TypeError(
                 "the batches are missing: call measure(params, batches) of a loss made "
@@ -181,21 +185,33 @@ def evaluate_then(
     return call  # type: ignore[return-value]
 
 
-def _keep(origin: Params) -> Params:
-    """Returns a tree that stays as it is when the model trains.
+def _copy(path: str, leaf: Any) -> Any:
+    """Returns a leaf that stays as it is when the model trains.
 
-    The state of an NNX module holds the module's own variables, and NumPy's arrays may
-    be written to; JAX's arrays are never changed.
+    The state of an NNX module holds the module's own variables, NumPy's arrays may be
+    written to, and JAX's are gone where a step was given them as a donation.
     """
-
-    def keep(path: str, leaf: Any) -> Any:
-        return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
-
-    return map_named(keep, origin)
+    return leaf.copy() if isinstance(leaf, (np.ndarray, jax.Array)) else leaf
 
 
-def _check_origin(origin: Params, params: Params) -> None:
+def _refer_to(leaf: Any) -> Callable[[], Any]:
+    """Returns a function that returns an array of JAX while somebody else holds it.
+
+    An array of NumPy may have been written to since, and is compared by its numbers.
+    """
+    is_array = isinstance(leaf, jax.Array) and not is_traced(leaf)
+    return weakref.ref(leaf) if is_array else lambda: None
+
+
+def _check_origin(
+    origin: Params, made_of: list[Callable[[], Any]], params: Params
+) -> None:
     """Checks that θ₀ is a tree like θ, and is not θ itself.
+
+    Args:
+        origin: θ₀, copied.
+        made_of: what each of its leaves was copied from.
+        params: θ.
 
     Raises:
         TypeError: if a leaf is not a real floating-point array.
@@ -204,11 +220,11 @@ def _check_origin(origin: Params, params: Params) -> None:
     check_floating(origin, "origin")
     leaves = aligned_leaves(origin, params, what="origin", like_what="params")
 
-    def is_same(leaf: Any, other: Any) -> bool:
+    def is_same(leaf: Any, original: Callable[[], Any], other: Any) -> bool:
         both_numpy = isinstance(leaf, np.ndarray) and isinstance(other, np.ndarray)
-        return leaf is other or both_numpy and np.array_equal(leaf, other)
+        return original() is other or both_numpy and np.array_equal(leaf, other)
 
-    if all(map(is_same, leaves, jax.tree.leaves(params))):
+    if all(map(is_same, leaves, made_of, jax.tree.leaves(params))):
         raise ValueError(
             "origin holds the very arrays of params, so that θ − θ₀ is 0 and so is "
             "every score. State of an NNX model that was kept from the start follows "

@@ -28,6 +28,8 @@ _NEEDS_VALUES = (
     jax.errors.TracerIntegerConversionError,
 )
 
+_HINTS = {"temperature": "A temperature divides the logits inside of the loss."}
+
 _Transformation = TypeVar("_Transformation", bound=Callable[..., Any])
 
 
@@ -51,6 +53,7 @@ def of_a_loss(call: str) -> Callable[[_Transformation], _Transformation]:
             for parameter in parameters
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         ]
+        known = [parameter.name for parameter in parameters]
         switches = {p.name for p in parameters if isinstance(p.default, bool)}
         phrase = f"{name}({', '.join(positional)}){call}"
 
@@ -63,6 +66,12 @@ def of_a_loss(call: str) -> Callable[[_Transformation], _Transformation]:
                     f"{name} was given {len(args) - len(positional)} arguments more "
                     f"than it takes: what the loss takes goes to the function that it "
                     f"returns, {phrase}."
+                )
+            for option in options.keys() - known:
+                more = f" {_HINTS[option]}" if option in _HINTS else ""
+                raise TypeError(
+                    f"{name} has no argument {option}=; it takes {', '.join(known)}. "
+                    f"What the loss takes goes to {phrase}.{more}"
                 )
             for switch in switches & set(options):
                 check_bool(options[switch], switch)

@@ -41,6 +41,7 @@ def choose_units(
 
     Args:
         scores: [units] for each family, by its name, as `gf.score_units` returns them.
+            A unit of score −inf is never kept.
         units: of the model.
         sparsity: the fraction of the budget to remove, in [0, 1).
         budget: what is counted: "units" (the filters, neurons and heads of all
@@ -68,7 +69,8 @@ def choose_units(
             not what `gf.find_units` returned.
         ValueError: if scores lack a family or hold another number of units, if an
             option is out of range, if a pattern matches neither a leaf nor a family,
-            or if the floors do not let the budget be met.
+            if the floors do not let the budget be met, or if more units have the score
+            −inf than it removes.
 
     Warns:
         EqualScoresWarning: if equal scores left it to positions which of more than a
@@ -89,10 +91,8 @@ def choose_units(
     sparsity = checked_fraction(sparsity, "sparsity")
     if sparsity == 1:
         raise ValueError("sparsity is 1, outside [0, 1): some units have to stay.")
-    floor, round_to = (
-        checked_fraction(floor, "floor"),
-        checked_count(round_to, "round_to"),
-    )
+    floor = checked_fraction(floor, "floor")
+    round_to = checked_count(round_to, "round_to")
     if isinstance(min_units, Mapping):
         min_units = {k: checked_count(n, "min_units") for k, n in min_units.items()}
     else:
@@ -152,8 +152,19 @@ def choose_units(
         for family, limit in zip(units.families, limits, strict=True)
         if limit
     }
+    _check_never_kept(may_go, chosen)
     warn_of_ties(ties_of_units(may_go, units, chosen, scope), "units")
     return chosen
+
+
+def _check_never_kept(scores: Mapping[str, np.ndarray], keep: Mapping) -> None:
+    """Raises ValueError where a unit of score −inf stays."""
+    for name, values in scores.items():
+        if (np.isneginf(values) & keep[name]).any():
+            raise ValueError(
+                f"units of {name!r} stay whose score is −inf, and such are never kept: "
+                "raise sparsity, or lower floor, min_units and round_to."
+            )
 
 
 def ties_of_units(

@@ -375,3 +375,10 @@ def test_a_module_changed_in_another_trace_is_told_to_be_copied():
         gf.grasp(loss)(params, X, np.arange(6) % 3)
     with pytest.raises(TypeError, match="graphdef, params, rest, copy=True"):
         gf.global_masks(model, sparsity=0.5)
+
+
+def test_options_that_a_measure_lacks_are_named_with_those_it_has():
+    with pytest.raises(TypeError, match="no argument temperature=; .* divides the log"):
+        gf.grasp(loss_fn, temperature=200)
+    with pytest.raises(TypeError, match="fisher has no argument batch=; it takes"):
+        gf.fisher(loss_fn, batch=None)

@@ -67,3 +67,12 @@ def test_leaves_that_were_frozen_may_be_those_of_the_origin():
     d = gf.differentiate(loss, order=1, origin=origin)
     with pytest.raises(ValueError, match="jax.tree.map.jnp.copy"):
         d(origin, X)
+
+
+def test_an_origin_outlives_a_step_that_its_arrays_were_donated_to():
+    params = {"w": jnp.ones((3, 2))}
+    loss = lambda params, x: jnp.mean(x @ params["w"])  # noqa: E731
+    measure = gf.biased_loss_preservation(loss, origin=params)
+    params = jax.jit(lambda tree: {"w": tree["w"] + 1}, donate_argnums=0)(params)
+    expected = gf.loss_preservation(loss)(params, X)["w"]
+    np.testing.assert_allclose(measure(params, X)["w"], expected, rtol=1e-6)

@@ -299,3 +299,15 @@ def test_parameters_are_the_sizes_of_the_cut_tree(name):
         # Statistics are cut and not counted.
         shapes = {path: leaf.shape for path, leaf in named_leaves(small)}
         assert units.shapes(own) == shapes
+
+
+def test_a_unit_of_score_minus_infinity_is_never_kept():
+    scores = {name: np.arange(1.0, size + 1) for name, size in SIZES.items()}
+    scores["2/w[1]"][3] = -np.inf
+    keep = gf.choose_units(scores, UNITS, sparsity=0.05)
+    assert [np.flatnonzero(~flags).tolist() for flags in keep.values()].count([3]) == 1
+    assert not keep["2/w[1]"][3]
+    scores["2/w[1]"] = np.full(SIZES["2/w[1]"], -np.inf)
+    with pytest.raises(ValueError, match=r"units of .* stay whose score is −inf"):
+        gf.choose_units(scores, UNITS, sparsity=0.3)
+    assert gf.choose_units(scores, UNITS, sparsity=0.3, ignore="2/w[1]")["2/w[1]"].all()

@@ -105,6 +105,9 @@ def take_arrays(tree: Any, what: str, *, or_shapes: bool = False) -> Any:
         tree, is_leaf=lambda node: isinstance(node, Iterator)
     )
     leaves = [leaf for _, leaf in routes_and_leaves]
+    # Names cost more than all else here, and are for errors alone.
+    if all(map(_is_ready, leaves)):
+        return tree
     places = named_leaves(structure.unflatten(range(len(leaves))))
     taken = [_as_array(path, leaves[place], what) for path, place in places]
     if not or_shapes:
@@ -201,6 +204,10 @@ def _take(value: Any, what: str, or_shapes: bool) -> Any:
     if isinstance(value, _FLAGS):
         return Flag(value)
     return take_arrays(value, what, or_shapes=or_shapes)
+
+
+def _is_ready(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray)) and is_numeric(leaf)
 
 
 def _as_array(path: str, leaf: Any, what: str) -> Any:

@@ -4,7 +4,7 @@ All of these may be floats, so that no dtype tells them apart, and a gradient or
 Hessian taken by them too is that of another problem.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from gradflow_jax.trees.flax_objects import is_nnx_state
 from gradflow_jax.trees.names import flatten_with_routes
 from gradflow_jax.trees.types import Params
 
+_PARAMS = "params"
 # Under this name Flax keeps running means and variances; no layer is called so.
 _STATISTICS = "batch_stats"
 
@@ -35,28 +36,35 @@ def check_trained(params: Params) -> None:
     """
     if is_nnx_state(params):
         return _check_state(params)
-    for where, names in _nodes(params):
-        has_params = "params" in names
+    routes = [route for route, _ in flatten_with_routes(params)[0]]
+    # A measure comes by here at each call, and most trees have neither name.
+    keys = {key for route in routes for key in route}
+    if {_PARAMS, _STATISTICS}.isdisjoint(map(_name_of, keys)):
+        return
+    for where, names in _nodes(routes):
+        has_params = _PARAMS in names
         for name in names if len(names) > 1 else ():
-            is_kept = has_params and name != "params" and names[name]
+            is_kept = has_params and name != _PARAMS and names[name]
             if is_kept or name == _STATISTICS:
                 _refuse_collection(where, name, has_params)
 
 
-def _nodes(params: Params) -> Iterator[tuple[str, dict[str, bool]]]:
+def _nodes(routes: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, dict[str, bool]]]:
     """Yields each inner node's path, and its children by name.
 
     Of a child it says whether it is a collection: a tree by a key of a dict.
     """
     children: dict[str, dict[str, bool]] = {}
-    leaves, _ = flatten_with_routes(params)
-    for path, _ in leaves:
-        for depth, key in enumerate(path):
-            parent = jax.tree_util.keystr(path[:depth], simple=True, separator="/")
-            name = jax.tree_util.keystr((key,), simple=True)
-            is_collection = isinstance(key, DictKey) and depth + 1 < len(path)
-            children.setdefault(parent, {})[name] = is_collection
+    for route in routes:
+        for depth, key in enumerate(route):
+            parent = jax.tree_util.keystr(route[:depth], simple=True, separator="/")
+            is_collection = isinstance(key, DictKey) and depth + 1 < len(route)
+            children.setdefault(parent, {})[_name_of(key)] = is_collection
     yield from children.items()
+
+
+def _name_of(key: Any) -> str:
+    return jax.tree_util.keystr((key,), simple=True)
 
 
 def _refuse_collection(where: str, name: str, has_params: bool) -> None:

@@ -212,8 +212,8 @@ def effective_report(
     dead: tuple[DeadUnits, ...] = ()
     if units is not None:
         paths = align(params, units.model.variables, what="params")
-        found = fetch(on_path, "masks")
-        pairs = zip(found.signals, found.constants, strict=True)
+        fetched = fetch(on_path, "masks")
+        pairs = zip(fetched.signals, fetched.constants, strict=True)
         by_path = dict(zip(paths, pairs, strict=True))
         dead = tuple(_find_dead_units(family, by_path) for family in units)
     effective = replace_prunable(on_path.signals, params, masks, prunable, ignore)

@@ -4,6 +4,7 @@ from numbers import Integral
 from typing import Any
 
 from gradflow_jax.trees import check_number, is_traced
+from gradflow_jax.trees.numbers import quote
 
 
 def check_positive(value: Any, name: str) -> None:
@@ -26,11 +27,9 @@ def checked_count(value: Any, name: str) -> int:
     """
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_whole or not 0 < int(value) < 2**31:
-        # Python prints no numbers of thousands of digits.
-        is_short = not is_whole or abs(int(value)) < 2**64
-        found = repr(value) if is_short else "a number of more than 64 bits"
+        printed = quote(int(value)) if is_whole else repr(value)
         raise ValueError(
-            f"{name} is {found}: pass a whole number above 0, and below 2³¹."
+            f"{name} is {printed}: pass a whole number above 0, and below 2³¹."
         )
     return int(value)
 

@@ -55,8 +55,8 @@ def explain_keywords(function: Callable[_P, _R]) -> Callable[_P, _R]:
         for keyword in kwargs:
             if keyword not in by_name and keyword not in positional:
                 near = difflib.get_close_matches(keyword, by_name, n=1)
-                other = _OTHER_NAMES.get(keyword)
-                meant = other if other in by_name else near[0] if near else None
+                synonym = _OTHER_NAMES.get(keyword)
+                meant = synonym if synonym in by_name else near[0] if near else None
                 raise TypeError(
                     f"{name} has no argument {keyword}=; "
                     + (f"{meant}= is meant, perhaps. It" if meant else "it")

@@ -212,6 +212,6 @@ def _array_of_numbers(values: Any, what: str) -> jax.Array | np.ndarray:
         # NumPy makes no array of lists of several lengths, and JAX knows no dates.
         is_numeric = False
     if not is_numeric:
-        found = getattr(values, "dtype", type(values).__name__)
-        raise TypeError(f"{what} are {found}; pass an array of numbers.")
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise TypeError(f"{what} are {kind}; pass an array of numbers.")
     return array

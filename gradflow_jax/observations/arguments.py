@@ -9,6 +9,7 @@ import numpy as np
 from gradflow_jax.dynamics.options import check_positive
 from gradflow_jax.scores.arguments import take_arrays
 from gradflow_jax.trees import checked_whole_number
+from gradflow_jax.trees.numbers import quote
 
 Item = TypeVar("Item")
 
@@ -71,9 +72,9 @@ def checked_seed(seed: Any, what: str) -> int:
     """
     number = checked_whole_number(seed, what)
     if not 0 <= number < 2**32:
-        # Python prints no numbers of thousands of digits.
-        found = number if abs(number) < 2**64 else "a number of more than 64 bits"
-        raise ValueError(f"{what} is {found}: pass a whole number from 0 to 2³² − 1.")
+        raise ValueError(
+            f"{what} is {quote(number)}: pass a whole number from 0 to 2³² − 1."
+        )
     return number
 
 

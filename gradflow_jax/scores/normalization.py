@@ -60,13 +60,13 @@ def channel_scores(
 
 def _check_names(names: object) -> None:
     """Raises TypeError at what are not the names of γ and β."""
-    found = quote(names)
+    quoted = quote(names)
     if isinstance(names, (tuple, list)):
         if [isinstance(name, str) for name in names] == [True, True]:
             return
-        found = f"({', '.join(map(quote, names))})"
+        quoted = f"({', '.join(map(quote, names))})"
     raise TypeError(
-        f"names is {found}: pass the names of a layer's scale and shift, two texts "
+        f"names is {quoted}: pass the names of a layer's scale and shift, two texts "
         'such as ("scale", "bias").'
     )
 

@@ -25,8 +25,8 @@ def check_key(key: object) -> None:
         is_key = key.shape == ()
     else:
         raw = jax.eval_shape(jax.random.PRNGKey, 0)
-        found = getattr(key, "dtype", None), getattr(key, "shape", None)
-        is_key = found == (raw.dtype, raw.shape)
+        layout = getattr(key, "dtype", None), getattr(key, "shape", None)
+        is_key = layout == (raw.dtype, raw.shape)
     if not is_key:
         kind = describe(key) if isinstance(key, jax.Array) else type(key).__name__
         raise TypeError(f"key is a {kind}: pass one key, jax.random.key(seed).")

@@ -92,12 +92,12 @@ def names_of_rows(
     shared: dict[str, tuple[str, ...]] = {}
     results_of: dict[str, list[dict[str, Any]]] = {}
     for measure in measures:
-        own = [
-            _numbers(row) | {"measure": ""} for row in rows if row.measure == measure
-        ]
-        like = next((name for name in shared if own and results_of[name] == own), None)
+        results = [_numbers(row) | {"measure": ""} for row in _rows_of(measure, rows)]
+        like = next(
+            (name for name in shared if results and results_of[name] == results), None
+        )
         if like is None:
-            shared[measure], results_of[measure] = (measure,), own
+            shared[measure], results_of[measure] = (measure,), results
         else:
             shared[like] += (measure,)
     return shared
@@ -107,15 +107,16 @@ def notes_of_rows(measures: Sequence[str], rows: Sequence[AnyRow]) -> list[str]:
     """Returns which layers collapsed, and what equal scores left to positions."""
     notes = []
     for measure in measures:
-        own = [row for row in rows if row.measure == measure]
-        collapsed = dict.fromkeys(path for row in own for path in row.collapsed)
+        rows_of_measure = _rows_of(measure, rows)
+        collapsed = dict.fromkeys(
+            path for row in rows_of_measure for path in row.collapsed
+        )
         if collapsed:
             notes.append(
                 f"{COLLAPSED} {measure}: nothing is left of {', '.join(collapsed)}"
             )
     for measure in measures:
-        own = [row for row in rows if row.measure == measure]
-        most = max((row.by_position for row in own), default=0)
+        most = max((row.by_position for row in _rows_of(measure, rows)), default=0)
         if most:
             notes.append(
                 f"{measure}: up to {most:,} kept by position among equal scores"
@@ -173,3 +174,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, dict):
         return " ".join(f"{layer}={_cell(part)}" for layer, part in value.items())
     return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _rows_of(measure: str, rows: Sequence[AnyRow]) -> list[AnyRow]:
+    return [row for row in rows if row.measure == measure]

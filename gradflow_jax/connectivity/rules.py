@@ -28,7 +28,7 @@ from gradflow_jax.connectivity.products import (
 )
 from gradflow_jax.connectivity.signals import Indicators, Signal, each, live, live_sum
 from gradflow_jax.programs.rules import SIGNAL_RULES
-from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
+from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE, IDENTITIES
 from gradflow_jax.structured.proof.removed_values import evaluate
 
 Rule = Callable[[Any, Sequence[Signal]], list[Indicators]]
@@ -183,11 +183,7 @@ def _sum_transformed(eqn: Any, array: jax.Array) -> jax.Array:
 SIGNAL_RULES.fill(
     {
         **dict.fromkeys(ELEMENTWISE, elementwise),
-        **dict.fromkeys(
-            """copy copy_p device_put mesh_cast name optimization_barrier pvary
-        sharding_constraint stop_gradient""".split(),
-            identity,
-        ),
+        **dict.fromkeys(IDENTITIES, identity),
         **dict.fromkeys(
             """broadcast_in_dim concatenate expand_dims pad reshape rev slice split
             squeeze stack tile transpose unstack""".split(),

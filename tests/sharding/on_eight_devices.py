@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from matplotlib.figure import Figure
 
 import gradflow_jax as gf
-from gradflow_jax.connectivity import effective_masks
+from gradflow_jax.connectivity import effective_masks, effective_report
 from gradflow_jax.trees import named_leaves
 
 RNG = np.random.default_rng(11)
@@ -571,7 +571,20 @@ def test_units_are_those_of_one_device_on_meshes_of_any_axes(kinds):
         assert gf.cut_error(params, units, keep, x) < 1e-5
         effective = effective_masks(apply, params, masks, x)
         assert_lies_like(effective, params)
+
+        def moves(params, x):
+            hidden = jnp.tanh(x @ params["first"])
+            if types[0] == AxisType.Explicit:
+                hidden = jax.sharding.reshard(hidden, P())
+                return hidden @ jax.sharding.reshard(params["second"], P())
+            return hidden @ params["second"]
+
+        units_of_moves = gf.find_units(moves, params, x)
+        report = effective_report(moves, params, masks, x, units=units_of_moves)
     assert_same(small, gf.cut(plain, expected, keep))
+    assert report == effective_report(
+        on_one_device, plain, expected.masks(keep, plain), x, units=expected
+    )
     assert_same(
         effective, effective_masks(on_one_device, plain, expected.masks(keep, plain), x)
     )

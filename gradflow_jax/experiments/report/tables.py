@@ -125,7 +125,26 @@ def _sizes(block: Block) -> Grid:
         notes.append(
             "by the published rules filters are mapped to zero, which cuts nothing"
         )
+    notes += _notes_of_positions(block)
     return Grid("What is left after the last round (%)", header, rows, notes)
+
+
+def _notes_of_positions(block: Block) -> list[str]:
+    """Returns for each measure what equal scores left to positions in some round."""
+    notes = []
+    for measure in block.measures:
+        counts = [
+            row.by_position or 0
+            for run in block.runs
+            if run.record.settings.measure == measure
+            for row in run.record.rounds
+        ]
+        if most := max(counts, default=0):
+            notes.append(
+                f"{measure}: up to {most:,} filters kept by position among equal "
+                "scores in a round"
+            )
+    return notes
 
 
 def _size_cells(runs: Sequence[RecordedRun]) -> list[str]:

@@ -12,7 +12,7 @@ from gradflow_jax.experiments.typed_values import check_fields, check_range
 RECORD_NAME = "run.json"
 """The name of the file that holds a record in the folder of a run."""
 
-VERSION = 1
+VERSION = 2
 """The format of records; files of another one are refused."""
 
 
@@ -149,6 +149,8 @@ class RoundRow:
         loss: likewise.
         size: of what is left. Where the published rules map filters to zero and do
             not cut them, `filters` counts them as gone, the rest does not.
+        by_position: filters left that have the score of removed ones, so that their
+            positions decided; None by the published rules, which do not say.
     """
 
     round: int
@@ -158,6 +160,7 @@ class RoundRow:
     accuracy: float
     loss: float
     size: Size
+    by_position: int | None
 
 
 @dataclass(frozen=True)

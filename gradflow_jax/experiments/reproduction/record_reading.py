@@ -104,6 +104,10 @@ def _check(record: RunRecord) -> None:
         check_range(row.round, f"rounds[{i}].round", i + 1, i + 1)
         check_range(row.epoch, f"rounds[{i}].epoch", 0, settings.epochs)
         _check_size(row.size, f"rounds[{i}].size", record.dense)
+        if row.by_position is not None:
+            check_range(
+                row.by_position, f"rounds[{i}].by_position", 0, row.size.filters
+            )
     for i, row in enumerate(record.correlations):
         count = len(row.measures)
         square = [len(line) for line in row.spearman] == [count] * count

@@ -1,6 +1,7 @@
 """How much each round of pruning removes, and which filters."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,8 +10,10 @@ from gradflow_jax.experiments.errors import SettingsError
 from gradflow_jax.experiments.names import MEASURE_NAMES, MODEL_NAMES
 from gradflow_jax.experiments.reproduction.record import RunSettings
 from gradflow_jax.experiments.typed_values import check_choice
+from gradflow_jax.masks import EqualScoresWarning
 from gradflow_jax.programs.uses import first_uses
 from gradflow_jax.structured import Family, Units, choose_units
+from gradflow_jax.structured.choosing import ties_of_units
 from gradflow_jax.structured.units import program_of
 
 MAX_REMOVED = 0.95
@@ -143,13 +146,39 @@ def choose(
     Raises:
         ValueError: if the floors do not let so many go.
     """
-    return choose_units(
-        scores,
-        units,
-        sparsity=count / sum(family.size for family in units),
-        min_units={name: n for name, n in floors(widths).items() if n > 1},
-        ignore=() if cut_stem else is_stem,
-    )
+    with warnings.catch_warnings():
+        # The record says it of each round.
+        warnings.simplefilter("ignore", EqualScoresWarning)
+        return choose_units(
+            scores,
+            units,
+            sparsity=count / sum(family.size for family in units),
+            min_units={name: n for name, n in floors(widths).items() if n > 1},
+            ignore=() if cut_stem else is_stem,
+        )
+
+
+def kept_by_position(
+    scores: Mapping[str, np.ndarray],
+    units: Units,
+    keep: Mapping[str, np.ndarray],
+    *,
+    cut_stem: bool = False,
+) -> int:
+    """Returns how many of the units that `choose` keeps have the score of removed ones.
+
+    Args:
+        scores: [units] for each family, by its name.
+        units: of the network as it was before the cut.
+        keep: what `choose` returned.
+        cut_stem: as it was given to it.
+    """
+    may_go = {
+        family.name: np.asarray(scores[family.name])
+        for family in units
+        if cut_stem or not is_stem(family)
+    }
+    return sum(tie.chosen for tie in ties_of_units(may_go, units, keep, "global"))
 
 
 def check_reachable(units: Units, settings: RunSettings) -> None:

@@ -147,7 +147,7 @@ class Run:
             correlations = (*record.correlations, self._correlations(epoch))
             record = replace(record, correlations=correlations)
         if due:
-            zeroed = self._prune(round, epoch, tracked)
+            zeroed, by_position = self._prune(round, epoch, tracked)
             self._watcher.begin(f"epoch {epoch}/{settings.epochs}: measuring", 0)
             times = [*times, self.network.time()]
             cut_accuracy, cut_loss = self._evaluate()
@@ -159,6 +159,7 @@ class Run:
                 accuracy=cut_accuracy,
                 loss=cut_loss,
                 size=self.network.size(zeroed),
+                by_position=by_position,
             )
             record = replace(record, rounds=(*record.rounds, round_row))
         elif round > settings.rounds:
@@ -222,12 +223,16 @@ class Run:
         by_measure = score([measure], network, origin, units, data, seed=seed)
         return by_measure[measure]
 
-    def _prune(self, round: int, epoch: int, scores: UnitScores | None) -> Flags | None:
-        """Scores, chooses and cuts; returns which filters the release maps to zero.
+    def _prune(
+        self, round: int, epoch: int, scores: UnitScores | None
+    ) -> tuple[Flags | None, int | None]:
+        """Scores, chooses and cuts.
 
         Returns:
-            bool [filter] of each kernel whose filters are mapped and not cut, by its
-            path: True keeps. None by our own rules, which map none.
+            bool [filter] of each kernel whose filters the release maps to zero and
+            does not cut, by its path: True keeps. None by our own rules, which map
+            none. And how many filters stay by their position alone; None by the
+            release's.
         """
         settings = self.settings
         about = f"epoch {epoch}/{settings.epochs}: round {round}"
@@ -236,7 +241,7 @@ class Run:
             data = scoring_data_of_round(self._dataset, seed=settings.seed, epoch=epoch)
             scores = self._scores(self._ranked_units(), data, epoch)
         self._watcher.begin(f"{about}, cutting", 0)
-        units, zeroed = self.network.find(), None
+        units, zeroed, by_position = self.network.find(), None, None
         if settings.published_rules:
             keep, zeroed = published_rules.choose(
                 scores, units, self._shares, round, self._filters
@@ -249,10 +254,11 @@ class Run:
             keep = rounds.choose(
                 scores, units, now - after, self._widths, cut_stem=stem
             )
+            by_position = rounds.kept_by_position(scores, units, keep, cut_stem=stem)
         self.network.cut(units, keep)
         if zeroed:
             self.network.map_to_zero(zeroed)
-        return zeroed
+        return zeroed, by_position
 
     def _correlations(self, epoch: int) -> Correlations:
         """Returns how alike the paper's measures rank the filters."""

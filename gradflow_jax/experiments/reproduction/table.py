@@ -46,10 +46,21 @@ def table_of_rounds(record: RunRecord, times: Sequence[Times]) -> Group:
             "images" + (f", at best {_percent(best)} %" if best is not None else ""),
             "before, after: test accuracy (%) before the cut and right after it",
             "FLOPs: multiply-accumulates an image; faster: a forward pass than dense",
+            *_note_of_positions(record),
         ],
         words=0,
     )
     return Group(*screen(grid))
+
+
+def _note_of_positions(record: RunRecord) -> list[str]:
+    """Returns the rounds in which equal scores left it to positions what stays."""
+    counts = [
+        f"{row.by_position:,} in round {row.round}"
+        for row in record.rounds
+        if row.by_position
+    ]
+    return [f"kept by position among equal scores: {', '.join(counts)}"] * bool(counts)
 
 
 def _size_cells(size: Size, dense: Size) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from gradflow_jax.programs.comparing import Flat
 from gradflow_jax.structured.coupling.tracing import Traced
 
 _MOVES = frozenset(
-    """broadcast_in_dim convert_element_type copy expand_dims reshape
+    """broadcast_in_dim convert_element_type copy expand_dims reshape reshard
     sharding_constraint squeeze stop_gradient transpose""".split()
 )
 _PRODUCTS = frozenset("mul div neg".split())

@@ -5,17 +5,25 @@ from gradflow_jax.structured.coupling import axes
 from gradflow_jax.structured.coupling.axes import Axis
 from gradflow_jax.structured.coupling.program import Dims, Equation
 
-ELEMENTWISE = """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
-    bitcast_convert_type cbrt ceil clamp clz complex conj convert_element_type copy
-    copy_p cos cosh device_put digamma div eq eq_to erf erf_inv erfc exp exp2 expm1
-    floor ge gt igamma igamma_grad_a igammac imag integer_pow is_finite le le_to lgamma
-    log log1p log2 logistic lt lt_to max mesh_cast min mul mulhi name ne neg nextafter
-    not one_minus_square optimization_barrier or polygamma population_count pow pvary
-    real reduce_precision regularized_incomplete_beta rem round rsqrt select_n
-    sharding_constraint shift_left shift_right_arithmetic shift_right_logical sign sin
-    sinh sqrt square stop_gradient sub tan tanh xor zeta
+IDENTITIES = """
+    copy copy_p device_put mesh_cast name optimization_barrier pvary reshard
+    sharding_constraint stop_gradient
 """.split()
+"""Primitives that leave every number what and where it is, for whatever use."""
+
+ELEMENTWISE = [
+    *IDENTITIES,
+    *"""
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
+    bitcast_convert_type cbrt ceil clamp clz complex conj convert_element_type cos cosh
+    digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma
+    igamma_grad_a igammac imag integer_pow is_finite le le_to lgamma log log1p log2
+    logistic lt lt_to max min mul mulhi ne neg nextafter not one_minus_square or
+    polygamma population_count pow real reduce_precision regularized_incomplete_beta rem
+    round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin
+    sinh sqrt square sub tan tanh xor zeta
+""".split(),
+]
 
 
 def elementwise(eqn: Equation) -> list[Dims]:

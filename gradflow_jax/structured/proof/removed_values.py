@@ -17,7 +17,7 @@ from jax.extend.core import JaxprEqn, Literal
 from gradflow_jax.programs.equations import describe
 from gradflow_jax.structured.coupling.axes import Reason
 from gradflow_jax.structured.coupling.frames import Frame, derive
-from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE
+from gradflow_jax.structured.coupling.pointwise import ELEMENTWISE, IDENTITIES
 from gradflow_jax.structured.proof.folds import Fold
 
 
@@ -65,6 +65,9 @@ _MOST_EVALUATED = 10_000
 
 def evaluate(eqn: Any, operands: Sequence[Any]) -> Any:
     """Returns an elementwise primitive's value at scalars, a number or UNKNOWN."""
+    if eqn.primitive.name in IDENTITIES:
+        # Where a value is put may be told by axes that a scalar lacks.
+        return float(operands[0])
     dtypes = tuple(str(atom.aval.dtype) for atom in eqn.invars)
     key = (eqn.primitive.name, str(eqn.params), dtypes, tuple(map(float, operands)))
     if key not in _evaluated:

@@ -35,6 +35,7 @@ def made_run(
     layers=None,
     correlated=(),
     data=DATA,
+    by_position=0,
     **settings,
 ):
     """Returns a complete run, dense of no rounds.
@@ -47,6 +48,7 @@ def made_run(
         layers: the widths before pruning.
         correlated: measures whose ranks are correlated every fifth epoch.
         data: the data set.
+        by_position: filters that every round kept by their position.
         **settings: other settings of the run.
     """
     layers = layers or LAYERS
@@ -106,6 +108,7 @@ def made_run(
                 accuracy=0.4,
                 loss=2.0,
                 size=cut if i == rounds else dense,
+                by_position=by_position,
             )
             for i in range(1, rounds + 1)
         ),

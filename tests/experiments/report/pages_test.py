@@ -1,5 +1,6 @@
 """The report as a user meets it, of runs that never were."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -7,9 +8,12 @@ from statistics import mean, stdev
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from gradflow_jax.experiments.commands.report_command import report
+from gradflow_jax.experiments.networks.timing import Times
 from gradflow_jax.experiments.report.runs import collect
+from gradflow_jax.experiments.reproduction.table import table_of_rounds
 from tests.experiments.report.made_runs import DATA, MEASURES, made_run, write_run
 
 GRADIENT_NORM = MEASURES[4]
@@ -96,6 +100,21 @@ def test_the_screen_says_what_is_left(finished):
         ]
         assert cell == f"{mean(shares):.1f}"
     assert row[-1] == "1.60×"
+
+
+def test_screens_say_what_equal_scores_left_to_positions(tmp_path):
+    chance = made_run("fisher", 2, by_position=7)
+    for i, record in enumerate([made_run("magnitude", 2), chance]):
+        write_run(tmp_path / str(i), record)
+    code, screen, error = call(tmp_path, "--out", tmp_path / "out")
+    assert (code, error) == (0, "")
+    note = "fisher: up to 7 filters kept by position among equal scores in a round"
+    assert screen.count("by position") == 1 and note in screen
+    assert note in (tmp_path / "out" / "report.md").read_text()
+    table = Console(width=80, record=True, file=io.StringIO())
+    table.print(table_of_rounds(chance, [Times(1.0, 2.0, 2.0)] * 2))
+    note = "kept by position among equal scores: 7 in round 1, 7 in round 2"
+    assert note in table.export_text()
 
 
 def test_the_page_has_the_same_numbers_settings_figures_and_orderings(finished):
@@ -202,7 +221,7 @@ def test_two_records_of_one_run_are_refused(tmp_path):
 
 BAD_FILES = {
     "text": ("run.json", "{", "run.json cannot be read: it is no JSON"),
-    "fields": ("run.json", '{"version": 1, "epochs": []}', "no record of a run"),
+    "fields": ("run.json", '{"version": 2, "epochs": []}', "no record of a run"),
     "version": ("run.json", '{"version": 99}', "its format is 99"),
     "bytes": (
         "run.json",

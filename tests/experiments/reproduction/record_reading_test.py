@@ -67,7 +67,7 @@ def test_a_record_in_which_a_value_is_odd_is_refused_or_reported(kind):
         (("correlations", 0, "spearman"), [[1]], "no number for each pair"),
         (("image_shape",), [8, 8], "the length of image_shape is 2"),
         (("versions",), {"jax": 1}, "versions.'jax' is 1: it is a line of text"),
-        (("version",), True, "its format is True, this version reads 1"),
+        (("version",), True, "its format is True, this version reads 2"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_record_is_named(place, value, message):

@@ -259,6 +259,24 @@ def test_a_resnet_s_first_stream_is_cut_where_asked_for(cut_stem):
         assert keep[name].sum() == (floor(widths[name]) if cut else widths[name])
 
 
+def test_equal_scores_are_counted_and_the_record_alone_says_so():
+    _, units = network("resnet56")
+    widths, scores = sizes(units), random_scores(units)
+    stem = next(family.name for family in units if rounds.is_stem(family))
+    name = next(family.name for family in units if not rounds.is_stem(family))
+    # All of this family tie below the others; its floor of them stays. What the stem
+    # keeps, which nothing ranks, is no tie.
+    scores[name][:] = scores[stem][:] = -1.0
+    keep = rounds.choose(scores, units, widths[name] // 2, widths)
+    stays = widths[name] - widths[name] // 2
+    assert rounds.kept_by_position(scores, units, keep) == stays
+    keep = rounds.choose(scores, units, widths[name] - floor(widths[name]), widths)
+    assert rounds.kept_by_position(scores, units, keep) == floor(widths[name])
+    scores[name][:] = np.arange(widths[name]) - 100.0
+    keep = rounds.choose(scores, units, widths[name] // 2, widths)
+    assert rounds.kept_by_position(scores, units, keep) == 0
+
+
 @pytest.mark.parametrize("name", ["mobilenet", "resnet56"])
 def test_no_layer_is_emptied(name):
     _, units = network(name)

@@ -166,8 +166,6 @@ def test_no_network_is_left_out():
     assert {"vgg13", *PAIRS} == set(MODELS)
 
 
-# After a step filters of so small a network are dead, and their scores are all 0.
-@pytest.mark.filterwarnings("ignore::gradflow_jax.masks.EqualScoresWarning")
 @pytest.mark.runs
 @pytest.mark.parametrize("model", MODELS)
 def test_every_measure_ranks_the_filters_of_every_network(model):

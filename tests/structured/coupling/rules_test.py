@@ -208,7 +208,7 @@ UNTRIED = set(
     """checkpoint closed_call copy_p igamma_grad_a regularized_incomplete_beta core_call
     custom_vjp_call_jaxpr eq_to expand_dims le_to log2 lt_to mesh_cast mulhi
     one_minus_square pjit pvary random_clone random_fold_in random_gamma
-    random_split random_unwrap random_wrap remat rng_bit_generator scatter-sub
+    random_split random_unwrap random_wrap remat reshard rng_bit_generator scatter-sub
     sharding_constraint stack stop_gradient threefry2x32 tile unstack""".split()
 )
 

@@ -144,11 +144,14 @@ of the same scores are the same to the bit.
 ## What it costs, and what float32 tells
 
 - The first call compiles: a score for about twice as long as the gradient does, masks
-  for about 0.05 s a leaf; new batches, masks and sparsities compile nothing. JAX's
-  persistent cache, `jax.config.update("jax_compilation_cache_dir", ...)`, saves two
-  thirds.
+  for about 0.1 s for each shape of large leaves and not at all for small ones, inside
+  your own `jax.jit` for as long for each large leaf; new batches, masks and sparsities
+  compile nothing. JAX's persistent cache,
+  `jax.config.update("jax_compilation_cache_dir", ...)`, saves two thirds.
 - A score takes as long as JAX takes for the gradient. On CPUs that is long for
-  convolutions: torch is 1.4 to 2.4 times faster on ResNet-56 and 6 to 7 times on VGG-13.
+  convolutions: torch is 1.4 to 2.4 times faster on ResNet-56, and on VGG-13, whose maps
+  shrink to 2×2, 6 to 7 times. `gradflow_jax.models` multiply matrices on maps of at
+  most 4×4, which takes VGG-13's gradient a quarter of the time.
 - `jax.checkpoint` saves memory only on layers that run under `jax.lax.scan`. Do not scan
   over batches yourself: XLA's CPU is tens of times slower at a convolution's gradient
   in a loop.

@@ -11,6 +11,8 @@ import numpy as np
 from gradflow_jax.masks.selection.ordering import Order
 from gradflow_jax.masks.selection.pieces import rank_leaf, reduce_devices
 from gradflow_jax.masks.selection.placement import (
+    LEAVES,
+    REPLICATED,
     Placement,
     Shard,
     known_placement,
@@ -95,7 +97,8 @@ def _keep_of_every(
         return [mask], outcome
 
     columns = [leaf], None if alive is None else [alive]
-    (mask,), outcome = placement.map_over_devices(rank)(columns, n)
+    over_devices = placement.map_over_devices(rank, (LEAVES, REPLICATED))
+    (mask,), outcome = over_devices(columns, n)
     return mask, outcome
 
 

@@ -4,7 +4,10 @@
     bracketing        narrows an interval of ranks by counting what reaches its pivots
     counting          counts in numbers that int32 could not hold
     ordering          scores as integers that order alike
-    pieces            what of all leaves lies on a device, and a pass over it
+    pieces            a pass over all leaves, in one program that is being traced
+    joining           small leaves as one, in such a program
+    driving           a pass over leaves at hand
+    single_leaves     each of them, by the programs of its shape or on the host
     placement         how leaves are sharded, and which piece each device sees
 
 `masks` imports it, and so does what moves leaves between devices. To change the order
@@ -16,9 +19,16 @@ Leaves are dealt into groups: all into one for `global_masks`, one into each for
 `layerwise_masks`. Of group g the `keep[g]` highest scores are chosen; among equal
 scores the earlier leaf, then the lower index. A sort would write an index beside every
 score and gather sharded leaves on one device. Here a pass reads each leaf where it
-lies, compares every score with three pivots, and three counts are all that leaves it.
+lies, compares every score with four pivots, and four counts are all that leaves it.
 
 Scores are compared as integers of the same order, their ranks (`ordering`).
+
+Inside of a caller's `jax.jit` all passes over all leaves are one program (`pieces`).
+Outside of it one program would have loops for each leaf, and to compile them takes far
+longer than to run them: 30 s for the 210 kernels of a small language model, whose masks
+take 20 ms. There the passes are driven from outside (`driving`): a leaf is counted by
+the program of its shape, small leaves by NumPy on the host. The search is the same
+code, in NumPy's arrays or in traced ones, and so are the masks.
 
 ## The invariant
 
@@ -28,7 +38,7 @@ over the blocks of the group,
 
     above_high ≤ keep ≤ reaching_low.
 
-A pass counts how many ranks reach each of three ascending pivots in (low, high]. Fewer
+A pass counts how many ranks reach each of four ascending pivots in (low, high]. Fewer
 reach a higher pivot; so the last one that `keep` or more reach is the next `low`, and
 the next `high` is one below the pivot after it. Both counts of the new bracket are
 known then, and the inequality holds again. The search of a group ends when
@@ -46,9 +56,9 @@ Two leaves of one group, of which two scores are kept; ranks are the scores them
 
     a = [3 9 5]   b = [9 1 9 7 2]   keep = 2
 
-    bracket  reaching_low  above_high   pivots   how many reach them, of a + of b
-    [1, 9]       3 + 5        0 + 0     3 5 7    3+3  2+3  1+3: all three ≥ 2
-    [7, 9]       1 + 3        0 + 0     8 8 9    1+2  1+2  1+2: all three ≥ 2
+    bracket  reaching_low  above_high   pivots    how many reach them, of a + of b
+    [1, 9]       3 + 5        0 + 0     3 5 6 8   3+3  2+3  1+3  1+2: all four ≥ 2
+    [8, 9]       1 + 2        0 + 0     9 9 9 9   1+2, all four ≥ 2
     [9, 9]       1 + 2        0 + 0     the threshold is 9, and three scores tie there
 
 The earlier leaf comes first: of its share of the two, a gives its one 9 and b one of
@@ -58,9 +68,9 @@ indices counted backwards, so that the lower index is the higher number:
     a = [3 9 5]        at -1 -2 -3           its share is all that ties: no search
     b = [9 1 9 7 2]    at -1 -2 -3 -4 -5     its 9s stand at -1 and -3
 
-    bracket   reaching_low  above_high   pivots      how many 9s of b reach them
-    [-5, -1]       2            0        -4 -3 -2    2 2 1: all three ≥ 1
-    [-2, -1]       1            0        one is the share of b: the cut is -2
+    bracket   reaching_low  above_high   pivots        how many 9s of b reach them
+    [-5, -1]       2            0        -4 -3 -2 -1   2 2 1 1: all four ≥ 1
+    [-1, -1]       1            0        one is the share of b: the cut is -1
 
 Kept is what is above the bracket of ranks, and what lies in it at the cut or before:
 
@@ -78,7 +88,7 @@ Outcome(rankable=True, tied=[3], needed=[2])
 
 ## Why the barriers stand
 
-Ranks and indices are cheap to compute and dear to store: without a barrier XLA sees
+In one program ranks and indices are cheap to compute and dear to store: without a barrier XLA sees
 that each pass computes the same ones and writes them to memory before the loop, 8 bytes
 a weight (measured on the CPU, where the search then takes 1.6 times as long). With
 `optimization_barrier` around the operands of each pass it stores none.

@@ -13,6 +13,8 @@ from gradflow_jax.masks.selection.placement import Shard, whole
 
 # An int32 can count and index no more; a larger leaf is several blocks.
 _LARGEST_BLOCK = 2**31 - 1
+# A mask of no more weights is counted on the host.
+_SMALL_MASK = 2**16
 # Nor can it tell more rows apart.
 _MOST_ROWS = 2**31 - 1
 # With no more blocks than these the sums of either half of `Totals` stay in int32.
@@ -45,11 +47,13 @@ class Totals(NamedTuple):
     def over(cls, counts: jax.Array, group: np.ndarray, groups: int) -> "Totals":
         """Returns the sums of counts, [block, ...], over the blocks of each group."""
 
-        def sum_groups(halves: jax.Array) -> jax.Array:
+        def sum_groups(halves: Any) -> Any:
             if groups == len(group):
                 return halves
             if groups == 1:
-                return jnp.sum(halves, 0, keepdims=True)
+                return halves.sum(0, dtype=np.int32, keepdims=True)
+            if isinstance(halves, np.ndarray):
+                return np.add.reduceat(halves, first_of_groups(group, groups))
             return jax.ops.segment_sum(halves, group, groups, indices_are_sorted=True)
 
         high, low = sum_groups(counts >> 16), sum_groups(counts & 0xFFFF)
@@ -61,7 +65,7 @@ class Totals(NamedTuple):
         first_of_group = np.searchsorted(group, group)
 
         def sum_earlier(halves: jax.Array) -> jax.Array:
-            earlier = jnp.cumsum(halves) - halves
+            earlier = halves.cumsum(dtype=np.int32) - halves
             return earlier - earlier[first_of_group]
 
         high, low = sum_earlier(counts >> 16), sum_earlier(counts & 0xFFFF)
@@ -93,15 +97,26 @@ class Totals(NamedTuple):
 
     def approximately(self) -> jax.Array:
         """Returns the numbers in float32."""
-        high, low = (jnp.asarray(half, jnp.float32) for half in self)
+        high, low = (half.astype(np.float32) for half in self)
         return high * np.float32(2**16) + low
 
     def within(self, most: jax.Array) -> jax.Array:
         """Returns the numbers in int32, brought between 0 and `most`."""
+        xp = array_module(most)
         # The first line is right where high < 2¹⁵, for the numbers that int32 holds.
-        number = jnp.minimum((self.high << 16) | self.low, most)
-        number = jnp.where(self.high >= 2**15, most, number)
-        return jnp.where(self.high < 0, 0, number)
+        number = xp.minimum((self.high << 16) | self.low, most)
+        number = xp.where(self.high >= 2**15, most, number)
+        return xp.where(self.high < 0, 0, number)
+
+
+def array_module(array: Any) -> Any:
+    """Returns the module, NumPy or `jax.numpy`, whose functions take the array."""
+    return np if isinstance(array, np.ndarray) else jnp
+
+
+def first_of_groups(group: np.ndarray, groups: int) -> np.ndarray:
+    """Returns where each group begins: `group` ascends, and none of them is empty."""
+    return np.searchsorted(group, np.arange(groups))
 
 
 class Blocks:
@@ -121,11 +136,13 @@ class Blocks:
             shard: the whole leaf, and which piece of it this device has.
             local: the shape of that piece.
         """
-        self._shard, self._local = shard, local
         shape = shard.shape
+        self._piece = local
         if math.prod(shape) <= _LARGEST_BLOCK:
+            self._shard, self._local = shard.merge_axes(local)
             self.sizes = [math.prod(shape)]
             return
+        self._shard, self._local = shard, local
         # The rows lie along the first axis whose slices are no larger than a block.
         self._axis = next(
             axis
@@ -152,6 +169,14 @@ class Blocks:
     def number(self) -> int:
         """How many blocks there are."""
         return len(self.sizes)
+
+    def view(self, piece: Any) -> Any:
+        """Returns a piece of the leaf, or None, in the shape it is computed in."""
+        return None if piece is None else jnp.reshape(piece, self._local)
+
+    def restore(self, mask: jax.Array) -> jax.Array:
+        """Returns a mask of what `view` returned in the shape of the piece."""
+        return mask.reshape(self._piece)
 
     def count(self, flags: Sequence[jax.Array]) -> jax.Array:
         """Counts the True of each of several bool arrays, [block, flag].
@@ -222,6 +247,10 @@ class Blocks:
 
 def count_true(mask: Any) -> int:
     """Returns how many weights a mask of known values keeps, however many it has."""
+    is_here = getattr(mask, "is_fully_addressable", True)
+    if is_here and jnp.size(mask) <= _SMALL_MASK:
+        # Nothing is compiled for it.
+        return int(np.count_nonzero(np.asarray(mask)))
     with jax.ensure_compile_time_eval():
         if math.prod(jnp.shape(mask)) <= _LARGEST_BLOCK:
             return int(jnp.sum(mask))

@@ -12,17 +12,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket, narrow
-from gradflow_jax.masks.selection.counting import Totals
-from gradflow_jax.masks.selection.pieces import (
-    Pieces,
-    Scores,
-    rank_leaf,
-    reduce_devices,
+from gradflow_jax.masks.selection.bracketing import Bracket, narrow
+from gradflow_jax.masks.selection.counting import Totals, array_module
+from gradflow_jax.masks.selection.driving import DrivenLeaves
+from gradflow_jax.masks.selection.joining import join_neighbors, part_neighbors
+from gradflow_jax.masks.selection.pieces import Pieces, Scores, early, reaching
+from gradflow_jax.masks.selection.placement import (
+    LEAVES,
+    REPLICATED,
+    Placement,
+    known_placement,
+    whole,
 )
-from gradflow_jax.masks.selection.placement import Placement, known_placement, whole
+from gradflow_jax.trees import is_traced
 
 
 class Outcome(NamedTuple):
@@ -85,16 +88,29 @@ def highest(
         return None if column is None else [column[i] for i in order]
 
     scores = Scores([leaves[i] for i in order], reorder(among), reorder(first))
-    chosen, outcome = _highest(
-        scores,
-        Totals.of([keep[g] for g in present]),
-        groups=tuple(present.index(groups[i]) for i in order),
-        placement=known_placement(scores.leaves),
-    )
+    groups_in_order = tuple(present.index(groups[i]) for i in order)
+    totals = Totals.of([keep[g] for g in present])
+    if _are_at_hand(scores):
+        chosen, outcome = _choose(DrivenLeaves(scores, groups_in_order), totals)
+    else:
+        chosen, outcome = _highest(
+            scores,
+            totals,
+            groups=groups_in_order,
+            placement=known_placement(scores.leaves),
+        )
     masks = dict(zip(order, chosen, strict=True))
     empty = [i for i, leaf in enumerate(leaves) if not leaf.size]
     masks |= {i: jnp.zeros(leaves[i].shape, bool) for i in empty}
     return [masks[i] for i in range(len(leaves))], outcome
+
+
+def _are_at_hand(scores: Scores) -> bool:
+    """Says whether programs can be run on the scores now, one after the other.
+
+    Within a function that is being traced even what is known is a part of its program.
+    """
+    return not any(map(is_traced, [*jax.tree.leaves(scores), jnp.zeros(())]))
 
 
 @functools.partial(jax.jit, static_argnames=("groups", "placement"))
@@ -107,78 +123,66 @@ def _highest(
 ) -> tuple[list[jax.Array], jax.Array]:
     shapes = [leaf.shape for leaf in scores.leaves]
     if placement is None:
-        pieces = Pieces(scores, groups, [whole(shape) for shape in shapes], ())
-        return _choose(pieces, keep)
+        return _choose_unplaced(scores, groups, keep)
     shards, axes = placement.shards(shapes), placement.axes
     return placement.map_over_devices(
         lambda columns, keep: _choose(
             Pieces(Scores(*columns), groups, shards, axes), keep
-        )
+        ),
+        (LEAVES, REPLICATED),
     )(scores, keep)
 
 
-def _choose(pieces: Pieces, keep: Totals) -> tuple[list[jax.Array], jax.Array]:
+def _choose_unplaced(
+    scores: Scores, groups: tuple[int, ...], keep: Totals
+) -> tuple[list[jax.Array], jax.Array]:
+    """Chooses in a program that may be partitioned after it was traced.
+
+    Of several devices nobody knows yet what splits the leaves, so that each is counted
+    where and as it is. A single one holds them whole.
+    """
+    if jax.device_count() > 1:
+        shards = [whole(leaf.shape, is_certain=False) for leaf in scores.leaves]
+        return _choose(Pieces(scores, groups, shards, ()), keep)
+    joined, groups, runs = join_neighbors(scores, groups)
+    shards = [whole(leaf.shape) for leaf in joined.leaves]
+    masks, outcome = _choose(Pieces(joined, groups, shards, ()), keep)
+    return part_neighbors(masks, runs, scores.leaves), outcome
+
+
+def _choose(
+    pieces: Pieces | DrivenLeaves, keep: Totals
+) -> tuple[list[jax.Array], jax.Array]:
     """Chooses the `keep` highest of each group, [group], by the pieces of all leaves.
 
     Returns:
         The masks of the pieces; and int32 [group, 5], whether all scores are rankable
         and how many tie and are needed, as the halves of `Totals`.
     """
-    lowest, top = _extremes(pieces)
-    threshold = _find_threshold(pieces, keep, lowest, top)
-    inside = threshold.reaching_low - threshold.above_high
-    groups, group_count = pieces.block_groups, len(keep.low)
+    is_finite, bracket, counted = pieces.begin(keep)
+    xp, groups = array_module(bracket.low), pieces.block_groups
+
+    def count_reaching(pivots: Any, asked: Any) -> Any:
+        return pieces.count(reaching, [pivots], [], asked)
+
+    threshold = narrow(count_reaching, keep, groups, bracket, counted)
+    inside, group_count = threshold.reaching_low - threshold.above_high, len(keep.low)
     needed = keep.minus(Totals.over(threshold.above_high, groups, group_count))
     cuts = _cut_ties(pieces, needed, inside, threshold)
-    masks = _make_masks(pieces, threshold, cuts)
-    # The ranks of infinities and NaN lie beyond those of all finite numbers.
-    largest = pieces.order.largest()
-    finite = (lowest >= -largest) & (top <= largest)
+    # What ranks below all finite numbers, −inf, is not kept, even where the bracket
+    # reaches down to it.
+    lowest = -pieces.order.largest()
+    low = xp.maximum(threshold.low, lowest)
+    high = xp.maximum(threshold.high, lowest - 1)
+    masks = pieces.masks(low, high, cuts)
     tied = Totals.over(inside, groups, group_count)
-    rankable = jnp.broadcast_to(jnp.all(finite), (group_count,)).astype(jnp.int32)
-    return masks, jnp.stack([rankable, *tied, *needed], 1)
-
-
-def _find_threshold(
-    pieces: Pieces, keep: Totals, lowest: jax.Array, top: jax.Array
-) -> Bracket:
-    """Finds the bracket of ranks that ends in each group's keep-th highest.
-
-    Args:
-        pieces: of all leaves.
-        keep: [group], how many are kept.
-        lowest: [leaf], the lowest rank of each leaf.
-        top: [leaf], the highest.
-    """
-
-    def count_reaching(pivots: jax.Array) -> jax.Array:
-        def flags(rank, block, zero, pivots):
-            return [rank >= pivot for pivot in pivots]
-
-        return pieces.count(flags, [pivots], [])
-
-    # At first the bracket holds all ranks of the group.
-    groups, group_count = np.asarray(pieces.leaf_groups), len(keep.low)
-    bracket = Bracket(
-        jax.ops.segment_min(lowest, groups, group_count),
-        jax.ops.segment_max(top, groups, group_count),
-        reaching_low=jnp.asarray(pieces.block_sizes, jnp.int32),
-        above_high=jnp.zeros(len(pieces.block_groups), jnp.int32),
-    )
-    if pieces.scores.among is not None or pieces.scores.first is not None:
-        # A weight outside `among` ranks below the bracket and one of `first` above it,
-        # so a pass counts both ends instead.
-        edges = jnp.stack([bracket.low, bracket.high + 1], -1)
-        reaching_low, above_high = jnp.split(count_reaching(edges), 2, axis=1)
-        bracket = bracket._replace(
-            reaching_low=reaching_low[:, 0], above_high=above_high[:, 0]
-        )
-    return narrow(count_reaching, keep, pieces.block_groups, bracket)
+    rankable = xp.broadcast_to(is_finite, (group_count,)).astype(np.int32)
+    return masks, xp.stack([rankable, *tied, *needed], 1)
 
 
 def _cut_ties(
-    pieces: Pieces, needed: Totals, inside: jax.Array, threshold: Bracket
-) -> jax.Array:
+    pieces: Pieces | DrivenLeaves, needed: Totals, inside: Any, threshold: Bracket
+) -> Any:
     """Finds in each block the index up to which scores in the bracket are kept.
 
     Scores above the bracket are kept. Those inside tie with the threshold, or are all
@@ -199,63 +203,20 @@ def _cut_ties(
     earlier = Totals.before(inside, groups)
     share = needed.at(groups).minus(earlier).within(inside)
 
-    def count_early(pivots: jax.Array) -> jax.Array:
-        def flags(rank, block, zero, low, high, pivots):
-            tied, index = (rank >= low) & (rank <= high), block.backwards(zero)
-            places = [block.spread(pivots[:, i]) for i in range(PIVOTS)]
-            return [tied & (index >= place) for place in places]
-
-        return pieces.count(flags, [threshold.low, threshold.high], [pivots])
+    def count_early(pivots: Any, asked: Any) -> Any:
+        bracket: list[Any] = [threshold.low, threshold.high]
+        return pieces.count(early, bracket, [pivots], asked)
 
     # Every block is a group of its own, whose share-th highest backwards index is
     # sought among its inside scores. A block that keeps all of them has no search to
     # make, nor has one of share 0: its bracket is 0, past every backwards index.
-    block_count = len(groups)
+    block_count, xp = len(groups), array_module(inside)
+    none, one_before = np.int32(0), np.int32(-1)
     bracket = Bracket(
-        jnp.where(share == 0, 0, jnp.asarray(-pieces.block_sizes, jnp.int32)),
-        jnp.where(share == 0, 0, jnp.full(block_count, -1, jnp.int32)),
+        xp.where(share == 0, none, -pieces.block_sizes),
+        xp.where(share == 0, none, one_before),
         reaching_low=inside,
-        above_high=jnp.zeros_like(inside),
+        above_high=xp.zeros_like(inside),
     )
     share = Totals(share >> 16, share & 0xFFFF)
     return narrow(count_early, share, np.arange(block_count), bracket).low
-
-
-def _make_masks(pieces: Pieces, threshold: Bracket, cuts: jax.Array) -> list[jax.Array]:
-    """Keeps what ranks above the bracket, and what lies in it at the cut or before.
-
-    What ranks below all finite numbers, −inf, is not kept, even where the bracket
-    reaches down to it.
-    """
-    lowest = -pieces.order.largest()
-    low = jnp.maximum(threshold.low, lowest)
-    high = jnp.maximum(threshold.high, lowest - 1)
-
-    def mask(rank, block, zero, low, high, cut):
-        early = block.backwards(zero) >= block.spread(cut)
-        return (rank > high) | ((rank >= low) & early)
-
-    return pieces.map_leaves(mask, [low, high], [cuts])
-
-
-def _extremes(pieces: Pieces) -> tuple[jax.Array, jax.Array]:
-    """Returns each leaf's lowest and highest rank, of all its scores: [leaf]."""
-    pairs = []
-    # The barrier keeps these reductions apart from what computes the scores.
-    (leaves,) = lax.optimization_barrier((pieces.scores.leaves,))
-    for leaf in leaves:
-        rank = rank_leaf(leaf, None, None, pieces.order)
-        limits = np.iinfo(rank.dtype)
-        # One reduction finds both, and so reads the leaf once.
-        pair = lax.reduce(
-            (rank, rank),
-            (np.array(limits.max, rank.dtype), np.array(limits.min, rank.dtype)),
-            lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])),
-            tuple(range(rank.ndim)),
-        )
-        pairs.append(jnp.stack(pair))
-    lowest, top = jnp.stack(pairs, 1)
-    return (
-        reduce_devices(lax.pmin, lowest, pieces.mesh_axes),
-        reduce_devices(lax.pmax, top, pieces.mesh_axes),
-    )

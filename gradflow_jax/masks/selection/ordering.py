@@ -10,19 +10,21 @@ import numpy as np
 from gradflow_jax.trees import widen
 
 
-def to_ordered_integers(scores: jax.Array) -> jax.Array:
-    """Returns integers in the order of the scores.
+def to_ordered_integers(scores: Any) -> Any:
+    """Returns integers in the order of the scores, which JAX or NumPy holds.
 
     The bits of a float, read as an integer, are in the order of the floats, but for
     the negative ones, which are mirrored; the two zeros become one. Comparing floats
     would not do: some devices, XLA's CPU among them, take denormals for zero.
     """
-    scores = widen(scores)
-    kind = jnp.int64 if scores.dtype.itemsize == 8 else jnp.int32
-    bits = jax.lax.bitcast_convert_type(scores, kind)
+    kind = np.int64 if scores.dtype.itemsize == 8 else np.int32
+    if isinstance(scores, np.ndarray) and scores.dtype.itemsize >= 4:
+        xp, bits = np, scores.view(kind)
+    else:
+        xp, bits = jnp, jax.lax.bitcast_convert_type(widen(scores), kind)
     # The bits of −0.0 are the least integer, which becomes 0; those of ever lower
     # floats follow it upwards, and become −1, −2, …
-    return jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)
+    return xp.where(bits < 0, np.iinfo(kind).min - bits, bits)
 
 
 class Order(NamedTuple):
@@ -48,10 +50,14 @@ class Order(NamedTuple):
         mantissa_bits = max(jnp.finfo(kind).nmant for kind in kinds)
         return cls(float_kind, jnp.finfo(float_kind).nmant - mantissa_bits)
 
-    def rank(self, scores: jax.Array) -> jax.Array:
-        """Returns the integers of a leaf."""
+    def rank(self, scores: Any) -> Any:
+        """Returns the integers of a leaf, which JAX or NumPy holds."""
         return to_ordered_integers(scores.astype(self.float_kind)) >> self.shift
 
-    def largest(self) -> jax.Array:
+    def rank_kind(self) -> np.dtype:
+        """Returns the dtype of ranks."""
+        return np.dtype(f"int{8 * self.float_kind.itemsize}")
+
+    def largest(self) -> int:
         """Returns the rank that no finite score exceeds; its negative is the lowest."""
-        return self.rank(jnp.asarray(np.finfo(self.float_kind).max))
+        return int(self.rank(np.asarray([np.finfo(self.float_kind).max]))[0])

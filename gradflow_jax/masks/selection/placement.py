@@ -11,6 +11,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gradflow_jax.trees import is_traced
 
+# No axis of a convolution's window is larger; it is no axis that anybody shards.
+_LARGEST_WINDOW = 8
+
 
 class Shard(NamedTuple):
     """The piece of one leaf that a function sees: the whole, or that of one device.
@@ -19,21 +22,57 @@ class Shard(NamedTuple):
         shape: the shape of the whole leaf.
         spec: for each axis the names of the mesh axes that split it.
         idle: the names of the mesh axes along which the leaf is repeated.
+        is_certain: whether the spec names all that splits the leaf. Of a traced leaf
+            the partitioner decides after tracing, and may split any axis.
     """
 
     shape: tuple[int, ...]
     spec: tuple[tuple[str, ...], ...]
     idle: tuple[str, ...] = ()
+    is_certain: bool = True
 
     def start(self, axis: int, local: int) -> Any:
         """Returns the index at which a piece of `local` along an axis starts."""
         return lax.axis_index(self.spec[axis]) * local if self.spec[axis] else 0
+
+    def merge_axes(self, local: tuple[int, ...]) -> tuple["Shard", tuple[int, ...]]:
+        """Merges axes that nothing splits into those before them.
+
+        XLA computes along the last axis, and slowly where it is as short as those of
+        the kernels [out, in, 3, 3]. To merge axes of a row-major array costs nothing.
+
+        Args:
+            local: the shape of the piece.
+
+        Returns:
+            The shard and the shape of its piece, both with fewer axes.
+        """
+        # A split axis cannot be merged without sending weights, so that, where none is
+        # known to be whole, only windows are taken to be.
+        last_wide = max(
+            (axis for axis, size in enumerate(self.shape) if size > _LARGEST_WINDOW),
+            default=0,
+        )
+        merged: list[tuple[int, tuple[str, ...], int]] = []
+        for axis, (size, names, part) in enumerate(
+            zip(self.shape, self.spec, local, strict=True)
+        ):
+            is_whole = not names and (self.is_certain or axis > last_wide)
+            if merged and is_whole:
+                before, names, part_before = merged.pop()
+                size, part = size * before, part * part_before
+            merged.append((size, names, part))
+        sizes, spec, parts = zip(*merged, strict=True) if merged else ((), (), ())
+        return self._replace(shape=sizes, spec=spec), parts
 
     def count_once(self, counts: jax.Array) -> jax.Array:
         """Returns counts on one of the devices with the same piece, 0 on the others."""
         for name in self.idle:
             counts = jnp.where(lax.axis_index(name) == 0, counts, 0)
         return counts
+
+
+LEAVES, REPLICATED = "leaves", "replicated"
 
 
 class Placement(NamedTuple):
@@ -57,15 +96,26 @@ class Placement(NamedTuple):
             axes = _mesh_axes(spec, len(shape))
             used = {name for names in axes for name in names}
             idle = tuple(name for name in self.axes if name not in used)
-            shards.append(Shard(shape, axes, idle))
+            is_certain = len(self.axes) == len(self.mesh.axis_names)
+            shards.append(Shard(shape, axes, idle, is_certain))
         return shards
 
-    def map_over_devices(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Maps `function(columns, replicated) -> (leaves, replicated)` over devices.
+    def map_over_devices(
+        self, function: Callable[..., Any], returns: Any
+    ) -> Callable[..., Any]:
+        """Maps `function(columns, replicated)` over devices.
 
         Columns are lists of leaves that all lie like these, or None.
+
+        Args:
+            function: of the pieces of one device.
+            returns: the tree of what it returns: `LEAVES` for a list of leaves that lie
+                like these, `REPLICATED` for what is the same on all devices.
         """
         everywhere, like = PartitionSpec(), list(self.specs)
+        out_specs = jax.tree.map(
+            lambda kind: like if kind == LEAVES else everywhere, returns
+        )
 
         def call(columns: Sequence[Any], replicated: Any) -> Any:
             specs = tuple(everywhere if column is None else like for column in columns)
@@ -74,7 +124,7 @@ class Placement(NamedTuple):
                 mesh=self.mesh,
                 axis_names=set(self.axes),
                 in_specs=(specs, everywhere),
-                out_specs=(like, everywhere),
+                out_specs=out_specs,
                 check_vma=False,
             )
             placed = tuple(self._reshard(column) for column in columns)
@@ -140,9 +190,9 @@ def place_like(leaf: jax.Array, like: Any) -> jax.Array:
     return jax.sharding.reshard(leaf, _on_explicit_axes(sharding.mesh, sharding.spec))
 
 
-def whole(shape: tuple[int, ...]) -> Shard:
-    """Returns the shard that is all of a leaf."""
-    return Shard(shape, ((),) * len(shape))
+def whole(shape: tuple[int, ...], *, is_certain: bool = True) -> Shard:
+    """Returns the shard that is all of a leaf, as a program without a mesh sees it."""
+    return Shard(shape, ((),) * len(shape), is_certain=is_certain)
 
 
 def known_placement(leaves: Sequence[Any]) -> Placement | None:

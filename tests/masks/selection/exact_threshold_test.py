@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradflow_jax as gf
-from gradflow_jax.masks.selection import counting, exact_threshold
+from gradflow_jax.masks.selection import counting, exact_threshold, joining
 from gradflow_jax.masks.selection.counting import Totals
 from gradflow_jax.masks.selection.pieces import Scores
 from gradflow_jax.masks.selection.placement import whole
@@ -73,9 +73,22 @@ def everything(path, leaf):
     return True
 
 
+@pytest.fixture(params=["host", "leaf by leaf", "one program", "joined"])
+def way(request, monkeypatch):
+    """Small leaves go to the host, large ones leaf by leaf, traced ones all at once.
+
+    Of those that are traced the small ones are joined.
+    """
+    if request.param in ("leaf by leaf", "one program"):
+        monkeypatch.setattr(joining, "SMALL_LEAF", 0)
+    if request.param in ("one program", "joined"):
+        monkeypatch.setattr(exact_threshold, "is_traced", lambda leaf: True)
+    return request.param
+
+
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float16])
 @pytest.mark.parametrize("name", ADVERSARIAL)
-def test_global_masks_equal_a_sort(name, dtype):
+def test_global_masks_equal_a_sort(name, dtype, way):
     limit = float(jnp.finfo(dtype).max)
     scores = tree(np.clip(ADVERSARIAL[name], -limit, limit), dtype)
     for sparsity in (0.0, 0.001, 0.1, 0.5, 0.9, 0.999, 1.0):
@@ -85,7 +98,7 @@ def test_global_masks_equal_a_sort(name, dtype):
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
-def test_layerwise_and_family_masks_equal_sorts(name):
+def test_layerwise_and_family_masks_equal_sorts(name, way):
     scores = tree(ADVERSARIAL[name])
     layerwise = gf.layerwise_masks(scores, sparsity=0.7, prunable=everything)
     for path, leaf in scores.items():
@@ -130,7 +143,7 @@ def test_a_family_with_nan_is_an_error():
 
 
 @pytest.mark.parametrize("name", ["few values", "all equal", "smooth", "mostly zero"])
-def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch):
+def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch, way):
     # Blocks of 8 weights stand in for those of 2³¹ − 1, as layers stacked in one leaf
     # would have.
     monkeypatch.setattr(counting, "_LARGEST_BLOCK", 8)
@@ -147,6 +160,7 @@ def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 10 weights, and few of them, stand in for those of 2³¹ − 1."""
+    monkeypatch.setattr(joining, "SMALL_LEAF", 0)
     monkeypatch.setattr(counting, "_LARGEST_BLOCK", 10)
     monkeypatch.setattr(counting, "_MOST_BLOCKS", 24)
     jax.clear_caches()
@@ -155,7 +169,7 @@ def small_blocks(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["few values", "all equal", "smooth"])
-def test_a_leaf_of_more_rows_than_blocks_is_ranked(name, small_blocks):
+def test_a_leaf_of_more_rows_than_blocks_is_ranked(name, small_blocks, way):
     # 34 rows of 3 make blocks of 3 rows, the last of them of 1; 2 · 7 rows of 4 blocks
     # of 2, twice 4.
     scores = {
@@ -193,7 +207,9 @@ def test_the_program_of_a_leaf_beyond_int32_is_made(shape):
     assert max(blocks.sizes) < 2**31 and blocks.number < 8
 
 
-def test_no_copy_of_the_scores_is_made():
+def test_no_copy_of_the_scores_is_made(monkeypatch):
+    # But for small ones that are joined.
+    monkeypatch.setattr(joining, "SMALL_LEAF", 300)
     leaves = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((300, 200), (3, 3, 64))]
     compiled = exact_threshold._highest.lower(
         Scores(leaves, None, None),

@@ -1,0 +1,215 @@
+"""Passes over leaves that are at hand: one compiled piece a shape, driven from outside.
+
+One program over all leaves has loops for each of them, and compiling these takes longer
+than running them: 30 s for the 210 kernels of a small language model. Leaves of one
+shape share their programs here, and counts alone come back after each pass. Small
+leaves are counted by NumPy on the host, where nothing is compiled at all.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from gradflow_jax.masks.selection import joining
+from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket
+from gradflow_jax.masks.selection.counting import Totals
+from gradflow_jax.masks.selection.ordering import Order
+from gradflow_jax.masks.selection.pieces import (
+    Beginning,
+    Flags,
+    Scores,
+    is_restricted,
+    join_blocks,
+    kept,
+    reaching,
+)
+from gradflow_jax.masks.selection.single_leaves import DeviceLeaf, HostLeaf
+
+# All small leaves together hold no more weights than this on the host.
+_ON_HOST = 2**22
+# So many ranks show where the threshold is to be expected.
+_SAMPLE = 2**16
+
+
+class DrivenLeaves:
+    """The leaves of a selection, whose values are known.
+
+    It offers what `Pieces` does, in NumPy's arrays.
+
+    Attributes:
+        order: the integers by which scores are compared.
+        leaf_groups: the group of each leaf, ascending.
+        block_groups: [block], the group of each block of all leaves.
+        block_sizes: [block], how many weights the whole block has.
+    """
+
+    def __init__(self, scores: Scores, leaf_groups: tuple[int, ...]):
+        scores = scores._replace(
+            leaves=[_as_jax_has_it(leaf) for leaf in scores.leaves]
+        )
+        self.order = Order.of(scores.leaves)
+        self._unrestricted = None
+        if is_restricted(scores):
+            self._unrestricted = DrivenLeaves(
+                Scores(scores.leaves, None, None), leaf_groups
+            )
+        on_host = _small_enough(scores.leaves)
+        self._leaves = [
+            (HostLeaf if small else DeviceLeaf)(row, self.order)
+            for row, small in zip(scores.rows(), on_host, strict=True)
+        ]
+        self.leaf_groups = leaf_groups
+        blocks = [leaf.blocks for leaf in self._leaves]
+        self.block_groups, self.block_sizes = join_blocks(blocks, leaf_groups)
+        ends = np.cumsum([block.number for block in blocks])
+        self._slices = [
+            slice(end - block.number, end)
+            for end, block in zip(ends.tolist(), blocks, strict=True)
+        ]
+
+    def count(
+        self,
+        flags: Flags,
+        per_group: Sequence[np.ndarray],
+        per_block: Sequence[np.ndarray],
+        asked: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Counts in each block what the flags select: [block, flag].
+
+        Args:
+            flags: of which leaf what is counted.
+            per_group: arrays [group, ...], handed on as the row of the leaf's group.
+            per_block: arrays [block, ...], handed on as the rows of the leaf's blocks.
+            asked: bool [block], of which blocks. None: of all. The others have 0.
+        """
+        asked_for = [
+            (own, leaf.count(flags, self._operands(i, per_group, per_block)))
+            for i, (leaf, own) in enumerate(
+                zip(self._leaves, self._slices, strict=True)
+            )
+            if asked is None or asked[own].any()
+        ]
+        counts = np.zeros((len(self.block_groups), PIVOTS), np.int32)
+        # All leaves are at work before the first is waited for.
+        for own, of_leaf in asked_for:
+            counts[own] = np.asarray(of_leaf)
+        return counts
+
+    def masks(
+        self, low: np.ndarray, high: np.ndarray, cuts: np.ndarray
+    ) -> list[jax.Array]:
+        """Returns masks where the leaves lie: see `kept`."""
+        masks: list[Any] = []
+        for i, leaf in enumerate(self._leaves):
+            own_low, own_high, cut = self._operands(i, [low, high], [cuts])
+            if (cut <= -self.block_sizes[self._slices[i]]).all():
+                # Of all that tie none is cut, so that no index has to be computed.
+                masks.append(leaf.mask(_at_least, [own_low]))
+            elif not cut.any():
+                masks.append(leaf.mask(_at_least, [own_high + 1]))
+            else:
+                masks.append(leaf.mask(kept, [own_low, own_high, cut]))
+        return _where_leaves_lie(masks, [leaf.leaf for leaf in self._leaves])
+
+    def begin(self, keep: Totals) -> Beginning:
+        """Returns what holds all ranks, and a pass where a sample shows them to be.
+
+        The same pass counts what is not finite: the ranks of infinities and NaN lie
+        beyond those of all finite numbers.
+        """
+        largest, kind = self.order.largest(), self.order.rank_kind()
+        pivots = np.clip(self._sampled_pivots(keep), 1 - largest, largest)
+        below, above = pivots.T
+        edges = [np.full_like(below, -largest), below, above]
+        edges = np.stack([*edges, np.full_like(below, largest + 1)], 1)
+        counts = self.count(reaching, [edges], [])
+        of_all = counts
+        if self._unrestricted is not None:
+            of_all = self._unrestricted.count(reaching, [edges], [])
+        is_finite = (of_all[:, 0] == self.block_sizes).all() and not of_all[:, -1].any()
+        bracket = Bracket(
+            np.full(len(below), -largest, kind),
+            np.full(len(below), largest, kind),
+            reaching_low=counts[:, 0],
+            above_high=counts[:, -1],
+        )
+        # The outer pivots are the bracket's ends, and the inner ones are told twice.
+        twice = [1, 1, 2, 2]
+        return Beginning(is_finite, bracket, (edges[:, twice], counts[:, twice]))
+
+    def _sampled_pivots(self, keep: Totals) -> np.ndarray:
+        """Returns between which ranks the k-th highest of each group is: [group, 2].
+
+        They lie three standard deviations of a sample's order statistic from where it
+        is to be expected. Leaves that cannot be looked at without copying them tell
+        nothing.
+        """
+        numbers, kind = keep.numbers(), self.order.rank_kind()
+        sizes = np.zeros(len(numbers), np.int64)
+        np.add.at(sizes, self.block_groups, self.block_sizes)
+        steps = sizes // max(_SAMPLE // len(numbers), 1024)
+        samples: list[list[np.ndarray]] = [[np.zeros(1, kind)] for _ in numbers]
+        for leaf, group in zip(self._leaves, self.leaf_groups, strict=True):
+            # An odd step meets all columns of a matrix whose width is even.
+            samples[group].append(leaf.sample(int(steps[group]) | 1))
+        pivots = []
+        for number, size, parts in zip(numbers, sizes.tolist(), samples, strict=True):
+            ranks = np.sort(np.concatenate(parts))
+            count, part = len(ranks), min(number / size, 1.0)
+            spread = 3 * math.sqrt(count * part * (1 - part)) + 1
+            places = np.array([-spread, spread]) + count * (1 - part)
+            pivots.append(ranks[np.clip(places, 0, count - 1).astype(int)])
+        return np.stack(pivots)
+
+    def _operands(
+        self, i: int, per_group: Sequence[np.ndarray], per_block: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Returns the rows of one leaf."""
+        group, blocks = self.leaf_groups[i], self._slices[i]
+        rows = [values[group] for values in per_group]
+        return rows + [values[blocks] for values in per_block]
+
+
+def _as_jax_has_it(leaf: Any) -> Any:
+    """Returns a leaf of NumPy in the dtype that JAX gives it: float64 is float32."""
+    if not isinstance(leaf, np.ndarray):
+        return leaf
+    with np.errstate(over="ignore"):
+        return leaf.astype(jax.dtypes.canonicalize_dtype(leaf.dtype), copy=False)
+
+
+def _small_enough(leaves: Sequence[Any]) -> list[bool]:
+    """Says which leaves are computed on the host: the smallest, if they are whole."""
+    left, small = _ON_HOST, [False] * len(leaves)
+    for i in sorted(range(len(leaves)), key=lambda i: leaves[i].size):
+        leaf = leaves[i]
+        left -= leaf.size
+        if leaf.size > joining.SMALL_LEAF or left < 0:
+            break
+        small[i] = isinstance(leaf, np.ndarray) or (
+            leaf.is_fully_addressable and leaf.is_fully_replicated
+        )
+    return small
+
+
+def _at_least(rank: Any, block: Any, zero: Any, threshold: Any) -> Any:
+    """Returns the mask of what reaches a rank."""
+    return rank >= threshold
+
+
+def _where_leaves_lie(masks: Sequence[Any], leaves: Sequence[Any]) -> list[jax.Array]:
+    """Returns masks, those of NumPy on the devices of their leaves."""
+    on_host = [i for i, mask in enumerate(masks) if isinstance(mask, np.ndarray)]
+    places = [
+        leaves[i].sharding if getattr(leaves[i], "committed", False) else None
+        for i in on_host
+    ]
+    # One call moves them all.
+    moved = jax.device_put([masks[i] for i in on_host], places)
+    result = [*masks]
+    for i, mask in zip(on_host, moved, strict=True):
+        result[i] = mask
+    return result

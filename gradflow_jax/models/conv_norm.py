@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 from flax import nnx
 
+from gradflow_jax.models.convolution import convolve
 from gradflow_jax.trees import Params, named_leaves
 
 Order = Literal["norm_first", "relu_first", "linear"]
@@ -79,6 +80,7 @@ class ConvNorm(nnx.Module):
             padding=((size // 2, size // 2), (size // 2, size // 2)),
             feature_group_count=groups,
             use_bias=False,
+            conv_general_dilated=convolve,
             kernel_init=UNIFORM,
             rngs=rngs,
         )

@@ -1,5 +1,6 @@
 """Rules of primitives that move, join and drop indices, or compute index by index."""
 
+import math
 from collections.abc import Sequence
 
 from jax.extend.core import JaxprEqn
@@ -10,6 +11,7 @@ from gradflow_jax.structured.roles.pieces import (
     Value,
     join,
     merge,
+    origins_of,
     pick,
     plain,
     regroup,
@@ -126,7 +128,7 @@ def expand_dims(eqn: JaxprEqn, operands: Sequence[Value], uses: Uses) -> list[Va
     new = {d % len(shape) for d in eqn.params["dimensions"]}
     remaining = iter(operands[0].dims)
     dims = ((Piece(1),) if i in new else next(remaining) for i in range(len(shape)))
-    return [Value(tuple(dims), operands[0].data)]
+    return [operands[0]._replace(dims=tuple(dims))]
 
 
 def broadcast_in_dim(
@@ -136,10 +138,13 @@ def broadcast_in_dim(
     (shape,) = map(shape_of, eqn.outvars)
     dims: list[Dim] = [(Piece(size),) for size in shape]
     targets = eqn.params["broadcast_dimensions"]
-    for dim, target in zip(operands[0].dims, targets, strict=True):
+    value = operands[0]
+    for dim, target in zip(value.dims, targets, strict=True):
         if size_of(dim) == shape[target]:
             dims[target] = dim
-    return [Value(tuple(dims), any(value.data for value in operands))]
+    grows = math.prod(shape) > math.prod(map(size_of, value.dims))
+    slice_of = None if grows else value.slice_of
+    return [Value(tuple(dims), any(value.data for value in operands), slice_of)]
 
 
 def transpose(eqn: JaxprEqn, operands: Sequence[Value], uses: Uses) -> list[Value]:
@@ -164,7 +169,7 @@ def slice_(eqn: JaxprEqn, operands: Sequence[Value], uses: Uses) -> list[Value]:
             value.dims, shape, eqn.params["start_indices"], strides, strict=True
         )
     )
-    return [Value(dims, value.data)]
+    return [Value(dims, value.data, value.slice_of or eqn.invars[0])]
 
 
 def split(eqn: JaxprEqn, operands: Sequence[Value], uses: Uses) -> list[Value]:
@@ -186,7 +191,19 @@ def concatenate(eqn: JaxprEqn, operands: Sequence[Value], uses: Uses) -> list[Va
     result = overlay(operands, shape, uses)
     dims = [*result.dims]
     dims[along] = join([value.dims[along] for value in operands])
+    if shape[along] == len(operands) and not origins_of(dims[along]):
+        return [_along_new_axis(result._replace(dims=tuple(dims)), operands, along)]
     return [Value(tuple(dims), result.data)]
+
+
+def _along_new_axis(value: Value, operands: Sequence[Value], along: int) -> Value:
+    """Returns what arrays make side by side, a window if all are slices of one."""
+    slices = {operand.slice_of for operand in operands}
+    if len(operands) == 1 or len(slices) > 1 or None in slices:
+        return value
+    dims = [*value.dims]
+    dims[along] = (Piece(len(operands), is_window=True),)
+    return Value(tuple(dims), value.data, slices.pop())
 
 
 def stack(eqn: JaxprEqn, operands: Sequence[Value], uses: Uses) -> list[Value]:
@@ -195,7 +212,8 @@ def stack(eqn: JaxprEqn, operands: Sequence[Value], uses: Uses) -> list[Value]:
     along = eqn.params["axis"]
     inner = overlay(operands, (*shape[:along], *shape[along + 1 :]), uses)
     new: Dim = (Piece(shape[along]),)
-    return [Value((*inner.dims[:along], new, *inner.dims[along:]), inner.data)]
+    dims = (*inner.dims[:along], new, *inner.dims[along:])
+    return [_along_new_axis(Value(dims, inner.data), operands, along)]
 
 
 def unstack(eqn: JaxprEqn, operands: Sequence[Value], uses: Uses) -> list[Value]:

@@ -7,7 +7,7 @@ those of its operands over each other.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 AxisKey = tuple[str, int]
 """An axis of a leaf: the leaf's path, and the axis counted from 0."""
@@ -34,10 +34,18 @@ class Origin(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A factor of a dimension: its size, and the axes of leaves that run along it."""
+    """A factor of a dimension.
+
+    Attributes:
+        size: of it.
+        origins: the axes of leaves that run along it.
+        is_window: whether its indices are shifts of one array: a convolution that is
+            written as a product sums over them.
+    """
 
     size: int
     origins: frozenset[Origin] = frozenset()
+    is_window: bool = False
 
     def part(self, size: int) -> "Piece":
         """Returns a factor of this piece, or what is left where pieces are mixed."""
@@ -55,10 +63,12 @@ class Value(NamedTuple):
         dims: its dimensions.
         data: whether it depends on the model's inputs. What does not, and has origins,
             is a weight: leaves that were moved, cast or scaled.
+        slice_of: the variable that it is a slice of, maybe with new axes of size 1.
     """
 
     dims: tuple[Dim, ...]
     data: bool
+    slice_of: Any = None
 
     @property
     def is_weight(self) -> bool:

@@ -60,7 +60,9 @@ def _note_product(
         other = 1 - side
         if is_weight and not are_weights[other]:
             uses.read |= {path for path, _ in keys(operands[side].dims)}
-            uses.say("in", summed[side])
+            for dim, met in zip(summed[side], summed[other], strict=True):
+                shifts = any(piece.is_window for piece in met)
+                uses.say("window" if shifts else "in", [dim])
             uses.say("group", batched[side])
             uses.say("out", free[side])
             uses.summed |= keys(summed[other])

@@ -50,6 +50,32 @@ def test_the_command_prints_a_table():
 
 
 @pytest.mark.runs
+def test_the_script_for_devices_runs_here_in_small(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "on_device.py"), "--small", "--out", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    (file,) = tmp_path.glob("*.json")
+    made = json.loads(file.read_text())
+    assert made["environment"]["device"] in file.name
+    works = [row["work"] for row in made["rows"]]
+    for start in (
+        "largest error of grasp, highest precision",
+        "ḡ and Hḡ over ḡ: transformer",
+        "sort over ours",
+        "masked step over plain",
+        "cut over built so small, training",
+        "units of",
+    ):
+        assert any(work.startswith(start) for work in works), (start, works)
+    absent = [row for row in made["rows"] if row["value"] is None]
+    assert all(row["note"] == "torch is not here" for row in absent), absent
+
+
+@pytest.mark.runs
 def test_small_sizes_are_not_compared():
     done = run("--quick", "--compare")
     assert done.returncode == 2 and "drop --quick or --compare" in done.stdout

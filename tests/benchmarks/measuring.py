@@ -142,7 +142,7 @@ class _Pairing:
         times = self._timed(contestants, rounds)
         held = {name: dict(kinds) for name, kinds in (memory or {}).items()}
         for name in resident:
-            held.setdefault(name, {})["resident"] = _growth(contestants[name])
+            held.setdefault(name, {})["resident"] = growth(contestants[name])
         made = []
         for ratio in ratios:
             row = _row(ratio, times, held)
@@ -193,7 +193,7 @@ def _row(
     )
 
 
-def _growth(call: Callable[[], Any]) -> float:
+def growth(call: Callable[[], Any]) -> float:
     """Returns the most by which resident memory grew in one call, in bytes."""
     process, done = psutil.Process(), threading.Event()
     gc.collect()

@@ -268,3 +268,14 @@ def resnet50_shapes(width: int = 64, classes: int = 1000) -> list[tuple[int, ...
                 shapes += [kernel, kernel[-1:], kernel[-1:]]
             inputs = 4 * inner
     return [*shapes, (inputs, classes), (classes,)]
+
+
+def llama_shapes(
+    width: int, inner: int, key_width: int, layers: int = 30
+) -> list[tuple[int, ...]]:
+    """Returns the shapes of a Llama's kernels, seven a layer, without embeddings.
+
+    SmolLM2-135M has width 576, inner 1536 and keys of width 192: 106 M weights.
+    """
+    attention = [(width, width), (width, key_width), (width, key_width), (width, width)]
+    return layers * [*attention, (width, inner), (width, inner), (inner, width)]

@@ -3,10 +3,10 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import networks
 import pytest
 from measuring import Ratio, temporaries
+from raw_scores import raw_grasp, raw_loss_preservation, reverse_over_reverse
 
 import gradflow_jax as gf
 
@@ -21,44 +21,6 @@ def problem_named(name, quick):
     train = "training" in name
     network = networks.resnet(8 if quick else 20)
     return networks.image_problem(network, 64 if train else 16, train=train)
-
-
-def reverse_over_reverse(loss):
-    """Hḡ as the gradient of ⟨ḡ, ∇L⟩, with ḡ held fast."""
-
-    def product(params, *args):
-        along = jax.lax.stop_gradient(jax.grad(loss)(params, *args))
-
-        def inner(params):
-            found = jax.grad(loss)(params, *args)
-            pairs = zip(*map(jax.tree.leaves, (along, found)), strict=True)
-            return sum(jnp.vdot(a, b) for a, b in pairs)
-
-        return along, jax.grad(inner)(params)
-
-    return jax.jit(product)
-
-
-def raw_grasp(loss):
-    @jax.jit
-    def scores(params, *args):
-        def gradient(params):
-            return jax.grad(loss)(params, *args)
-
-        along = gradient(params)
-        _, product = jax.jvp(gradient, (params,), (along,))
-        return jax.tree.map(jnp.multiply, params, product)
-
-    return scores
-
-
-def raw_loss_preservation(loss):
-    @jax.jit
-    def scores(params, *args):
-        gradient = jax.grad(loss)(params, *args)
-        return jax.tree.map(lambda x, g: jnp.abs(x * g), params, gradient)
-
-    return scores
 
 
 def every_measure(loss):

@@ -1,17 +1,20 @@
 """Every measure against the numbers that the authors' release computes."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import gradflow_jax as gf
+from tests.scores.reference_problem import (
+    LAYERS,
+    batches_of,
+    logits_of,
+    loss_at,
+    params_of,
+    read_reference,
+)
 
-FILE = Path(__file__).parents[1] / "reference" / "vgg_small.npz"
-LAYERS = ("conv0", "conv1", "conv2")
 TOLERANCE = {1: 1e-4, 5: 1e-4, 200: 1e-3}
 
 # This maps the release's word for a measure to our name, and to whether it takes an
@@ -30,58 +33,22 @@ PER_FILTER = {
 
 @pytest.fixture(scope="module")
 def reference():
-    with np.load(FILE) as file:
-        return dict(file)
+    return read_reference()
 
 
 @pytest.fixture(scope="module")
 def params(reference):
-    """The parameters in Flax's layout and names."""
-    arrays = [reference[f"param|{i}"] for i in range(11)]
-    tree = {"dense": {"kernel": arrays[9].T, "bias": arrays[10]}}
-    for i in range(3):
-        kernel, scale, bias = arrays[3 * i : 3 * i + 3]
-        tree[f"conv{i}"] = {"kernel": kernel.transpose(2, 3, 1, 0)}
-        tree[f"bn{i}"] = {"scale": scale, "bias": bias}
-    return jax.tree.map(jnp.asarray, tree)
+    return params_of(reference)
 
 
 @pytest.fixture(scope="module")
 def batches(reference):
-    size = int(reference["batch_size"])
-    images, labels = jnp.asarray(reference["images"]), jnp.asarray(reference["labels"])
-    return [
-        (images[i : i + size], labels[i : i + size])
-        for i in range(0, len(images), size)
-    ]
+    return batches_of(reference)
 
 
 @pytest.fixture(scope="module")
 def logits_fn(reference):
-    def logits(params, x):
-        for i in range(3):
-            x = jax.lax.conv_general_dilated(
-                x,
-                params[f"conv{i}"]["kernel"],
-                (1, 1),
-                "SAME",
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            )
-            mean, variance = (reference[f"bnstat|{2 * i + j}"] for j in range(2))
-            gain = params[f"bn{i}"]["scale"] / jnp.sqrt(variance + 1e-5)
-            x = (jax.nn.relu(x) - mean) * gain + params[f"bn{i}"]["bias"]
-            if i == 0:
-                # `x.reshape(...).max(...)` will not do: its gradient asks which entries
-                # equal the maximum, and XLA's CPU may compute those again with another
-                # rounding.
-                x = jax.lax.reduce_window(
-                    x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
-                )
-        return (
-            x.reshape(len(x), -1) @ params["dense"]["kernel"] + params["dense"]["bias"]
-        )
-
-    return logits
+    return logits_of(reference)
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +65,6 @@ def at_temperature(logits_fn, params, batches):
         return by_temperature[temperature]
 
     return evaluate
-
-
-def loss_at(logits_fn, temperature):
-    def loss_fn(params, batch):
-        images, labels = batch
-        logits = logits_fn(params, images) / temperature
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    return loss_fn
 
 
 def assert_close(actual, expected, tolerance):

@@ -18,6 +18,7 @@ from gradflow_jax.trees import (
     is_linen_module,
     is_nnx_module,
     is_nnx_state,
+    named_leaves,
 )
 from gradflow_jax.trees.checks import check_numbers
 
@@ -215,6 +216,11 @@ def as_model(
     kind = kind_of(source)
     if kind in HOLDS_VARIABLES:
         variables, inputs = variables_of(source), tuple(args)
+        if inputs and _are_variables(inputs[0], source, variables):
+            raise TypeError(
+                f"{caller} was handed variables beside a module that holds its own: "
+                f"write {caller}(model, *inputs)."
+            )
     elif not args:
         raise TypeError(
             f"{caller}(model, variables, *inputs) lacks the variables: arrays or "
@@ -234,6 +240,16 @@ def as_model(
     # Shapes are kept, lest the units keep the full weights alive.
     variables, inputs = jax.eval_shape(lambda *trees: trees, variables, inputs)
     return Model(kind, source, apply, variables, inputs, is_parameter, dict(options))
+
+
+def _are_variables(value: Any, source: Any, variables: ArrayTree) -> bool:
+    """Says whether a value is the module, or the variables of one, and no input."""
+    if type(value) is type(source):
+        return True
+    if not is_nnx_state(value):
+        return False
+    names = {name for name, _ in named_leaves(variables)}
+    return {name for name, _ in named_leaves(value)} <= names
 
 
 def _parameters(kind: str, variables: ArrayTree) -> Callable[[str], bool]:

@@ -64,6 +64,17 @@ def test_missing_arguments():
         gf.find_units(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
 
 
+def test_variables_beside_a_module_that_holds_them_are_an_error():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    everything = nnx.state(model)
+    message = r"beside a module that holds its own: write find_units\(model, \*inputs\)"
+    for variables in (everything, nnx.state(model, nnx.Param), model):
+        with pytest.raises(TypeError, match=message):
+            gf.find_units(model, variables, X)
+    with pytest.raises(TypeError, match=r"write axis_roles\(model, \*inputs\)"):
+        gf.structured.axis_roles(model, everything, X)
+
+
 def test_an_unknown_primitive_is_named_with_what_to_do():
     def apply(params, x):
         hidden = x @ params["stem"]

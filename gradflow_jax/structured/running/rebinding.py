@@ -117,7 +117,11 @@ def _slice(eqn: CutEquation, values: Sequence[Any]) -> list[Any]:
         )
     ]
     if all(_evenly_spaced(indices) for indices in indices_by_axis):
-        strides = tuple(int(i[1] - i[0]) if len(i) > 1 else 1 for i in indices_by_axis)
+        # Of one index the step does not matter, and is that of the whole program.
+        strides = tuple(
+            int(indices[1] - indices[0]) if len(indices) > 1 else step
+            for indices, step in zip(indices_by_axis, steps, strict=True)
+        )
         return eqn.bind(
             values,
             start_indices=tuple(int(indices[0]) for indices in indices_by_axis),

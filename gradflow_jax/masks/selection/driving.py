@@ -123,7 +123,8 @@ class DrivenLeaves:
         largest, kind = self.order.largest(), self.order.rank_kind()
         pivots = np.clip(self._sampled_pivots(keep), 1 - largest, largest)
         below, above = pivots.T
-        edges = [np.full_like(below, -largest), below, above]
+        # One beyond the upper one, so that scores that are all equal end the search.
+        edges = [np.full_like(below, -largest), below, np.minimum(above + 1, largest)]
         edges = np.stack([*edges, np.full_like(below, largest + 1)], 1)
         counts = self.count(reaching, [edges], [])
         of_all = counts

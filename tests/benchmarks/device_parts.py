@@ -132,20 +132,15 @@ def selection(small: bool) -> Iterator[Row]:
         seconds = time_in_turn({"ours": ours, "read": read}, rounds_of(small))
         yield ratio(f"global mask over one read: {work}", seconds, "ours", "read")
         ways = {
-            "top_k": lambda leaves=leaves, keep=keep: _by_top_k(leaves, keep),
-            "sort": lambda leaves=leaves, keep=keep: rivals.by_sorting(leaves, keep),
-            "torch.kthvalue": lambda leaves=leaves, keep=keep: rivals.by_torch(
-                leaves, keep
-            ),
-            "torch.topk": lambda leaves=leaves, keep=keep: _by_torch_top_k(
-                leaves, keep
-            ),
+            "top_k": rivals.by_top_k,
+            "sort": rivals.by_sorting,
+            "torch.kthvalue": rivals.by_torch,
+            "torch.topk": rivals.by_torch_top_k,
         }
         expected = [np.asarray(mask) for mask in ours()]
         for name, make in ways.items():
-            yield _way_over_ours(
-                f"{name} over ours: {work}", name, make, ours, expected
-            )
+            way = functools.partial(make, leaves, keep)
+            yield _way_over_ours(f"{name} over ours: {work}", name, way, ours, expected)
         if small:
             break
 
@@ -188,39 +183,6 @@ def _scores(shapes: list[tuple[int, ...]]) -> list[jax.Array]:
     compiled = jax.jit(draw, static_argnums=1)
     keys = jax.random.split(jax.random.key(0), len(shapes))
     return [compiled(key, shape) for key, shape in zip(keys, shapes, strict=True)]
-
-
-def _by_top_k(leaves: list[jax.Array], keep: int) -> Callable[[], Any]:
-    """`jax.lax.top_k` of all scores, joined."""
-
-    @jax.jit
-    def masks(leaves: list[jax.Array]) -> list[jax.Array]:
-        flat = jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
-        _, chosen = jax.lax.top_k(flat, keep)
-        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-        parts = jnp.split(jnp.zeros(flat.size, bool).at[chosen].set(True), ends)
-        return [p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)]
-
-    return lambda: masks(leaves)
-
-
-def _by_torch_top_k(leaves: list[jax.Array], keep: int) -> Callable[[], Any] | None:
-    """`torch.topk`, and a comparison with the lowest that it returns."""
-    if not HAS_TORCH:
-        return None
-    import torch
-    import torch_networks
-
-    tensors = [
-        torch.from_numpy(np.array(leaf)).to(torch_networks.DEVICE) for leaf in leaves
-    ]
-
-    def masks() -> Any:
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        threshold = flat.topk(keep, sorted=False).values.min()
-        return torch_networks.finished([tensor >= threshold for tensor in tensors])
-
-    return masks
 
 
 def step(small: bool) -> Iterator[Row]:

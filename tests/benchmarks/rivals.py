@@ -57,8 +57,29 @@ def by_numpy(leaves: Leaves, keep: int) -> Way:
     return masks
 
 
+def by_top_k(leaves: Leaves, keep: int) -> Way:
+    """`jax.lax.top_k` of all scores, joined."""
+
+    @jax.jit
+    def masks(leaves: Leaves) -> list[jax.Array]:
+        flat = jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
+        _, chosen = jax.lax.top_k(flat, keep)
+        return _split(jnp.zeros(flat.size, bool).at[chosen].set(True), leaves)
+
+    return lambda: masks(leaves)
+
+
 def by_torch(leaves: Leaves, keep: int) -> Way | None:
     """`torch.kthvalue`; of equal scores at the threshold it keeps all."""
+    return _by_torch(leaves, lambda flat: flat.kthvalue(flat.numel() - keep + 1).values)
+
+
+def by_torch_top_k(leaves: Leaves, keep: int) -> Way | None:
+    """`torch.topk`; of equal scores at the threshold it keeps all."""
+    return _by_torch(leaves, lambda flat: flat.topk(keep, sorted=False).values.min())
+
+
+def _by_torch(leaves: Leaves, threshold_of: Callable[[Any], Any]) -> Way | None:
     if importlib.util.find_spec("torch") is None:
         return None
     torch = importlib.import_module("torch")
@@ -66,8 +87,7 @@ def by_torch(leaves: Leaves, keep: int) -> Way | None:
     tensors = [torch.from_numpy(np.array(leaf)).to(rival.DEVICE) for leaf in leaves]
 
     def masks() -> Any:
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        threshold = flat.kthvalue(flat.numel() - keep + 1).values
+        threshold = threshold_of(torch.cat([tensor.reshape(-1) for tensor in tensors]))
         return rival.finished([tensor >= threshold for tensor in tensors])
 
     return masks

@@ -88,10 +88,10 @@ Outcome(rankable=True, tied=[3], needed=[2])
 
 ## Why the barriers stand
 
-In one program ranks and indices are cheap to compute and dear to store: without a barrier XLA sees
-that each pass computes the same ones and writes them to memory before the loop, 8 bytes
-a weight (measured on the CPU, where the search then takes 1.6 times as long). With
-`optimization_barrier` around the operands of each pass it stores none.
+In one program ranks and indices are cheap to compute and dear to store: without a
+barrier XLA sees that each pass computes the same ones and writes them to memory before
+the loop, 8 bytes a weight (measured on the CPU, where the search then takes 1.6 times
+as long). With `optimization_barrier` around the operands of each pass it stores none.
 
 - The pivots stand inside of it too. A barrier whose operands are the same in every
   pass is itself moved out of the loop, and the ranks behind it with it.

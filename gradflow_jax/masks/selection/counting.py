@@ -11,10 +11,11 @@ from jax import lax
 
 from gradflow_jax.masks.selection.placement import Shard, whole
 
+# To compile a program for a leaf of no more weights takes far longer than to copy it,
+# or to count it on the host.
+SMALL_LEAF = 2**16
 # An int32 can count and index no more; a larger leaf is several blocks.
 _LARGEST_BLOCK = 2**31 - 1
-# A mask of no more weights is counted on the host.
-_SMALL_MASK = 2**16
 # Nor can it tell more rows apart.
 _MOST_ROWS = 2**31 - 1
 # With no more blocks than these the sums of either half of `Totals` stay in int32.
@@ -53,7 +54,7 @@ class Totals(NamedTuple):
             if groups == 1:
                 return halves.sum(0, dtype=np.int32, keepdims=True)
             if isinstance(halves, np.ndarray):
-                return np.add.reduceat(halves, first_of_groups(group, groups))
+                return np.add.reduceat(halves, np.unique(group, return_index=True)[1])
             return jax.ops.segment_sum(halves, group, groups, indices_are_sorted=True)
 
         high, low = sum_groups(counts >> 16), sum_groups(counts & 0xFFFF)
@@ -112,11 +113,6 @@ class Totals(NamedTuple):
 def array_module(array: Any) -> Any:
     """Returns the module, NumPy or `jax.numpy`, whose functions take the array."""
     return np if isinstance(array, np.ndarray) else jnp
-
-
-def first_of_groups(group: np.ndarray, groups: int) -> np.ndarray:
-    """Returns where each group begins: `group` ascends, and none of them is empty."""
-    return np.searchsorted(group, np.arange(groups))
 
 
 class Blocks:
@@ -248,7 +244,7 @@ class Blocks:
 def count_true(mask: Any) -> int:
     """Returns how many weights a mask of known values keeps, however many it has."""
     is_here = getattr(mask, "is_fully_addressable", True)
-    if is_here and jnp.size(mask) <= _SMALL_MASK:
+    if is_here and jnp.size(mask) <= SMALL_LEAF:
         # Nothing is compiled for it.
         return int(np.count_nonzero(np.asarray(mask)))
     with jax.ensure_compile_time_eval():

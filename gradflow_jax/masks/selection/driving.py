@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradflow_jax.masks.selection import joining
+from gradflow_jax.masks.selection import counting
 from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket
 from gradflow_jax.masks.selection.counting import Totals
 from gradflow_jax.masks.selection.ordering import Order
@@ -188,7 +188,7 @@ def _small_enough(leaves: Sequence[Any]) -> list[bool]:
     for i in sorted(range(len(leaves)), key=lambda i: leaves[i].size):
         leaf = leaves[i]
         left -= leaf.size
-        if leaf.size > joining.SMALL_LEAF or left < 0:
+        if leaf.size > counting.SMALL_LEAF or left < 0:
             break
         small[i] = isinstance(leaf, np.ndarray) or (
             leaf.is_fully_addressable and leaf.is_fully_replicated

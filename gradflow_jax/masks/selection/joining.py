@@ -7,11 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradflow_jax.masks.selection import counting
 from gradflow_jax.masks.selection.pieces import Scores
-
-# A leaf of no more weights is copied beside its neighbors: to compile loops for it
-# takes longer than to copy it ten thousand times.
-SMALL_LEAF = 2**16
 
 
 def join_neighbors(
@@ -33,7 +30,7 @@ def join_neighbors(
     for i, leaf in enumerate(scores.leaves):
         is_next = (
             runs
-            and max(leaf.size, scores.leaves[runs[-1][-1]].size) <= SMALL_LEAF
+            and max(leaf.size, scores.leaves[runs[-1][-1]].size) <= counting.SMALL_LEAF
             and groups[i] == groups[runs[-1][-1]]
             and leaf.dtype == scores.leaves[runs[-1][-1]].dtype
         )

@@ -90,10 +90,9 @@ def _over_devices(
         (shard,), axes = placement.shards([row[0].shape]), placement.axes
 
     def on_device(columns: Sequence[Any], operands: Sequence[Any]) -> Any:
-        leaf, among, first = (column and column[0] for column in columns)
-        block = Blocks(shard, leaf.shape)
-        views = map(block.view, (leaf, among, first))
-        leaf, among, first = views
+        pieces = [column and column[0] for column in columns]
+        block = Blocks(shard, pieces[0].shape)
+        leaf, among, first = map(block.view, pieces)
         return compute(rank_leaf(leaf, among, first, way.order), block, operands, axes)
 
     columns = [None if piece is None else [piece] for piece in row]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradflow_jax as gf
-from gradflow_jax.masks.selection import counting, exact_threshold, joining
+from gradflow_jax.masks.selection import counting, exact_threshold
 from gradflow_jax.masks.selection.counting import Totals
 from gradflow_jax.masks.selection.pieces import Scores
 from gradflow_jax.masks.selection.placement import whole
@@ -80,7 +80,7 @@ def way(request, monkeypatch):
     Of those that are traced the small ones are joined.
     """
     if request.param in ("leaf by leaf", "one program"):
-        monkeypatch.setattr(joining, "SMALL_LEAF", 0)
+        monkeypatch.setattr(counting, "SMALL_LEAF", 0)
     if request.param in ("one program", "joined"):
         monkeypatch.setattr(exact_threshold, "is_traced", lambda leaf: True)
     return request.param
@@ -160,7 +160,7 @@ def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch, way):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 10 weights, and few of them, stand in for those of 2³¹ − 1."""
-    monkeypatch.setattr(joining, "SMALL_LEAF", 0)
+    monkeypatch.setattr(counting, "SMALL_LEAF", 0)
     monkeypatch.setattr(counting, "_LARGEST_BLOCK", 10)
     monkeypatch.setattr(counting, "_MOST_BLOCKS", 24)
     jax.clear_caches()
@@ -209,7 +209,7 @@ def test_the_program_of_a_leaf_beyond_int32_is_made(shape):
 
 def test_no_copy_of_the_scores_is_made(monkeypatch):
     # But for small ones that are joined.
-    monkeypatch.setattr(joining, "SMALL_LEAF", 300)
+    monkeypatch.setattr(counting, "SMALL_LEAF", 300)
     leaves = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((300, 200), (3, 3, 64))]
     compiled = exact_threshold._highest.lower(
         Scores(leaves, None, None),

@@ -7,7 +7,7 @@
     pieces            a pass over all leaves, in one program that is being traced
     joining           small leaves as one, in such a program
     driving           a pass over leaves at hand
-    single_leaves     each of them, by the programs of its shape or on the host
+    parts             one of them by the programs of its shape, small ones on the host
     placement         how leaves are sharded, and which piece each device sees
 
 `masks` imports it, and so does what moves leaves between devices. To change the order

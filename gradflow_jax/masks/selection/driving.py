@@ -7,7 +7,8 @@ leaves are counted by NumPy on the host, where nothing is compiled at all.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import jax
@@ -17,16 +18,19 @@ from gradflow_jax.masks.selection import counting
 from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket
 from gradflow_jax.masks.selection.counting import Totals
 from gradflow_jax.masks.selection.ordering import Order
+from gradflow_jax.masks.selection.parts import (
+    DeviceLeaf,
+    HostLeaves,
+    Operands,
+)
 from gradflow_jax.masks.selection.pieces import (
     Beginning,
     Flags,
     Scores,
     is_restricted,
     join_blocks,
-    kept,
     reaching,
 )
-from gradflow_jax.masks.selection.single_leaves import DeviceLeaf, HostLeaf
 
 # All small leaves together hold no more weights than this on the host.
 _ON_HOST = 2**22
@@ -41,7 +45,6 @@ class DrivenLeaves:
 
     Attributes:
         order: the integers by which scores are compared.
-        leaf_groups: the group of each leaf, ascending.
         block_groups: [block], the group of each block of all leaves.
         block_sizes: [block], how many weights the whole block has.
     """
@@ -56,18 +59,21 @@ class DrivenLeaves:
             self._unrestricted = DrivenLeaves(
                 Scores(scores.leaves, None, None), leaf_groups
             )
-        on_host = _small_enough(scores.leaves)
-        self._leaves = [
-            (HostLeaf if small else DeviceLeaf)(row, self.order)
-            for row, small in zip(scores.rows(), on_host, strict=True)
-        ]
-        self.leaf_groups = leaf_groups
-        blocks = [leaf.blocks for leaf in self._leaves]
-        self.block_groups, self.block_sizes = join_blocks(blocks, leaf_groups)
-        ends = np.cumsum([block.number for block in blocks])
-        self._slices = [
-            slice(end - block.number, end)
-            for end, block in zip(ends.tolist(), blocks, strict=True)
+        parts = _part(scores, leaf_groups, self.order)
+        # Those on the devices stand first, so that they are at work while the host is.
+        self._parts = [part for _, part in parts]
+        self._members = [own for own, _ in parts]
+        self._groups = [leaf_groups[own[0]] for own in self._members]
+        blocks = dict(
+            pair for own, part in parts for pair in zip(own, part.blocks, strict=True)
+        )
+        self.block_groups, self.block_sizes = join_blocks(
+            [blocks[i] for i in range(len(blocks))], leaf_groups
+        )
+        ends = np.cumsum([len(blocks[i]) for i in range(len(blocks))])
+        self._blocks = [
+            np.concatenate([np.arange(ends[i] - len(blocks[i]), ends[i]) for i in own])
+            for own in self._members
         ]
 
     def count(
@@ -85,34 +91,34 @@ class DrivenLeaves:
             per_block: arrays [block, ...], handed on as the rows of the leaf's blocks.
             asked: bool [block], of which blocks. None: of all. The others have 0.
         """
-        asked_for = [
-            (own, leaf.count(flags, self._operands(i, per_group, per_block)))
-            for i, (leaf, own) in enumerate(
-                zip(self._leaves, self._slices, strict=True)
-            )
-            if asked is None or asked[own].any()
-        ]
+        if asked is None:
+            asked = np.ones(len(self.block_groups), bool)
+        asked_for = []
+        for part, own, group in self._rows():
+            if asked[own].any():
+                operands = Operands(
+                    [values[group] for values in per_group],
+                    [values[own] for values in per_block],
+                )
+                asked_for.append((own, part.count(flags, operands, asked[own])))
         counts = np.zeros((len(self.block_groups), PIVOTS), np.int32)
         # All leaves are at work before the first is waited for.
-        for own, of_leaf in asked_for:
-            counts[own] = np.asarray(of_leaf)
+        for own, of_part in asked_for:
+            counts[own] = np.asarray(of_part)
         return counts
 
     def masks(
         self, low: np.ndarray, high: np.ndarray, cuts: np.ndarray
     ) -> list[jax.Array]:
         """Returns masks where the leaves lie: see `kept`."""
-        masks: list[Any] = []
-        for i, leaf in enumerate(self._leaves):
-            own_low, own_high, cut = self._operands(i, [low, high], [cuts])
-            if (cut <= -self.block_sizes[self._slices[i]]).all():
-                # Of all that tie none is cut, so that no index has to be computed.
-                masks.append(leaf.mask(_at_least, [own_low]))
-            elif not cut.any():
-                masks.append(leaf.mask(_at_least, [own_high + 1]))
-            else:
-                masks.append(leaf.mask(kept, [own_low, own_high, cut]))
-        return _where_leaves_lie(masks, [leaf.leaf for leaf in self._leaves])
+        masks = [
+            part.masks(low[group], high[group], cuts[own])
+            for part, own, group in self._rows()
+        ]
+        leaves = [leaf for part in self._parts for leaf in part.leaves]
+        moved = _where_leaves_lie(list(chain(*masks)), leaves)
+        in_order = dict(zip(chain(*self._members), moved, strict=True))
+        return [in_order[i] for i in range(len(moved))]
 
     def begin(self, keep: Totals) -> Beginning:
         """Returns what holds all ranks, and a pass where a sample shows them to be.
@@ -153,25 +159,42 @@ class DrivenLeaves:
         np.add.at(sizes, self.block_groups, self.block_sizes)
         steps = sizes // max(_SAMPLE // len(numbers), 1024)
         samples: list[list[np.ndarray]] = [[np.zeros(1, kind)] for _ in numbers]
-        for leaf, group in zip(self._leaves, self.leaf_groups, strict=True):
+        for part, _, group in self._rows():
             # An odd step meets all columns of a matrix whose width is even.
-            samples[group].append(leaf.sample(int(steps[group]) | 1))
+            samples[group].append(part.sample(int(steps[group]) | 1))
         pivots = []
         for number, size, parts in zip(numbers, sizes.tolist(), samples, strict=True):
-            ranks = np.sort(np.concatenate(parts))
-            count, part = len(ranks), min(number / size, 1.0)
-            spread = 3 * math.sqrt(count * part * (1 - part)) + 1
-            places = np.array([-spread, spread]) + count * (1 - part)
-            pivots.append(ranks[np.clip(places, 0, count - 1).astype(int)])
+            ranks = np.concatenate(parts)
+            count, share = len(ranks), min(number / size, 1.0)
+            spread = 3 * math.sqrt(count * share * (1 - share)) + 1
+            places = np.array([-spread, spread]) + count * (1 - share)
+            places = np.clip(places, 0, count - 1).astype(int)
+            pivots.append(np.partition(ranks, places)[places])
         return np.stack(pivots)
 
-    def _operands(
-        self, i: int, per_group: Sequence[np.ndarray], per_block: Sequence[np.ndarray]
-    ) -> list[np.ndarray]:
-        """Returns the rows of one leaf."""
-        group, blocks = self.leaf_groups[i], self._slices[i]
-        rows = [values[group] for values in per_group]
-        return rows + [values[blocks] for values in per_block]
+    def _rows(self) -> Iterable[tuple[DeviceLeaf | HostLeaves, np.ndarray, int]]:
+        """Returns the parts, which blocks of all are theirs, and their groups."""
+        return zip(self._parts, self._blocks, self._groups, strict=True)
+
+
+def _part(
+    scores: Scores, groups: Sequence[int], order: Order
+) -> list[tuple[list[int], DeviceLeaf | HostLeaves]]:
+    """Returns leaf by leaf what is on devices, and joined what is on the host.
+
+    Each comes after the numbers of its leaves.
+    """
+    rows, on_host = scores.rows(), _small_enough(scores.leaves)
+    parts: list[Any] = []
+    together: dict[Any, list[int]] = {}
+    for i, (leaf, *_) in enumerate(rows):
+        if on_host[i]:
+            together.setdefault((groups[i], leaf.dtype), []).append(i)
+        else:
+            parts.append(([i], DeviceLeaf(rows[i], order)))
+    return parts + [
+        (own, HostLeaves([rows[i] for i in own], order)) for own in together.values()
+    ]
 
 
 def _as_jax_has_it(leaf: Any) -> Any:
@@ -196,21 +219,22 @@ def _small_enough(leaves: Sequence[Any]) -> list[bool]:
     return small
 
 
-def _at_least(rank: Any, block: Any, zero: Any, threshold: Any) -> Any:
-    """Returns the mask of what reaches a rank."""
-    return rank >= threshold
-
-
 def _where_leaves_lie(masks: Sequence[Any], leaves: Sequence[Any]) -> list[jax.Array]:
     """Returns masks, those of NumPy on the devices of their leaves."""
-    on_host = [i for i, mask in enumerate(masks) if isinstance(mask, np.ndarray)]
-    places = [
-        leaves[i].sharding if getattr(leaves[i], "committed", False) else None
-        for i in on_host
-    ]
-    # One call moves them all.
-    moved = jax.device_put([masks[i] for i in on_host], places)
+    placed, free = [], []
+    for i, mask in enumerate(masks):
+        if isinstance(mask, np.ndarray):
+            (placed if getattr(leaves[i], "committed", False) else free).append(i)
+    places = [leaves[i].sharding for i in placed]
+    # One call moves them all; a compiled one takes a third of the time of the other.
+    moved = jax.device_put([masks[i] for i in placed], places)
+    moved += _on_device([masks[i] for i in free])
     result = [*masks]
-    for i, mask in zip(on_host, moved, strict=True):
+    for i, mask in zip(placed + free, moved, strict=True):
         result[i] = mask
     return result
+
+
+@jax.jit
+def _on_device(masks: list[Any]) -> list[jax.Array]:
+    return masks

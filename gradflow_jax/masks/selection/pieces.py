@@ -1,6 +1,7 @@
 """The pieces of all leaves that lie on one device, and one pass over them."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -81,7 +82,9 @@ class Pieces:
         self.order = Order.of(scores.leaves)
         self._is_restricted = is_restricted(scores)
         self.leaf_groups = leaf_groups
-        self.block_groups, self.block_sizes = join_blocks(self._blocks, leaf_groups)
+        self.block_groups, self.block_sizes = join_blocks(
+            [block.sizes for block in self._blocks], leaf_groups
+        )
         self._leaf_ends = np.cumsum([block.number for block in self._blocks])[:-1]
 
     def count(
@@ -177,17 +180,18 @@ def is_restricted(scores: Scores) -> bool:
 
 
 def join_blocks(
-    blocks: Sequence[Any], leaf_groups: Sequence[int]
+    sizes: Sequence[Sequence[int]], leaf_groups: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the group and the size of each block of all leaves: [block], twice."""
-    numbers = [block.number for block in blocks]
-    sizes = [size for block in blocks for size in block.sizes]
-    return np.repeat(leaf_groups, numbers), np.asarray(sizes, np.int32)
+    groups = np.repeat(leaf_groups, [len(of_leaf) for of_leaf in sizes])
+    return groups, np.asarray([*chain(*sizes)], np.int32)
 
 
 def rank_leaf(leaf: Any, among: Any, first: Any, order: Order) -> Any:
     """Returns the ranks of one leaf, the lowest or highest integer where restricted."""
     rank = order.rank(leaf)
+    if among is None and first is None:
+        return rank
     limits, xp = jnp.iinfo(rank.dtype), array_module(rank)
     if among is not None:
         rank = xp.where(among, rank, limits.min)

@@ -51,6 +51,9 @@ def is_real_floating(leaf: object) -> bool:
         >>> is_real_floating(jnp.ones(2)), is_real_floating(1)
         (True, False)
     """
+    if isinstance(leaf, jax.Array):
+        # The way of nearly all leaves, which is many times as fast as the next.
+        return jnp.issubdtype(leaf.dtype, jnp.floating)
     return is_numeric(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 

@@ -8,6 +8,7 @@
     joining           small leaves as one, in such a program
     driving           a pass over leaves at hand
     parts             one of them by the programs of its shape, small ones on the host
+    gaps              of those on the host, the ranks that are not ruled out yet
     placement         how leaves are sharded, and which piece each device sees
 
 `masks` imports it, and so does what moves leaves between devices. To change the order

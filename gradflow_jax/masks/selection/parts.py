@@ -12,12 +12,14 @@ from jax import lax
 
 from gradflow_jax.masks.selection.bracketing import PIVOTS
 from gradflow_jax.masks.selection.counting import Blocks
+from gradflow_jax.masks.selection.gaps import Gap
 from gradflow_jax.masks.selection.ordering import Order
 from gradflow_jax.masks.selection.pieces import (
     Flags,
     Row,
     kept,
     rank_leaf,
+    reaching,
     reduce_devices,
 )
 from gradflow_jax.masks.selection.placement import (
@@ -173,6 +175,8 @@ class HostLeaves:
             slice(end - size, end)
             for end, size in zip(accumulate(self._sizes), self._sizes, strict=True)
         ]
+        # The last pass that counted what reaches pivots: gap, pivots and counts.
+        self._last: tuple[Gap, np.ndarray, np.ndarray] | None = None
 
     def sample(self, step: int) -> np.ndarray:
         """Returns each so many-th rank."""
@@ -180,12 +184,26 @@ class HostLeaves:
 
     def count(self, flags: Flags, operands: Operands, asked: np.ndarray) -> np.ndarray:
         """Returns the counts of the blocks that are asked for: [block, flag]."""
+        if flags is reaching:
+            return self._count_reaching(*operands.per_group)
         counts = np.zeros((len(self._sizes), PIVOTS), np.int32)
         for i in np.flatnonzero(asked).tolist():
             rank = self._rank[self._spans[i]]
             rows = [values[i : i + 1] for values in operands.per_block]
             flagged = flags(rank, _HostBlock(rank.size), 0, *operands.per_group, *rows)
             counts[i] = [np.count_nonzero(flag) for flag in flagged]
+        return counts
+
+    def _count_reaching(self, pivots: np.ndarray) -> np.ndarray:
+        """Returns how many ranks of each block reach each of ascending pivots."""
+        gap = None
+        if self._last is not None:
+            last_gap, *counted = self._last
+            gap = last_gap.around(pivots, *counted)
+        if gap is None:
+            gap = Gap.of_all(self._rank, self._sizes)
+        counts = gap.count_reaching(pivots)
+        self._last = gap, pivots, counts
         return counts
 
     def masks(self, low: Any, high: Any, cuts: np.ndarray) -> list[np.ndarray]:

@@ -25,10 +25,12 @@ from gradflow_jax.masks.selection.counting import Totals, array_module
 # Four pivots keep a pass at the speed of memory, and the compiled loops short.
 PIVOTS = 4
 # The pivots lie so many standard deviations from the foretold place, were the ranks
-# spread evenly. The outer two lie this part of the ranks further: what is spread with a
-# slope, by which the place is off, is left small too.
+# spread evenly over the bracket, and further by so many times the doubt of it.
 _SPREAD = np.array([-2.25, -0.75, 0.75, 2.25], np.float32)
-_SLOPE = np.array([-0.08, 0, 0, 0.08], np.float32)
+_DOUBT = np.array([-8, -1.5, 1.5, 8], np.float32)
+# The doubt, a part of the ranks, is as large as the part of all that the bracket holds
+# still, since over so much the density slopes, and no larger than this.
+_MOST_DOUBT = np.float32(0.01)
 # Pivots are foretold after a pass that left at most this part of the ranks: 1 / 3.
 _SMOOTH = 3
 
@@ -98,7 +100,8 @@ def narrow(
         width = high - low
         even = _even_offsets(width)
         excess = sum_groups(bracket.reaching_low).minus(keep).approximately()
-        foretold = _foretold_offsets(width, excess, count_inside(bracket))
+        inside = count_inside(bracket)
+        foretold = _foretold_offsets(width, excess, inside, inside / all_inside)
         pivots = low + xp.where(smooth[:, None], foretold, even)
         if counted is not None:
             pivots = counted[0].astype(unsigned)
@@ -132,6 +135,8 @@ def narrow(
         narrower = Bracket(*map(xp.where, moves, narrower, bracket))
         return narrower, count_inside(narrower) * _SMOOTH <= count_inside(bracket)
 
+    all_inside = xp.maximum(count_inside(bracket), 1.0)
+
     def goes_on(state: tuple[Bracket, jax.Array]) -> jax.Array:
         return is_unsettled(state[0]).any()
 
@@ -158,7 +163,7 @@ def _even_offsets(width: jax.Array) -> jax.Array:
 
 
 def _foretold_offsets(
-    width: jax.Array, excess: jax.Array, inside: jax.Array
+    width: jax.Array, excess: jax.Array, inside: jax.Array, part: jax.Array
 ) -> jax.Array:
     """Returns how far above low the k-th highest is to be expected, and about it.
 
@@ -171,6 +176,7 @@ def _foretold_offsets(
         width: [group, 1], unsigned, high − low.
         excess: [group], how many more than keep reach low.
         inside: [group], n.
+        part: [group], how many of the group's ranks that is, as a part of all.
 
     Returns:
         [group, 4], ascending, from 1 to width.
@@ -179,7 +185,8 @@ def _foretold_offsets(
     most = xp.maximum(inside, 1.0)
     place = (excess + 0.5) / most
     deviation = xp.sqrt(xp.maximum(most * place * (1 - place), 0) + 1) / most
-    places = place[:, None] + _SPREAD[None] * deviation[:, None] + _SLOPE[None]
+    doubt = xp.minimum(part, _MOST_DOUBT)
+    places = place[:, None] + _SPREAD * deviation[:, None] + _DOUBT * doubt[:, None]
     # The places stay below 1, lest the product be rounded beyond what the integer
     # holds.
     places = xp.clip(places, 0, 1 - 2.0**-20)

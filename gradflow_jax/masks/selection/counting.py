@@ -1,7 +1,7 @@
 """Counts of weights: within a leaf, and sums of them that int32 could not hold."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -175,24 +175,14 @@ class Blocks:
         return mask.reshape(self._piece)
 
     def count(self, flags: Sequence[jax.Array]) -> jax.Array:
-        """Counts the True of each of several bool arrays, [block, flag].
-
-        One reduction of them all reads the leaf once. On the CPU it is the form that
-        XLA fuses: `jnp.sum(scores >= t)` writes four bytes a weight first.
-        """
-        ones = tuple(flag.astype(jnp.int32) for flag in flags)
+        """Counts the True of each of several bool arrays, [block, flag]."""
         inner = 0 if self.number == 1 else self._axis + 1
-        sums = lax.reduce(
-            ones,
-            (np.int32(0),) * len(ones),
-            lambda totals, more: tuple(map(lax.add, totals, more)),
-            tuple(range(inner, len(self._local))),
-        )
-        local_counts = jnp.stack(sums, -1).reshape(-1, len(ones))
+        local_counts = count_flags(flags, range(inner, len(self._local)))
+        local_counts = local_counts.reshape(len(flags), -1).T
         local_counts = self._shard.count_once(local_counts)
         if self.number == 1:
             return local_counts
-        counts = jnp.zeros((self.number, len(ones)), jnp.int32)
+        counts = jnp.zeros((self.number, len(flags)), jnp.int32)
         return counts.at[self._local_blocks()].add(local_counts)
 
     def spread(self, values: jax.Array) -> jax.Array:
@@ -239,6 +229,22 @@ class Blocks:
         """Returns where each weight stands along an axis of the whole."""
         position = lax.broadcasted_iota(jnp.int32, local, axis)
         return position + (self._shard.start(axis, self._local[axis]) + zero)
+
+
+def count_flags(flags: Sequence[jax.Array], axes: Iterable[int]) -> jax.Array:
+    """Counts over some axes the True of each of several bool arrays, [flag, ...].
+
+    One reduction of them all reads the leaf once. On the CPU it is the form that XLA
+    fuses: `jnp.sum(scores >= t)` writes four bytes a weight first.
+    """
+    ones = tuple(flag.astype(jnp.int32) for flag in flags)
+    sums = lax.reduce(
+        ones,
+        (np.int32(0),) * len(ones),
+        lambda totals, more: tuple(map(lax.add, totals, more)),
+        tuple(axes),
+    )
+    return jnp.stack(sums)
 
 
 def count_true(mask: Any) -> int:

@@ -104,7 +104,7 @@ class DrivenLeaves:
         counts = np.zeros((len(self.block_groups), PIVOTS), np.int32)
         # All leaves are at work before the first is waited for.
         for own, of_part in asked_for:
-            counts[own] = np.asarray(of_part)
+            counts[own] = of_part()
         return counts
 
     def masks(

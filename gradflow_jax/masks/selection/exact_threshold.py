@@ -209,12 +209,13 @@ def _cut_ties(
 
     # Every block is a group of its own, whose share-th highest backwards index is
     # sought among its inside scores. A block that keeps all of them has no search to
-    # make, nor has one of share 0: its bracket is 0, past every backwards index.
+    # make, nor has one of share 0: its bracket is 0, past every backwards index. Where
+    # all of a block are inside, the share-th highest is −share.
     block_count, xp = len(groups), array_module(inside)
-    none, one_before = np.int32(0), np.int32(-1)
+    is_known = (share == 0) | (inside == pieces.block_sizes)
     bracket = Bracket(
-        xp.where(share == 0, none, -pieces.block_sizes),
-        xp.where(share == 0, none, one_before),
+        xp.where(is_known, -share, -pieces.block_sizes),
+        xp.where(is_known, -share, np.int32(-1)),
         reaching_low=inside,
         above_high=xp.zeros_like(inside),
     )

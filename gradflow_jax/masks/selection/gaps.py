@@ -1,17 +1,19 @@
-"""The ranks on the host that a search has not ruled out yet."""
+"""What a search over leaves on the host's memory has not ruled out yet.
 
-from collections.abc import Sequence
+A search asks for ever closer pivots. What lies outside of the gap into which the next
+ones fall reaches all of them or none, and need not be compared again.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
 class Gap(NamedTuple):
     """The ranks of several blocks that are at least `low` and below `high`.
-
-    A search asks for ever closer pivots. What lies outside of the gap into which the
-    next ones fall reaches all of them or none, and need not be compared again.
 
     Attributes:
         low: of all ranks, the least integer.
@@ -30,8 +32,12 @@ class Gap(NamedTuple):
     @classmethod
     def of_all(cls, rank: np.ndarray, sizes: Sequence[int]) -> "Gap":
         """Returns the gap around all ranks, which lie block by block."""
-        limits, none = np.iinfo(rank.dtype), np.zeros(len(sizes), np.int32)
-        return cls(int(limits.min), int(limits.max) + 1, rank, np.cumsum(sizes), none)
+        low, high = _limits(rank.dtype)
+        return cls(low, high, rank, np.cumsum(sizes), np.zeros(len(sizes), np.int32))
+
+    def holds(self, pivots: np.ndarray) -> bool:
+        """Says whether ascending pivots lie in the gap, or at its ends."""
+        return self.low <= pivots[0] and pivots[-1] <= self.high
 
     def count_reaching(self, pivots: np.ndarray) -> np.ndarray:
         """Returns how many ranks reach each pivot in the gap: int32 [block, pivot]."""
@@ -56,11 +62,98 @@ class Gap(NamedTuple):
             None if the next ones lie in several gaps, or outside of this one.
         """
         edges = [self.low, *counted.tolist(), self.high]
-        gap = int(np.searchsorted(counted, pivots[0], "right"))
-        low, high = edges[gap], edges[gap + 1]
-        if not low <= pivots[0] <= pivots[-1] <= high:
+        gap = _find_gap(edges, pivots)
+        if gap is None:
             return None
+        low, high = edges[gap : gap + 2]
         places = np.flatnonzero((self.rank >= low) & (self.rank < high))
         above = counts[:, gap] if gap < len(counted) else self.above
         ends = np.searchsorted(places, self.ends)
         return Gap(low, high, self.rank[places], ends, above)
+
+
+class Edge(NamedTuple):
+    """A rank, and how many of a leaf's reach it.
+
+    Attributes:
+        rank: a pivot, or one of the ends of all ranks.
+        total: how many of all.
+        of_chunk: how many of each chunk, [chunk], or of any.
+    """
+
+    rank: int
+    total: int
+    of_chunk: Any
+
+
+class Chunks:
+    """Which chunks of a leaf, neighbors in memory, hold ranks in the gap.
+
+    To count how many ranks of each chunk reach the pivots takes a device no longer than
+    how many of all. Once few are left, the host looks at the chunks that hold them.
+    """
+
+    # A device compares so many ranks while the host looks at a chunk. More than one:
+    # before the first pass nothing is known of any.
+    _WORTH = 1024
+
+    def __init__(self, chunk_size: int, chunks: int, rank_kind: np.dtype):
+        low, high = _limits(rank_kind)
+        self._size = chunk_size * chunks
+        self._all = Edge(low, self._size, chunk_size), Edge(high, 0, 0)
+        self._gap = self._all
+        self._edges: list[Edge] = []
+
+    def note(self, pivots: np.ndarray, of_chunks: np.ndarray) -> np.ndarray:
+        """Notes a pass.
+
+        Args:
+            pivots: which were asked for, ascending.
+            of_chunks: [pivot, chunk], how many ranks of each chunk reach them.
+
+        Returns:
+            [1, pivot], how many of all do.
+        """
+        counts = of_chunks.sum(1, dtype=np.int32)
+        edges = zip(pivots.tolist(), counts.tolist(), of_chunks, strict=True)
+        self._edges = [Edge(*edge) for edge in edges]
+        return counts[None]
+
+    def around(
+        self, pivots: np.ndarray, ranks_in: Callable[[np.ndarray], np.ndarray]
+    ) -> Gap | None:
+        """Returns the gap that holds the next pivots, None where the device is faster.
+
+        Args:
+            pivots: ascending.
+            ranks_in: returns the ranks in chunks of these numbers.
+        """
+        low, high = self._gap = self._find(pivots)
+        if (low.total - high.total) * self._WORTH > self._size:
+            return None
+        places = np.flatnonzero(low.of_chunk != high.of_chunk)
+        rank = ranks_in(places)
+        rank = rank[(rank >= low.rank) & (rank < high.rank)]
+        above = np.array([high.total], np.int32)
+        return Gap(low.rank, high.rank, rank, np.array([len(rank)]), above)
+
+    def _find(self, pivots: np.ndarray) -> tuple[Edge, Edge]:
+        """Returns the edges of the gap that holds pivots."""
+        low, high = self._gap
+        edges = [low, *self._edges, high]
+        gap = _find_gap([edge.rank for edge in edges], pivots)
+        return self._all if gap is None else (edges[gap], edges[gap + 1])
+
+
+def _limits(kind: np.dtype) -> tuple[int, int]:
+    """Returns the least integer of a kind, and one above the greatest."""
+    limits = np.iinfo(kind)
+    return int(limits.min), int(limits.max) + 1
+
+
+def _find_gap(edges: Sequence[int], pivots: np.ndarray) -> int | None:
+    """Returns which gap between ascending edges holds ascending pivots, if one does."""
+    gap = bisect_right(edges, pivots[0]) - 1
+    if 0 <= gap < len(edges) - 1 and pivots[-1] <= edges[gap + 1]:
+        return gap
+    return None

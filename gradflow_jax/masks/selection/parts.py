@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 
 from gradflow_jax.masks.selection.bracketing import PIVOTS
-from gradflow_jax.masks.selection.counting import Blocks
-from gradflow_jax.masks.selection.gaps import Gap
+from gradflow_jax.masks.selection.counting import Blocks, count_flags
+from gradflow_jax.masks.selection.gaps import Chunks, Gap
 from gradflow_jax.masks.selection.ordering import Order
 from gradflow_jax.masks.selection.pieces import (
     Flags,
@@ -29,6 +29,12 @@ from gradflow_jax.masks.selection.placement import (
     known_placement,
     whole,
 )
+
+# A device counts the ranks of so many neighbors together.
+_CHUNK = 128
+
+Counting = Callable[[], np.ndarray]
+"""Counts that are under way: the call waits for them."""
 
 
 class _Way(NamedTuple):
@@ -75,28 +81,66 @@ class DeviceLeaf:
         self.leaves = [leaf]
         self._way = _Way(order, known_placement([leaf]), leaf.is_fully_replicated)
         self.blocks = [Blocks(whole(leaf.shape), leaf.shape).sizes]
+        (*others, device) = leaf.devices()
+        # What lies whole in the host's memory can be looked at without a copy.
+        self._is_near = not others and device.platform == "cpu"
+        self._chunks, self._gap = None, None
+        if self._is_near and len(self.blocks[0]) == 1 and leaf.size % _CHUNK == 0:
+            chunks = leaf.size // _CHUNK
+            self._chunks = Chunks(_CHUNK, chunks, order.rank_kind())
 
     def sample(self, step: int) -> np.ndarray:
         """Returns each so many-th rank, or none that the host would have to copy."""
-        (*others, device) = self.leaves[0].devices()
-        if others or device.platform != "cpu":
+        if not self._is_near:
             return np.zeros(0, self._way.order.rank_kind())
-        scores, among, first = (
-            piece if piece is None else np.asarray(piece).reshape(-1)[::step]
-            for piece in self._row
-        )
-        return rank_leaf(scores, among, first, self._way.order)
+        return self._some_ranks(lambda piece: piece.reshape(-1)[::step])
 
-    def count(self, flags: Flags, operands: Operands, asked: np.ndarray) -> jax.Array:
-        """Returns the counts of all blocks, [block, flag], on the device."""
+    def count(self, flags: Flags, operands: Operands, asked: np.ndarray) -> Counting:
+        """Counts in all blocks, [block, flag]; the device is at work on return."""
         del asked
+        if flags is reaching and self._chunks is not None:
+            return self._count_reaching(self._chunks, *operands.per_group)
         both = [*operands.per_group, *operands.per_block]
-        return _count(self._row, both, flags=flags, way=self._way)
+        counts = _count(self._row, both, flags=flags, way=self._way)
+        return lambda: np.asarray(counts)
 
     def masks(self, low: Any, high: Any, cuts: np.ndarray) -> list[jax.Array]:
         """Returns the mask, which lies as the leaf does: see `kept`."""
         mask, operands = _masking(low, high, cuts, self.blocks[0])
         return [_mask(self._row, operands, mask=mask, way=self._way)]
+
+    def _count_reaching(self, chunks: Chunks, pivots: np.ndarray) -> Counting:
+        """Counts how many ranks reach each of ascending pivots, [1, pivot]."""
+        gap = self._gap
+        if gap is None or not gap.holds(pivots):
+            gap = self._gap = chunks.around(pivots, self._ranks_in)
+        if gap is not None:
+            counts = gap.count_reaching(pivots)
+            return lambda: counts
+        of_chunks = _count_chunks(self._row, pivots, order=self._way.order)
+        return lambda: chunks.note(pivots, np.asarray(of_chunks))
+
+    def _ranks_in(self, chunks: np.ndarray) -> np.ndarray:
+        """Returns the ranks in chunks of these numbers."""
+        ranks = self._some_ranks(lambda piece: piece.reshape(-1, _CHUNK)[chunks])
+        return ranks.reshape(-1)
+
+    def _some_ranks(self, look_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Returns the ranks of what is looked at, by the host."""
+        scores, among, first = (
+            None if piece is None else look_at(np.asarray(piece)) for piece in self._row
+        )
+        return rank_leaf(scores, among, first, self._way.order)
+
+
+@functools.partial(jax.jit, static_argnames="order")
+def _count_chunks(row: Row, pivots: np.ndarray, *, order: Order) -> jax.Array:
+    """Returns how many ranks of each chunk reach pivots, [pivot, chunk]."""
+    leaf, among, first = (
+        None if piece is None else jnp.reshape(piece, (-1, _CHUNK)) for piece in row
+    )
+    rank = rank_leaf(leaf, among, first, order)
+    return count_flags(reaching(rank, None, 0, pivots), [1])
 
 
 def _over_devices(
@@ -182,17 +226,18 @@ class HostLeaves:
         """Returns each so many-th rank."""
         return self._rank[::step]
 
-    def count(self, flags: Flags, operands: Operands, asked: np.ndarray) -> np.ndarray:
-        """Returns the counts of the blocks that are asked for: [block, flag]."""
+    def count(self, flags: Flags, operands: Operands, asked: np.ndarray) -> Counting:
+        """Counts in the blocks that are asked for: [block, flag]."""
         if flags is reaching:
-            return self._count_reaching(*operands.per_group)
+            counts = self._count_reaching(*operands.per_group)
+            return lambda: counts
         counts = np.zeros((len(self._sizes), PIVOTS), np.int32)
         for i in np.flatnonzero(asked).tolist():
             rank = self._rank[self._spans[i]]
             rows = [values[i : i + 1] for values in operands.per_block]
             flagged = flags(rank, _HostBlock(rank.size), 0, *operands.per_group, *rows)
             counts[i] = [np.count_nonzero(flag) for flag in flagged]
-        return counts
+        return lambda: counts
 
     def _count_reaching(self, pivots: np.ndarray) -> np.ndarray:
         """Returns how many ranks of each block reach each of ascending pivots."""

@@ -1,5 +1,7 @@
 """Selection by counting, against numpy's sort on scores made to mislead it."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradflow_jax as gf
-from gradflow_jax.masks.selection import counting, exact_threshold
+from gradflow_jax.masks.selection import counting, exact_threshold, gaps
 from gradflow_jax.masks.selection.counting import Totals
 from gradflow_jax.masks.selection.pieces import Scores
 from gradflow_jax.masks.selection.placement import whole
@@ -17,7 +19,7 @@ from tests.masks.score_trees import ties_are_meant
 pytestmark = ties_are_meant
 
 RNG = np.random.default_rng(7)
-SHAPES = {"large": (40, 25), "one": (1,), "small": (3, 2, 5), "number": ()}
+SHAPES = {"large": (40, 32), "one": (1,), "small": (3, 2, 5), "number": ()}
 SIZE = sum(int(np.prod(shape)) for shape in SHAPES.values())
 checked = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -32,7 +34,8 @@ def tree(values, dtype=np.float32):
 
 def dominated():
     values = RNG.normal(size=SIZE) * 1e-12
-    values[:1000] = 1e12 + RNG.normal(size=1000) * 1e9
+    large = math.prod(SHAPES["large"])
+    values[:large] = 1e12 + RNG.normal(size=large) * 1e9
     return values
 
 
@@ -77,8 +80,10 @@ def everything(path, leaf):
 def way(request, monkeypatch):
     """Small leaves go to the host, large ones leaf by leaf, traced ones all at once.
 
-    Of those that are traced the small ones are joined.
+    Of those that are traced the small ones are joined. What is left of a large leaf is
+    looked at by the host once it is half of it.
     """
+    monkeypatch.setattr(gaps.Chunks, "_WORTH", 2)
     if request.param in ("leaf by leaf", "one program"):
         monkeypatch.setattr(counting, "SMALL_LEAF", 0)
     if request.param in ("one program", "joined"):

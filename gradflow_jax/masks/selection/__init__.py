@@ -8,7 +8,7 @@
     joining           small leaves as one, in such a program
     driving           a pass over leaves at hand
     parts             one of them by the programs of its shape, small ones on the host
-    gaps              of those on the host, the ranks that are not ruled out yet
+    gaps              what a search on the host has not ruled out yet
     placement         how leaves are sharded, and which piece each device sees
 
 `masks` imports it, and so does what moves leaves between devices. To change the order
@@ -28,8 +28,10 @@ Inside of a caller's `jax.jit` all passes over all leaves are one program (`piec
 Outside of it one program would have loops for each leaf, and to compile them takes far
 longer than to run them: 30 s for the 210 kernels of a small language model, whose masks
 take 20 ms. There the passes are driven from outside (`driving`): a leaf is counted by
-the program of its shape, small leaves by NumPy on the host. The search is the same
-code, in NumPy's arrays or in traced ones, and so are the masks.
+the program of its shape, small leaves by NumPy on the host. What a search has not ruled
+out, of small leaves and of large ones in the host's memory, is soon so little that the
+host compares it alone (`gaps`). The search is the same code, in NumPy's arrays or in
+traced ones, and so are the masks.
 
 ## The invariant
 

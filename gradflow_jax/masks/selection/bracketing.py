@@ -4,7 +4,8 @@ A pass counts how many ranks reach each of four pivots, and keeps the gap betwee
 of them (the room's page states the invariant). Pivots are placed in one of two ways:
 
     foretold   beside the place where the k-th highest would be, were the ranks of the
-               bracket spread evenly over it: then some √n of its n ranks are left
+               bracket spread evenly over it: then some √n of its n ranks are left, or
+               a few hundredths where their density slopes
     even       at the fifths of the bracket, so that a fifth of its width is left,
                however the ranks lie
 

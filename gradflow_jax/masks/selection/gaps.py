@@ -129,6 +129,7 @@ class Chunks:
             ranks_in: returns the ranks in chunks of these numbers.
         """
         low, high = self._gap = self._find(pivots)
+        self._edges = []
         if (low.total - high.total) * self._WORTH > self._size:
             return None
         places = np.flatnonzero(low.of_chunk != high.of_chunk)

@@ -11,7 +11,7 @@ import rivals
 from measuring import Ratio, Took, growth, temporaries
 
 import gradflow_jax as gf
-from gradflow_jax.masks.selection import exact_threshold, parts
+from gradflow_jax.masks.selection import device_leaf, exact_threshold
 from gradflow_jax.masks.selection.counting import Totals
 from gradflow_jax.masks.selection.pieces import Scores
 
@@ -264,7 +264,7 @@ def test_recompilations(counted, quick):
     large = [leaf for leaf in leaves if leaf.size > 2**16] or leaves
 
     def programs():
-        made = parts._count, parts._mask
+        made = device_leaf._count, device_leaf._count_chunks, device_leaf._mask
         return sum(program._cache_size() for program in made)
 
     ours(large, 0.9)()

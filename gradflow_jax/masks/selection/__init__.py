@@ -7,7 +7,9 @@
     pieces            a pass over all leaves, in one program that is being traced
     joining           small leaves as one, in such a program
     driving           a pass over leaves at hand
-    parts             one of them by the programs of its shape, small ones on the host
+    device_leaf       one of them, by the programs of its shape
+    host_leaves       small ones, by NumPy on the host
+    parts             what these two have in common
     gaps              what a search on the host has not ruled out yet
     placement         how leaves are sharded, and which piece each device sees
 

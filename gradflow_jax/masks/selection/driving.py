@@ -17,12 +17,10 @@ import numpy as np
 from gradflow_jax.masks.selection import counting
 from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket
 from gradflow_jax.masks.selection.counting import Totals
+from gradflow_jax.masks.selection.device_leaf import DeviceLeaf
+from gradflow_jax.masks.selection.host_leaves import HostLeaves
 from gradflow_jax.masks.selection.ordering import Order
-from gradflow_jax.masks.selection.parts import (
-    DeviceLeaf,
-    HostLeaves,
-    Operands,
-)
+from gradflow_jax.masks.selection.parts import Operands
 from gradflow_jax.masks.selection.pieces import (
     Beginning,
     Flags,

@@ -4,12 +4,16 @@ A search asks for ever closer pivots. What lies outside of the gap into which th
 ones fall reaches all of them or none, and need not be compared again.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# A device is slow to count fewer neighbors at a time, and the host to look at more.
+_LEAST, _MOST = 64, 512
 
 
 class Gap(NamedTuple):
@@ -72,6 +76,28 @@ class Gap(NamedTuple):
         return Gap(low, high, self.rank[places], ends, above)
 
 
+def chunk_size(shape: tuple[int, ...]) -> int:
+    """Returns how many neighbors of a leaf are counted together: some 128, at best.
+
+    They fill whole axes, or an equal part of one: others XLA finds by dividing indices.
+    """
+    inner = 1
+    for size in reversed(shape):
+        if inner * size >= _LEAST:
+            parts = [part for part in range(1, _MOST // inner + 1) if size % part == 0]
+            sizes = [inner * part for part in parts if inner * part >= _LEAST]
+            return min(
+                sizes, key=lambda n: max(n, 128) / min(n, 128), default=inner * size
+            )
+        inner *= size
+    return inner
+
+
+def has_short_rows(shape: tuple[int, ...]) -> bool:
+    """Says whether the last axis of a leaf is as short as that of OIHW kernels."""
+    return len(shape) > 1 and shape[-1] < _LEAST
+
+
 class Edge(NamedTuple):
     """A rank, and how many of a leaf's reach it.
 
@@ -93,14 +119,14 @@ class Chunks:
     how many of all. Once few are left, the host looks at the chunks that hold them.
     """
 
-    # A device compares so many ranks while the host looks at a chunk. More than one:
-    # before the first pass nothing is known of any.
-    _WORTH = 1024
+    # A device compares so many ranks while the host looks at one. More than one: before
+    # the first pass nothing is known of any.
+    _WORTH = 8
 
-    def __init__(self, chunk_size: int, chunks: int, rank_kind: np.dtype):
+    def __init__(self, shape: tuple[int, ...], rank_kind: np.dtype):
         low, high = _limits(rank_kind)
-        self._size = chunk_size * chunks
-        self._all = Edge(low, self._size, chunk_size), Edge(high, 0, 0)
+        self._chunk_size, self._size = chunk_size(shape), math.prod(shape)
+        self._all = Edge(low, self._size, self._chunk_size), Edge(high, 0, 0)
         self._gap = self._all
         self._edges: list[Edge] = []
 
@@ -130,7 +156,8 @@ class Chunks:
         """
         low, high = self._gap = self._find(pivots)
         self._edges = []
-        if (low.total - high.total) * self._WORTH > self._size:
+        inside = (low.total - high.total) * self._chunk_size
+        if inside * self._WORTH > self._size:
             return None
         places = np.flatnonzero(low.of_chunk != high.of_chunk)
         rank = ranks_in(places)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradflow_jax.masks.selection.gaps import Chunks, Gap
+from gradflow_jax.masks.selection.gaps import Chunks, Gap, chunk_size
 
 RNG = np.random.default_rng(0)
 SIZES = [40, 1, 88, 127]
@@ -37,8 +37,8 @@ def test_counts_within_a_gap_are_those_of_all(search):
 @pytest.mark.parametrize("worth", [2, 10**6])
 def test_counts_of_chunks_are_those_of_all(search, worth, monkeypatch):
     monkeypatch.setattr(Chunks, "_WORTH", worth)
-    by_chunk = RANK.reshape(-1, 32)
-    chunks, looked_at = Chunks(32, len(by_chunk), RANK.dtype), []
+    by_chunk = RANK.reshape(4, 64)
+    chunks, looked_at = Chunks(by_chunk.shape, RANK.dtype), []
 
     def ranks_in(places):
         looked_at.append(len(places))
@@ -52,4 +52,17 @@ def test_counts_of_chunks_are_those_of_all(search, worth, monkeypatch):
         else:
             counts = gap.count_reaching(pivots)
         np.testing.assert_array_equal(counts, reached(RANK, pivots, [len(RANK)]))
-    assert worth > 2 or search is SEARCHES[2] or looked_at
+    assert worth > 2 or search is not SEARCHES[0] or looked_at
+
+
+def test_chunks_fill_axes_or_equal_parts_of_one():
+    sizes = {
+        (512, 512, 3, 3): 144,
+        (3, 3, 512, 512): 128,
+        (2048, 1000): 125,
+        (10**6,): 125,
+        (30, 769): 769,
+        (5, 7, 3): 105,
+        (40, 2): 80,
+    }
+    assert {shape: chunk_size(shape) for shape in sizes} == sizes

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gradflow_jax.models.convolution import convolve
+
 Tree = dict[str, Any]
 
 # Convolutions and widths of a VGG-13; P is a pooling.
@@ -146,7 +148,8 @@ class _Norms:
     def __call__(
         self, name: str, params: Tree, x: jax.Array, stride: int = 1
     ) -> jax.Array:
-        x = lax.conv_general_dilated(
+        # As the library's own networks: matrices are multiplied on the smallest maps.
+        x = convolve(
             x,
             params["conv"]["kernel"],
             (stride, stride),

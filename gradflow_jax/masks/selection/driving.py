@@ -62,15 +62,12 @@ class DrivenLeaves:
         self._parts = [part for _, part in parts]
         self._members = [own for own, _ in parts]
         self._groups = [leaf_groups[own[0]] for own in self._members]
-        blocks = dict(
-            pair for own, part in parts for pair in zip(own, part.blocks, strict=True)
-        )
-        self.block_groups, self.block_sizes = join_blocks(
-            [blocks[i] for i in range(len(blocks))], leaf_groups
-        )
-        ends = np.cumsum([len(blocks[i]) for i in range(len(blocks))])
+        sizes = self._in_order(part.blocks for part in self._parts)
+        self.block_groups, self.block_sizes = join_blocks(sizes, leaf_groups)
+        numbers = np.array([len(of_leaf) for of_leaf in sizes])
+        starts = np.cumsum(numbers) - numbers
         self._blocks = [
-            np.concatenate([np.arange(ends[i] - len(blocks[i]), ends[i]) for i in own])
+            np.concatenate([starts[i] + np.arange(numbers[i]) for i in own])
             for own in self._members
         ]
 
@@ -109,14 +106,12 @@ class DrivenLeaves:
         self, low: np.ndarray, high: np.ndarray, cuts: np.ndarray
     ) -> list[jax.Array]:
         """Returns masks where the leaves lie: see `kept`."""
-        masks = [
+        masks = self._in_order(
             part.masks(low[group], high[group], cuts[own])
             for part, own, group in self._rows()
-        ]
-        leaves = [leaf for part in self._parts for leaf in part.leaves]
-        moved = _where_leaves_lie(list(chain(*masks)), leaves)
-        in_order = dict(zip(chain(*self._members), moved, strict=True))
-        return [in_order[i] for i in range(len(moved))]
+        )
+        leaves = self._in_order(part.leaves for part in self._parts)
+        return _where_leaves_lie(masks, leaves)
 
     def begin(self, keep: Totals) -> Beginning:
         """Returns what holds all ranks, and a pass where a sample shows them to be.
@@ -169,6 +164,11 @@ class DrivenLeaves:
             places = np.clip(places, 0, count - 1).astype(int)
             pivots.append(np.partition(ranks, places)[places])
         return np.stack(pivots)
+
+    def _in_order(self, of_parts: Iterable[Sequence[Any]]) -> list[Any]:
+        """Returns what each part has of each of its leaves, in the order of leaves."""
+        of_leaves = dict(zip(chain(*self._members), chain(*of_parts), strict=True))
+        return [of_leaves[i] for i in range(len(of_leaves))]
 
     def _rows(self) -> Iterable[tuple[DeviceLeaf | HostLeaves, np.ndarray, int]]:
         """Returns the parts, which blocks of all are theirs, and their groups."""

@@ -4,6 +4,7 @@ A search asks for ever closer pivots. What lies outside of the gap into which th
 ones fall reaches all of them or none, and need not be compared again.
 """
 
+import functools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -76,6 +77,7 @@ class Gap(NamedTuple):
         return Gap(low, high, self.rank[places], ends, above)
 
 
+@functools.cache
 def chunk_size(shape: tuple[int, ...]) -> int:
     """Returns how many neighbors of a leaf are counted together: some 128, at best.
 

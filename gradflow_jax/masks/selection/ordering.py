@@ -25,8 +25,9 @@ def to_ordered_integers(scores: Any) -> Any:
     # The bits of −0.0 are the least integer, which becomes 0; those of ever lower
     # floats follow it upwards, and become −1, −2, … The sign, 0 or −1, does without a
     # branch, and the assignments without further arrays: NumPy is ten times as fast.
-    sign = bits >> (np.iinfo(kind).bits - 1)
-    ordered = sign & np.iinfo(kind).max
+    limits = np.iinfo(kind)
+    sign = bits >> (limits.bits - 1)
+    ordered = sign & limits.max
     ordered ^= bits
     ordered -= sign
     return ordered
@@ -57,9 +58,7 @@ class Order(NamedTuple):
 
     def rank(self, scores: Any) -> Any:
         """Returns the integers of a leaf, which JAX or NumPy holds."""
-        if scores.dtype != self.float_kind:
-            scores = scores.astype(self.float_kind)
-        ordered = to_ordered_integers(scores)
+        ordered = to_ordered_integers(scores.astype(self.float_kind, copy=False))
         return ordered >> self.shift if self.shift else ordered
 
     def rank_kind(self) -> np.dtype:

@@ -29,6 +29,10 @@ def shapes(quick, copies=1):
     return networks.resnet50_shapes(16 if quick else 64) * copies
 
 
+def smaller(shapes):
+    return [tuple(-(-size // 8) for size in shape) for shape in shapes]
+
+
 def scores(shapes, kind="products"):
     """Scores like |θ ⊙ ḡ|, each leaf at its own scale; or of a harder kind."""
     generator, leaves = np.random.default_rng(0), []
@@ -197,10 +201,7 @@ FIRST = {
 
 @pytest.mark.parametrize("name", FIRST)
 def test_first_mask(paired, counted, quick, name):
-    shapes = FIRST[name]
-    if quick:
-        shapes = [tuple(-(-size // 8) for size in shape) for shape in shapes]
-    leaves = scores(shapes)
+    leaves = scores(smaller(FIRST[name]) if quick else FIRST[name])
 
     def first():
         jax.clear_caches()
@@ -234,9 +235,17 @@ def test_layouts(paired, quick):
     )
 
 
-def test_compiling(paired, quick):
-    """The selection among a ResNet-50's 54 kernels, over a read of them."""
-    leaves = [leaf for leaf in scores(shapes(quick)) if leaf.ndim > 1]
+IN_JIT = {
+    "54 kernels": [s for s in networks.resnet50_shapes() if len(s) > 1],
+    "a ResNet-50's 161 leaves": networks.resnet50_shapes(),
+    "SmolLM2's 210 kernels": networks.llama_shapes(576, 1536, 192),
+}
+
+
+@pytest.mark.parametrize("name", IN_JIT)
+def test_compiling(paired, quick, name):
+    """The selection as a part of a caller's program, over a read of the scores."""
+    leaves = scores(smaller(IN_JIT[name]) if quick else IN_JIT[name])
 
     def compiling(lower):
         def compiled():
@@ -252,7 +261,7 @@ def test_compiling(paired, quick):
 
     paired(
         {"ours": compiling(lambda: lowered(leaves)), "read": compiling(read)},
-        Ratio("compiling the selection of 54 kernels over a read's", "ours", "read"),
+        Ratio(f"compiling the selection of {name} over a read's", "ours", "read"),
         rounds=3,
         warmups=0,
     )

@@ -55,7 +55,7 @@ class Bracket(NamedTuple):
 def narrow(
     count_reaching: Callable[[jax.Array, jax.Array], jax.Array],
     keep: Totals,
-    block_groups: np.ndarray,
+    block_groups: Any,
     bracket: Bracket,
     counted: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Bracket:
@@ -68,7 +68,7 @@ def narrow(
             its group, [group, 4], and of which blocks that is asked, bool [block]: to
             [block, 4]. What it returns of the others does not matter.
         keep: [group], which highest is sought.
-        block_groups: [block], the group of each block.
+        block_groups: [block], the group of each block; NumPy's, or traced.
         bracket: what is known.
         counted: the pivots, [group, 4], and the counts, [block, 4], of a pass that was
             made already; of NumPy.

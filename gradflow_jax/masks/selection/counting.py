@@ -15,7 +15,7 @@ from gradflow_jax.masks.selection.placement import Shard, whole
 # or to count it on the host.
 SMALL_LEAF = 2**16
 # An int32 can count and index no more; a larger leaf is several blocks.
-_LARGEST_BLOCK = 2**31 - 1
+LARGEST_BLOCK = 2**31 - 1
 # Nor can it tell more rows apart.
 _MOST_ROWS = 2**31 - 1
 # With no more blocks than these the sums of either half of `Totals` stay in int32.
@@ -45,14 +45,17 @@ class Totals(NamedTuple):
         )
 
     @classmethod
-    def over(cls, counts: jax.Array, group: np.ndarray, groups: int) -> "Totals":
-        """Returns the sums of counts, [block, ...], over the blocks of each group."""
+    def over(cls, counts: jax.Array, group: Any, groups: int) -> "Totals":
+        """Returns the sums of counts, [block, ...], over the blocks of each group.
+
+        The numbers of groups, [block], may be traced; they ascend.
+        """
 
         def sum_groups(halves: Any) -> Any:
-            if groups == len(group):
-                return halves
             if groups == 1:
                 return halves.sum(0, dtype=np.int32, keepdims=True)
+            if isinstance(group, np.ndarray) and groups == len(group):
+                return halves
             if isinstance(halves, np.ndarray):
                 return np.add.reduceat(halves, np.unique(group, return_index=True)[1])
             return jax.ops.segment_sum(halves, group, groups, indices_are_sorted=True)
@@ -134,7 +137,7 @@ class Blocks:
         """
         shape = shard.shape
         self._piece = local
-        if math.prod(shape) <= _LARGEST_BLOCK:
+        if math.prod(shape) <= LARGEST_BLOCK:
             self._shard, self._local = shard.merge_axes(local)
             self.sizes = [math.prod(shape)]
             return
@@ -143,11 +146,11 @@ class Blocks:
         self._axis = next(
             axis
             for axis in range(len(shape))
-            if math.prod(shape[axis + 1 :]) <= _LARGEST_BLOCK
+            if math.prod(shape[axis + 1 :]) <= LARGEST_BLOCK
         )
         rows, row_size = shape[self._axis], math.prod(shape[self._axis + 1 :])
         # No more than there must be, and of as many rows each as can be.
-        pieces = math.ceil(rows / (_LARGEST_BLOCK // row_size))
+        pieces = math.ceil(rows / (LARGEST_BLOCK // row_size))
         self._rows = math.ceil(rows / pieces)
         starts = range(0, rows, self._rows)
         sizes = [min(self._rows, rows - start) * row_size for start in starts]
@@ -157,7 +160,7 @@ class Blocks:
             raise ValueError(
                 f"scores of shape {shape} are too many to be ranked: they make "
                 f"{len(self.sizes)} blocks of {rows} rows, and {_MOST_BLOCKS} blocks "
-                f"of {_LARGEST_BLOCK} can be counted. Split the leaf into several, or "
+                f"of {LARGEST_BLOCK} can be counted. Split the leaf into several, or "
                 "reshape it so that no axis is longer."
             )
 
@@ -254,7 +257,7 @@ def count_true(mask: Any) -> int:
         # Nothing is compiled for it.
         return int(np.count_nonzero(np.asarray(mask)))
     with jax.ensure_compile_time_eval():
-        if math.prod(jnp.shape(mask)) <= _LARGEST_BLOCK:
+        if math.prod(jnp.shape(mask)) <= LARGEST_BLOCK:
             return int(jnp.sum(mask))
         counts = Blocks(whole(mask.shape), mask.shape).count([mask])
     return sum(np.ravel(counts).tolist())

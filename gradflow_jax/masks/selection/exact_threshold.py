@@ -13,17 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradflow_jax.masks.selection.bracketing import Bracket, narrow
+from gradflow_jax.masks.selection.bracketing import Bracket
 from gradflow_jax.masks.selection.counting import Totals, array_module
 from gradflow_jax.masks.selection.driving import DrivenLeaves
-from gradflow_jax.masks.selection.joining import join_neighbors, part_neighbors
-from gradflow_jax.masks.selection.pieces import Pieces, Scores, early, reaching
+from gradflow_jax.masks.selection.joining import join_neighbors
+from gradflow_jax.masks.selection.pieces import Pieces, Scores
 from gradflow_jax.masks.selection.placement import (
     LEAVES,
     REPLICATED,
     Placement,
     known_placement,
     whole,
+)
+from gradflow_jax.masks.selection.searching import (
+    search_driven,
+    search_in_one_loop,
+    split_at,
 )
 from gradflow_jax.trees import is_traced
 
@@ -139,15 +144,19 @@ def _choose_unplaced(
     """Chooses in a program that may be partitioned after it was traced.
 
     Of several devices nobody knows yet what splits the leaves, so that each is counted
-    where and as it is. A single one holds them whole.
+    where and as it is. A single one holds them whole, and counts small ones as one.
     """
     if jax.device_count() > 1:
         shards = [whole(leaf.shape, is_certain=False) for leaf in scores.leaves]
         return _choose(Pieces(scores, groups, shards, ()), keep)
-    joined, groups, runs = join_neighbors(scores, groups)
-    shards = [whole(leaf.shape) for leaf in joined.leaves]
-    masks, outcome = _choose(Pieces(joined, groups, shards, ()), keep)
-    return part_neighbors(masks, runs, scores.leaves), outcome
+    joined = join_neighbors(scores, groups)
+    shards = [whole(leaf.shape) for leaf in joined.scores.leaves]
+    counted = Pieces(joined.scores, joined.groups, shards, ())
+    threshold, cuts = search_in_one_loop(counted, keep)
+    shards = [whole(leaf.shape) for leaf in scores.leaves]
+    pieces = Pieces(scores, groups, shards, ())
+    masks = _make_masks(pieces, threshold, joined.part_cuts(cuts, pieces, counted))
+    return masks, _outcome(True, threshold, keep, counted.block_groups)
 
 
 def _choose(
@@ -156,68 +165,38 @@ def _choose(
     """Chooses the `keep` highest of each group, [group], by the pieces of all leaves.
 
     Returns:
-        The masks of the pieces; and int32 [group, 5], whether all scores are rankable
-        and how many tie and are needed, as the halves of `Totals`.
+        The masks of the pieces, and their outcome.
     """
-    is_finite, bracket, counted = pieces.begin(keep)
-    xp, groups = array_module(bracket.low), pieces.block_groups
+    if isinstance(pieces, DrivenLeaves):
+        is_rankable, threshold, cuts = search_driven(pieces, keep)
+    else:
+        # A program that is being traced cannot refuse scores, and does not ask.
+        is_rankable, (threshold, cuts) = True, search_in_one_loop(pieces, keep)
+    masks = _make_masks(pieces, threshold, cuts)
+    return masks, _outcome(is_rankable, threshold, keep, pieces.block_groups)
 
-    def count_reaching(pivots: Any, asked: Any) -> Any:
-        return pieces.count(reaching, [pivots], [], asked)
 
-    threshold = narrow(count_reaching, keep, groups, bracket, counted)
-    inside, group_count = threshold.reaching_low - threshold.above_high, len(keep.low)
-    needed = keep.minus(Totals.over(threshold.above_high, groups, group_count))
-    cuts = _cut_ties(pieces, needed, inside, threshold)
+def _make_masks(
+    pieces: Pieces | DrivenLeaves, threshold: Bracket, cuts: Any
+) -> list[jax.Array]:
+    xp = array_module(threshold.low)
     # What ranks below all finite numbers, −inf, is not kept, even where the bracket
     # reaches down to it.
     lowest = -pieces.order.largest()
     low = xp.maximum(threshold.low, lowest)
     high = xp.maximum(threshold.high, lowest - 1)
-    masks = pieces.masks(low, high, cuts)
-    tied = Totals.over(inside, groups, group_count)
-    rankable = xp.broadcast_to(is_finite, (group_count,)).astype(np.int32)
-    return masks, xp.stack([rankable, *tied, *needed], 1)
+    return pieces.masks(low, high, cuts)
 
 
-def _cut_ties(
-    pieces: Pieces | DrivenLeaves, needed: Totals, inside: Any, threshold: Bracket
+def _outcome(
+    is_rankable: Any, threshold: Bracket, keep: Totals, groups: np.ndarray
 ) -> Any:
-    """Finds in each block the index up to which scores in the bracket are kept.
+    """Returns int32 [group, 5]: whether all scores are rankable, how many tie, needed.
 
-    Scores above the bracket are kept. Those inside tie with the threshold, or are all
-    to be kept; the earliest of them fill up what is left of the number to keep.
-
-    Args:
-        pieces: of all leaves.
-        needed: [group], how many scores inside the bracket are kept.
-        inside: [block], how many there are.
-        threshold: the bracket of each group.
-
-    Returns:
-        [block], a backwards index (−1 for the first weight of the block).
+    The latter two are the halves of `Totals`.
     """
-    # `share` is how many of its inside scores each block keeps: what the group needs
-    # beyond the inside scores of its earlier blocks, and at most all.
-    groups = pieces.block_groups
-    earlier = Totals.before(inside, groups)
-    share = needed.at(groups).minus(earlier).within(inside)
-
-    def count_early(pivots: Any, asked: Any) -> Any:
-        bracket: list[Any] = [threshold.low, threshold.high]
-        return pieces.count(early, bracket, [pivots], asked)
-
-    # Every block is a group of its own, whose share-th highest backwards index is
-    # sought among its inside scores. A block that keeps all of them has no search to
-    # make, nor has one of share 0: its bracket is 0, past every backwards index. Where
-    # all of a block are inside, the share-th highest is −share.
-    block_count, xp = len(groups), array_module(inside)
-    is_known = (share == 0) | (inside == pieces.block_sizes)
-    bracket = Bracket(
-        xp.where(is_known, -share, -pieces.block_sizes),
-        xp.where(is_known, -share, np.int32(-1)),
-        reaching_low=inside,
-        above_high=xp.zeros_like(inside),
-    )
-    share = Totals(share >> 16, share & 0xFFFF)
-    return narrow(count_early, share, np.arange(block_count), bracket).low
+    xp = array_module(threshold.low)
+    inside, needed = split_at(threshold, keep, groups)
+    tied = Totals.over(inside, groups, len(keep.low))
+    rankable = xp.broadcast_to(is_rankable, keep.low.shape).astype(np.int32)
+    return xp.stack([rankable, *tied, *needed], 1)

@@ -1,5 +1,6 @@
 """The pieces of all leaves that lie on one device, and one pass over them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradflow_jax.masks.selection.bracketing import PIVOTS, Bracket
-from gradflow_jax.masks.selection.counting import Blocks, Totals, array_module
+from gradflow_jax.masks.selection.bracketing import PIVOTS
+from gradflow_jax.masks.selection.counting import Blocks, array_module
 from gradflow_jax.masks.selection.ordering import Order
 from gradflow_jax.masks.selection.placement import Shard
 
@@ -38,28 +39,13 @@ class Scores(NamedTuple):
         return list(zip(*columns, strict=True))
 
 
-class Beginning(NamedTuple):
-    """What a search begins with.
-
-    Attributes:
-        is_finite: whether no score is NaN or infinite.
-        bracket: what holds all ranks of each group that may be chosen.
-        counted: the pivots, [group, 4], and the counts, [block, 4], of a pass that was
-            made already, or None.
-    """
-
-    is_finite: Any
-    bracket: Bracket
-    counted: Any
-
-
 class Pieces:
     """What of each leaf lies on this device, in the program that is being traced.
 
     Attributes:
         order: the integers by which scores are compared.
-        leaf_groups: the group of each leaf, ascending.
-        block_groups: [block], the group of each block of all leaves.
+        block_leaves: [block], the leaf of each block.
+        block_groups: [block], its group.
         block_sizes: [block], how many weights the whole block has.
     """
 
@@ -70,108 +56,119 @@ class Pieces:
         shards: Sequence[Shard],
         mesh_axes: tuple[str, ...],
     ):
-        self._mesh_axes = mesh_axes
-        self._blocks = [
-            Blocks(shard, leaf.shape)
+        self._rows, self._shards, self._mesh_axes = scores.rows(), shards, mesh_axes
+        self.order = Order.of(scores.leaves)
+        sizes = [
+            Blocks(shard, leaf.shape).sizes
             for shard, leaf in zip(shards, scores.leaves, strict=True)
         ]
-        self._rows = [
-            tuple(map(block.view, row))
-            for block, row in zip(self._blocks, scores.rows(), strict=True)
-        ]
-        self.order = Order.of(scores.leaves)
-        self._is_restricted = is_restricted(scores)
-        self.leaf_groups = leaf_groups
-        self.block_groups, self.block_sizes = join_blocks(
-            [block.sizes for block in self._blocks], leaf_groups
-        )
-        self._leaf_ends = np.cumsum([block.number for block in self._blocks])[:-1]
+        self.block_groups, self.block_sizes = join_blocks(sizes, leaf_groups)
+        numbers = np.array([len(of_leaf) for of_leaf in sizes])
+        self.block_leaves = np.repeat(np.arange(len(sizes)), numbers)
+        smallest = min(scores.leaves, key=lambda leaf: leaf.size)
+        self._starts = _hide(np.cumsum(numbers) - numbers, jnp.max(smallest) > 0)
 
-    def count(
-        self,
-        flags: Flags,
-        per_group: Sequence[jax.Array],
-        per_block: Sequence[jax.Array],
-        asked: Any = None,
-    ) -> jax.Array:
-        """Counts on all devices, in each block, what the flags select: [block, flag].
+    def count(self, is_of_indices: Any, edges: Sequence[Any], pivots: Any) -> jax.Array:
+        """Counts on all devices, in each block, what reaches pivots: [block, 4].
 
         Args:
-            flags: of which leaf what is counted.
-            per_group: arrays [group, ...], handed on as the row of the leaf's group.
-            per_block: arrays [block, ...], handed on as the rows of the leaf's blocks.
-            asked: whether a block's counts are; one program counts them all.
+            is_of_indices: whether backwards indices are compared, of what lies in the
+                brackets, or all ranks.
+            edges: the lowest and the highest rank of each bracket, [group] each.
+            pivots: [block, 4], ascending.
         """
-        del asked
-
-        def count_leaf(rank: jax.Array, block: Blocks, *operands: Any) -> jax.Array:
-            return block.count(flags(rank, block, *operands))
-
-        counts = jnp.concatenate(self._map_leaves(count_leaf, per_group, per_block))
-        return reduce_devices(lax.psum, counts, self._mesh_axes)
+        low, high = (edge[self.block_groups] for edge in edges)
+        counts = self._map_leaves(_count_piece, is_of_indices, low, high, pivots)
+        return reduce_devices(lax.psum, jnp.concatenate(counts), self._mesh_axes)
 
     def masks(self, low: Any, high: Any, cuts: Any) -> list[jax.Array]:
         """Returns the masks of the pieces: see `kept`."""
+        low, high = low[self.block_groups], high[self.block_groups]
+        return self._map_leaves(_mask_piece, low, high, cuts)
 
-        def mask_leaf(rank: jax.Array, block: Blocks, *operands: Any) -> jax.Array:
-            return block.restore(kept(rank, block, *operands))
-
-        return self._map_leaves(mask_leaf, [low, high], [cuts])
-
-    def begin(self, keep: Totals) -> Beginning:
-        """Returns what holds all ranks of each group, by their lowest and highest."""
-        # The barrier keeps these reductions apart from what computes the scores.
-        (rows,) = lax.optimization_barrier((self._rows,))
-        pairs = [_find_extremes(self.order.rank(leaf)) for leaf, *_ in rows]
-        lowest, top = jnp.stack(pairs, 1)
-        lowest = reduce_devices(lax.pmin, lowest, self._mesh_axes)
-        top = reduce_devices(lax.pmax, top, self._mesh_axes)
-        # The ranks of infinities and NaN lie beyond those of all finite numbers.
-        largest = self.order.largest()
-        is_finite = jnp.all((lowest >= -largest) & (top <= largest))
-        groups, group_count = np.asarray(self.leaf_groups), len(keep.low)
-        bracket = Bracket(
-            jax.ops.segment_min(lowest, groups, group_count),
-            jax.ops.segment_max(top, groups, group_count),
-            reaching_low=jnp.asarray(self.block_sizes),
-            above_high=jnp.zeros(len(self.block_groups), jnp.int32),
-        )
-        if self._is_restricted:
-            # A weight outside `among` ranks below the bracket and one of `first` above
-            # it, so a pass counts both ends instead.
-            low, high = bracket.low, bracket.high
-            edges = jnp.stack([low, low, high, high + 1], axis=-1)
-            counts = self.count(reaching, [edges], [])
-            bracket = bracket._replace(
-                reaching_low=counts[:, 0], above_high=counts[:, -1]
-            )
-        return Beginning(is_finite, bracket, None)
-
-    def _map_leaves(
-        self,
-        function: Callable[..., Any],
-        per_group: Sequence[jax.Array],
-        per_block: Sequence[jax.Array],
-    ) -> list[Any]:
+    def _map_leaves(self, function: Callable[..., Any], *operands: Any) -> list[Any]:
         zero = jnp.zeros((), jnp.int32)
         # All operands stand behind one barrier, lest XLA compute the ranks and the
         # indices once for all passes and write them to memory: see the room's page.
-        rows, zero, per_group, per_block = lax.optimization_barrier(
-            (self._rows, zero, per_group, per_block)
+        rows, starts, zero, operands = lax.optimization_barrier(
+            (self._rows, self._starts, zero, operands)
         )
-        per_leaf = [jnp.split(values, self._leaf_ends) for values in per_block]
         return [
-            function(
-                rank_leaf(row[0], row[1], row[2], self.order),
-                block,
-                zero,
-                *(values[g] for values in per_group),
-                *operands,
-            )
-            for row, block, g, *operands in zip(
-                rows, self._blocks, self.leaf_groups, *per_leaf, strict=True
-            )
+            function(row, start, zero, *operands, shard=shard, order=self.order)
+            for row, start, shard in zip(rows, starts, self._shards, strict=True)
         ]
+
+
+def _hide(numbers: np.ndarray, is_first: jax.Array) -> list[jax.Array]:
+    """Returns numbers as scalars of which the compiler does not know the values.
+
+    XLA compiles what differs in no constant once: so leaves of one shape share their
+    loops, if where their blocks begin is no constant. A loop adds 0 to them, or is not
+    entered; which of the two, the compiler does not know.
+    """
+
+    def add(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
+        step, hidden = state
+        return step + 1, [number + step for number in hidden]
+
+    start = is_first.astype(jnp.int32)
+    hidden = [jnp.int32(number) for number in numbers]
+    return lax.while_loop(lambda state: state[0] < 1, add, (start, hidden))[1]
+
+
+_of_a_piece = functools.partial(jax.jit, static_argnames=("shard", "order"))
+
+
+@_of_a_piece
+def _count_piece(
+    row: Row,
+    start: Any,
+    zero: Any,
+    is_of_indices: Any,
+    low: Any,
+    high: Any,
+    pivots: Any,
+    *,
+    shard: Shard,
+    order: Order,
+) -> jax.Array:
+    rank, block, (low, high, pivots) = _read(
+        row, start, (low, high, pivots), shard, order
+    )
+    is_tied = (rank >= block.spread(low)) & (rank <= block.spread(high))
+    index = block.backwards(zero).astype(rank.dtype)
+    of_ties = jnp.where(is_tied, index, jnp.iinfo(rank.dtype).min)
+    place = jnp.where(is_of_indices, of_ties, rank)
+    return block.count([place >= block.spread(pivots[:, i]) for i in range(PIVOTS)])
+
+
+@_of_a_piece
+def _mask_piece(
+    row: Row,
+    start: Any,
+    zero: Any,
+    low: Any,
+    high: Any,
+    cuts: Any,
+    *,
+    shard: Shard,
+    order: Order,
+) -> jax.Array:
+    rank, block, (low, high, cuts) = _read(row, start, (low, high, cuts), shard, order)
+    low, high = block.spread(low), block.spread(high)
+    return block.restore(kept(rank, block, zero, low, high, cuts))
+
+
+def _read(
+    row: Row, start: Any, operands: Sequence[Any], shard: Shard, order: Order
+) -> tuple[Any, Blocks, list[Any]]:
+    """Returns a piece's ranks, its blocks, and what of operands, [block], is theirs."""
+    block = Blocks(shard, row[0].shape)
+    leaf, among, first = map(block.view, row)
+    theirs = [
+        lax.dynamic_slice_in_dim(values, start, block.number) for values in operands
+    ]
+    return rank_leaf(leaf, among, first, order), block, theirs
 
 
 def is_restricted(scores: Scores) -> bool:
@@ -218,19 +215,6 @@ def kept(rank: Any, block: Any, zero: Any, low: Any, high: Any, cuts: Any) -> An
     """Returns the mask: what ranks above the bracket, or in it at the cut or before."""
     is_early = block.backwards(zero) >= block.spread(cuts)
     return (rank > high) | ((rank >= low) & is_early)
-
-
-def _find_extremes(rank: jax.Array) -> jax.Array:
-    """Returns the lowest and the highest of ranks."""
-    limits = np.iinfo(rank.dtype)
-    # One reduction finds both, and so reads the leaf once.
-    pair = lax.reduce(
-        (rank, rank),
-        (np.array(limits.max, rank.dtype), np.array(limits.min, rank.dtype)),
-        lambda a, b: (jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])),
-        tuple(range(rank.ndim)),
-    )
-    return jnp.stack(pair)
 
 
 def reduce_devices(

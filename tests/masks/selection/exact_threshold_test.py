@@ -151,7 +151,7 @@ def test_a_family_with_nan_is_an_error():
 def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch, way):
     # Blocks of 8 weights stand in for those of 2³¹ − 1, as layers stacked in one leaf
     # would have.
-    monkeypatch.setattr(counting, "_LARGEST_BLOCK", 8)
+    monkeypatch.setattr(counting, "LARGEST_BLOCK", 8)
     jax.clear_caches()
     scores = {"stacked": ADVERSARIAL[name][:48].reshape(2, 3, 8).astype(np.float32)}
     scores["matrix"] = ADVERSARIAL[name][48:88].reshape(10, 4).astype(np.float32)
@@ -166,7 +166,7 @@ def test_a_leaf_larger_than_int32_counts_is_many_blocks(name, monkeypatch, way):
 def small_blocks(monkeypatch):
     """Blocks of 10 weights, and few of them, stand in for those of 2³¹ − 1."""
     monkeypatch.setattr(counting, "SMALL_LEAF", 0)
-    monkeypatch.setattr(counting, "_LARGEST_BLOCK", 10)
+    monkeypatch.setattr(counting, "LARGEST_BLOCK", 10)
     monkeypatch.setattr(counting, "_MOST_BLOCKS", 24)
     jax.clear_caches()
     yield

@@ -42,12 +42,12 @@ class Beginning(NamedTuple):
         is_finite: whether no score is NaN or infinite.
         bracket: what holds all ranks of each group that may be chosen.
         counted: the pivots, [group, 4], and the counts, [block, 4], of a pass that was
-            made already, or None.
+            made already.
     """
 
-    is_finite: Any
+    is_finite: bool
     bracket: Bracket
-    counted: Any
+    counted: tuple[np.ndarray, np.ndarray]
 
 
 class DrivenLeaves:
@@ -150,7 +150,7 @@ class DrivenLeaves:
         )
         # The outer pivots are the bracket's ends, and the inner ones are told twice.
         twice = [1, 1, 2, 2]
-        return Beginning(is_finite, bracket, (edges[:, twice], counts[:, twice]))
+        return Beginning(bool(is_finite), bracket, (edges[:, twice], counts[:, twice]))
 
     def _sampled_pivots(self, keep: Totals) -> np.ndarray:
         """Returns between which ranks the k-th highest of each group is: [group, 2].

@@ -96,7 +96,10 @@ def highest(
     groups_in_order = tuple(present.index(groups[i]) for i in order)
     totals = Totals.of([keep[g] for g in present])
     if _are_at_hand(scores):
-        chosen, outcome = _choose(DrivenLeaves(scores, groups_in_order), totals)
+        driven = DrivenLeaves(scores, groups_in_order)
+        is_rankable, threshold, cuts = search_driven(driven, totals)
+        chosen = _make_masks(driven, threshold, cuts)
+        outcome = _outcome(is_rankable, threshold, totals, driven.block_groups)
     else:
         chosen, outcome = _highest(
             scores,
@@ -159,21 +162,16 @@ def _choose_unplaced(
     return masks, _outcome(True, threshold, keep, counted.block_groups)
 
 
-def _choose(
-    pieces: Pieces | DrivenLeaves, keep: Totals
-) -> tuple[list[jax.Array], jax.Array]:
+def _choose(pieces: Pieces, keep: Totals) -> tuple[list[jax.Array], jax.Array]:
     """Chooses the `keep` highest of each group, [group], by the pieces of all leaves.
 
     Returns:
-        The masks of the pieces, and their outcome.
+        The masks of the pieces, and their outcome. A program that is being traced
+        cannot refuse scores: whether they are rankable, it does not ask.
     """
-    if isinstance(pieces, DrivenLeaves):
-        is_rankable, threshold, cuts = search_driven(pieces, keep)
-    else:
-        # A program that is being traced cannot refuse scores, and does not ask.
-        is_rankable, (threshold, cuts) = True, search_in_one_loop(pieces, keep)
+    threshold, cuts = search_in_one_loop(pieces, keep)
     masks = _make_masks(pieces, threshold, cuts)
-    return masks, _outcome(is_rankable, threshold, keep, pieces.block_groups)
+    return masks, _outcome(True, threshold, keep, pieces.block_groups)
 
 
 def _make_masks(
@@ -189,7 +187,7 @@ def _make_masks(
 
 
 def _outcome(
-    is_rankable: Any, threshold: Bracket, keep: Totals, groups: np.ndarray
+    is_rankable: bool, threshold: Bracket, keep: Totals, groups: np.ndarray
 ) -> Any:
     """Returns int32 [group, 5]: whether all scores are rankable, how many tie, needed.
 

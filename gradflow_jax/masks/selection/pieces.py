@@ -99,19 +99,23 @@ class Pieces:
         ]
 
 
-def _hide(numbers: np.ndarray, is_first: jax.Array) -> list[jax.Array]:
+def _hide(numbers: np.ndarray, unforeseen: jax.Array) -> list[jax.Array]:
     """Returns numbers as scalars of which the compiler does not know the values.
 
     XLA compiles what differs in no constant once: so leaves of one shape share their
     loops, if where their blocks begin is no constant. A loop adds 0 to them, or is not
-    entered; which of the two, the compiler does not know.
+    entered.
+
+    Args:
+        numbers: int32 each.
+        unforeseen: which of the two, a bool that depends on the scores.
     """
 
     def add(state: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
         step, hidden = state
         return step + 1, [number + step for number in hidden]
 
-    start = is_first.astype(jnp.int32)
+    start = unforeseen.astype(jnp.int32)
     hidden = [jnp.int32(number) for number in numbers]
     return lax.while_loop(lambda state: state[0] < 1, add, (start, hidden))[1]
 

@@ -147,11 +147,12 @@ of the same scores are the same to the bit.
   for about 0.1 s for each shape of large leaves and not at all for small ones, inside
   your own `jax.jit` for as long for each large leaf; new batches, masks and sparsities
   compile nothing. JAX's persistent cache,
-  `jax.config.update("jax_compilation_cache_dir", ...)`, saves two thirds.
+  `jax.config.update("jax_compilation_cache_dir", ...)`, saves three fifths.
 - A score takes as long as JAX takes for the gradient. On CPUs that is long for
-  convolutions: torch is 1.4 to 2.4 times faster on ResNet-56, and on VGG-13, whose maps
-  shrink to 2×2, 6 to 7 times. `gradflow_jax.models` multiply matrices on maps of at
-  most 4×4, which takes VGG-13's gradient a quarter of the time.
+  convolutions on small maps: of VGG-13, whose maps shrink to 2×2, torch is 6 to 7 times
+  faster. `gradflow_jax.models` multiply matrices on maps of at most 4×4, which takes
+  its gradient a quarter of the time; then torch is 1.3 to 1.9 times faster, and 1.2 to
+  2.0 times on ResNet-56.
 - `jax.checkpoint` saves memory only on layers that run under `jax.lax.scan`. Do not scan
   over batches yourself: XLA's CPU is tens of times slower at a convolution's gradient
   in a loop.
